@@ -1,0 +1,26 @@
+"""SWEET early-exit classifiers in JAX/Flax.
+
+Importing the package imports none of its parts (and so no jax): `sweet_jax.report`
+works on result files alone. The public objects load on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweet_jax.inference.classifier import AdaptiveClassifier, load
+
+__version__ = "0.1.0"
+__all__ = ["AdaptiveClassifier", "__version__", "load"]
+
+_LAZY = {
+    "AdaptiveClassifier": "sweet_jax.inference.classifier",
+    "load": "sweet_jax.inference.classifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public object when it is first asked for (PEP 562)."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sweet_jax' has no attribute {name!r}")

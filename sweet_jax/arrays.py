@@ -1,0 +1,120 @@
+"""Arrays that cross a wall of the house, and the one table of dimension letters.
+
+| letter | dimension    | letter | dimension    |
+|--------|--------------|--------|--------------|
+| B      | batch        | E      | exits        |
+| L      | length       | C      | classes      |
+| M      | key length   | T      | thresholds   |
+| D      | hidden       | N      | examples     |
+| H      | heads        | K      | head dim     |
+| F      | feed-forward |        |              |
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Array: TypeAlias = jax.Array | np.ndarray
+Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
+
+
+class Batch(NamedTuple):
+    """Rows of token ids of one static shape.
+
+    A row with weight 0 only fills the shape: it counts in no loss and no metric.
+
+    Attributes:
+        token_ids: token ids, padded to the bucket's length.
+        type_ids: segment (token type) ids; zeros where the family has none.
+        mask: 1 at real tokens, 0 at padding.
+        labels: class indices; 0 where the label is unknown.
+        weights: 1 for a real row, 0 for a row that fills the shape.
+        row_ids: position of the row in its published split; -1 for filling rows.
+    """
+
+    token_ids: Int[Array, "B L"]
+    type_ids: Int[Array, "B L"]
+    mask: Int[Array, "B L"]
+    labels: Int[Array, " B"]
+    weights: Float[Array, " B"]
+    row_ids: Int[Array, " B"]
+
+
+class ExitOutput(NamedTuple):
+    """What one exit says about a batch.
+
+    Attributes:
+        logits_BC: float32 logits before temperature.
+        lte_B: learning-to-exit scores in [0, 1]; None where no LTE head exists.
+    """
+
+    logits_BC: Float[Array, "B C"]
+    lte_B: Float[Array, " B"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitBank:
+    """Outputs of every exit on every example: all that evaluation ever sees.
+
+    Attributes:
+        logits: float32 logits before temperature.
+        labels: class indices.
+        weights: 1 per example (kept general for weighted scores).
+        row_ids: position of each row in its published split.
+        part: calibration part, 0 (fit) or 1 (budget); zeros on test.
+        lte: learning-to-exit scores, or None.
+    """
+
+    logits: Float[np.ndarray, "N E C"]
+    labels: Int[np.ndarray, " N"]
+    weights: Float[np.ndarray, " N"]
+    row_ids: Int[np.ndarray, " N"]
+    part: Int[np.ndarray, " N"]
+    lte: Float[np.ndarray, "N E"] | None = None
+
+    @property
+    def num_exits(self) -> int:
+        """The number of exits E."""
+        return self.logits.shape[1]
+
+    def select(self, rows: Bool[np.ndarray, " N"]) -> "LogitBank":
+        """Returns the bank of the rows where `rows` is True."""
+        return LogitBank(
+            **{
+                field.name: None
+                if getattr(self, field.name) is None
+                else getattr(self, field.name)[rows]
+                for field in dataclasses.fields(self)
+            }
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the bank as .npz, whole or not at all."""
+        arrays = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        }
+        save_npz(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "LogitBank":
+        """Reads a bank written by `save`."""
+        with np.load(path) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes named arrays to `path` atomically: a killed writer leaves no half file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

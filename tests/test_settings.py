@@ -1,0 +1,94 @@
+"""Settings: every wrong value is one clear line; AUTO resolves by method."""
+
+import pytest
+
+from sweet_jax import settings as settings_lib
+from sweet_jax.settings import SettingsError, from_config_dict
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"optim": {"encoder_lr": 1.0}}, "unknown config key 'optim.encoder_lr'"),
+        ({"nonsense": {"x": 1}}, "unknown config key 'nonsense'"),
+        (
+            {"method": "sweat"},
+            "allowed are sweet, early_exit, multi_model; did you mean",
+        ),
+        (
+            {"train": {"batch_size": "16"}},
+            "train.batch_size='16' is a str, expected int",
+        ),
+        (
+            {"train": {"batch_size": 2.5}},
+            "train.batch_size=2.5 is a float, expected int",
+        ),
+        ({"train": {"batch_size": 0}}, "train.batch_size=0: allowed is at least 1"),
+        ({"exits": {"layers": (3, 1)}}, "are not rising"),
+        ({"exits": {"layers": (1, 1)}}, "are not rising"),
+        ({"exits": {"layers": (-1, 1)}}, "has a negative layer"),
+        ({"boundary_gradient_scale": 1.0}, "allowed is 0 <= a < 1"),
+        (
+            {"boundary_gradient_scale": 0.2, "method": "early_exit"},
+            "belongs to method=sweet",
+        ),
+        ({"evaluate": {"criteria": ("confidense",)}}, "did you mean confidence"),
+        ({"faithful_release": True, "exits": {"pooling": "cls"}}, None),
+        (
+            {"faithful_release": True, "train": {"num_epochs": 5}},
+            "train.num_epochs=5 contradicts faithful_release=True",
+        ),
+        ({"optim": {"clip_scope": "member"}}, "optim.clip_scope of method=sweet"),
+        (
+            {"train": {"batch_size": 16, "accumulate_steps": 3}},
+            "train.accumulate_steps=3 must divide",
+        ),
+    ],
+)
+def test_bad_values_name_field_value_and_allowed(config, message):
+    if message is None:
+        from_config_dict(config)
+        return
+    with pytest.raises(SettingsError, match=message.replace("(", r"\(")) as caught:
+        from_config_dict(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", settings_lib.METHODS)
+def test_auto_resolves_by_method_after_overrides(method):
+    made = from_config_dict({"method": method, "train": {"num_epochs": 7}})
+    flat = settings_lib.flatten_settings(made)
+    assert settings_lib.AUTO not in [v for v in flat.values() if v is not True]
+    assert "auto" not in flat.values()
+    assert made.train.num_epochs == 7
+
+
+def test_config_string():
+    parsed = settings_lib.parse_config_string("task=sst2,method=early_exit,seed=3")
+    assert parsed == {"data.task": "sst2", "method": "early_exit", "seed": 3}
+    with pytest.raises(SettingsError, match="allowed are key=value with the keys task"):
+        settings_lib.parse_config_string("tsak=sst2")
+
+
+def test_int_is_accepted_for_a_float_and_not_the_other_way():
+    assert from_config_dict({"optim": {"clip_norm": 2}}).optim.clip_norm == 2.0
+    with pytest.raises(SettingsError, match="expected int"):
+        from_config_dict({"seed": 1.5})
+
+
+def test_default_exits_by_depth():
+    assert settings_lib.default_exit_layers(12) == (0, 3, 5, 11)
+    assert settings_lib.default_exit_layers(3) == (0, 1, 2)
+    with pytest.raises(SettingsError, match="past the encoder of 6 layers"):
+        settings_lib.check_exit_layers((0, 6), 6)
+
+
+def test_digest_ignores_what_changes_no_result():
+    one = from_config_dict({"train": {"checkpoint_every_steps": 5}})
+    two = from_config_dict({})
+    three = from_config_dict({"optim": {"clip_norm": 2.0}})
+    digest = [
+        settings_lib.compute_digest(settings_lib.training_fields(s))
+        for s in (one, two, three)
+    ]
+    assert digest[0] == digest[1] != digest[2]
