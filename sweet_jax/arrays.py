@@ -12,6 +12,7 @@
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -85,28 +86,41 @@ class LogitBank:
     def select(self, rows: Bool[np.ndarray, " N"]) -> "LogitBank":
         """Returns the bank of the rows where `rows` is True."""
         return LogitBank(
-            **{
-                field.name: None
-                if getattr(self, field.name) is None
-                else getattr(self, field.name)[rows]
-                for field in dataclasses.fields(self)
-            }
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            row_ids=self.row_ids[rows],
+            part=self.part[rows],
+            lte=None if self.lte is None else self.lte[rows],
         )
 
-    def save(self, path: Path) -> None:
-        """Writes the bank as .npz, whole or not at all."""
+    def select_part(self, part: int) -> "LogitBank":
+        """Returns the rows of one calibration part."""
+        return self.select(self.part == part)
+
+    def save(self, path: Path, digest: str = "") -> None:
+        """Writes the bank as .npz, whole or not at all, with what it depends on."""
         arrays = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if getattr(self, field.name) is not None
         }
-        save_npz(path, arrays)
+        save_npz(path, arrays | {"digest": np.array(digest)})
 
     @classmethod
     def load(cls, path: Path) -> "LogitBank":
         """Reads a bank written by `save`."""
         with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+            return cls(**{name: arrays[name] for name in arrays if name != "digest"})
+
+
+def read_digest(path: Path) -> str | None:
+    """Returns the digest stored in an .npz file; None if it is absent or damaged."""
+    try:
+        with np.load(path) as arrays:
+            return str(arrays["digest"]) if "digest" in arrays else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

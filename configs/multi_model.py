@@ -1,0 +1,15 @@
+"""Separate models, one per exit: the paper's second baseline.
+
+    python -m sweet_jax.main --config=configs/multi_model.py
+
+Differences from the defaults: method.
+"""
+
+from typing import Any
+
+from sweet_jax.command_line import make_config
+
+
+def get_config(text: str = "") -> Any:
+    """Returns the config; `text` is what follows the colon on the command line."""
+    return make_config(text, method="multi_model")

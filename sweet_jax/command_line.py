@@ -1,0 +1,95 @@
+"""What the command lines share: settings from flags, one line for a wrong input."""
+
+import logging as std_logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+from sweet_jax import settings as settings_lib
+
+INPUT_ERROR_STATUS = 2
+_PACKAGE = str(Path(__file__).parent)
+
+
+def make_config(text: str = "", **fields: Any) -> Any:
+    """Returns the ConfigDict of a config file.
+
+    Args:
+        text: what follows the colon in `--config=file.py:task=sst2,seed=1`.
+        **fields: what the file changes, as section dicts or top-level values; the
+            text wins over them.
+
+    Raises:
+        SettingsError: the text is malformed.
+    """
+    from ml_collections import ConfigDict
+
+    config = ConfigDict(settings_lib.to_dict(settings_lib.Settings()))
+    config.update(fields)
+    config.update_from_flattened_dict(settings_lib.parse_config_string(text))
+    return config.lock()
+
+
+def run_command(work: Callable[[], int | None]) -> NoReturn:
+    """Parses the flags and runs a command; wrong inputs are one line and status 2."""
+
+    def guarded(_: list[str]) -> NoReturn:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.INFO)
+        handler = logging.get_absl_handler()
+        handler.setFormatter(
+            std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+        )
+        handler.addFilter(_is_worth_showing)
+        try:
+            status = work()
+        except (ValueError, OSError) as error:
+            if isinstance(error, ValueError) and not _is_raised_here(error):
+                raise  # A library's complaint about our code is a bug of ours.
+            _fail(error)
+        sys.exit(status)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; ml_collections' own errors are of many kinds."""
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        _fail(e)
+    except SyntaxError as error:
+        _fail(ValueError(f"{error.filename}, line {error.lineno}: {error.msg}"))
+    if len(rest) > 1:
+        _fail(ValueError(f"unexpected argument {rest[1]!r}: fields go as --config.x=y"))
+    if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
+        app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
+        sys.exit(0)
+    return rest
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """Prints the error as one line and exits with status 2."""
+    text = (
+        str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    )
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(INPUT_ERROR_STATUS)
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether our own code raised the error, not a library it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+
+
+def _is_worth_showing(record: std_logging.LogRecord) -> bool:
+    """Keeps our own progress; of the libraries (orbax says much), warnings only."""
+    ours = record.pathname.startswith(_PACKAGE)
+    return ours or record.levelno >= std_logging.WARNING

@@ -1,0 +1,1 @@
+"""Encoders from and to Hugging Face folders."""

@@ -1,0 +1,243 @@
+"""Hugging Face's config.json to our configs, refusing what we do not compute.
+
+Every attribute of the file is one of three: read into the config, known to change the
+mathematics (only the values we implement pass), or known to be harmless. Anything else
+is refused by name, because silently ignoring it may compute another function.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+
+from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.layers import ACTIVATIONS
+
+CONFIG_FILE = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How one `model_type` maps to our config and encoder.
+
+    Attributes:
+        config_class: our frozen dataclass.
+        encoder_class: our Linen module.
+        fields: config attribute -> (field of ours, its type).
+        defaults: values Hugging Face takes where the attribute is absent.
+        mathematics: attributes that change the function computed -> allowed values.
+    """
+
+    config_class: type[BertConfig]
+    encoder_class: Callable[..., nn.Module]
+    fields: Mapping[str, tuple[str, type]]
+    defaults: Mapping[str, Any]
+    mathematics: Mapping[str, tuple[Any, ...]]
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        config_class=BertConfig,
+        encoder_class=BertEncoder,
+        fields={
+            "vocab_size": ("vocab_size", int),
+            "hidden_size": ("hidden_size", int),
+            "num_hidden_layers": ("num_layers", int),
+            "num_attention_heads": ("num_heads", int),
+            "intermediate_size": ("intermediate_size", int),
+            "hidden_act": ("hidden_act", str),
+            "hidden_dropout_prob": ("hidden_dropout", float),
+            "attention_probs_dropout_prob": ("attention_dropout", float),
+            "max_position_embeddings": ("max_positions", int),
+            "type_vocab_size": ("num_types", int),
+            "layer_norm_eps": ("norm_epsilon", float),
+            "initializer_range": ("initializer_range", float),
+            "pad_token_id": ("pad_token_id", int),
+        },
+        defaults={
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+        },
+        mathematics={
+            "hidden_act": tuple(ACTIVATIONS),
+            "position_embedding_type": ("absolute",),
+            "is_decoder": (False,),
+            "add_cross_attention": (False,),
+            "is_encoder_decoder": (False,),
+            "pruned_heads": ({}, None),
+            "tie_encoder_decoder": (False,),
+            "cross_attention_hidden_size": (None,),
+            "quantization_config": (None,),
+            "auto_map": (None,),
+        },
+    ),
+}
+
+# Attributes that hub configs carry and that change nothing an encoder computes:
+# bookkeeping, output formats, task heads, text generation, other models' poolers.
+HARMLESS = frozenset(
+    """
+    _name_or_path _num_labels _attn_implementation _commit_hash
+    architectures model_type transformers_version torch_dtype dtype use_bfloat16
+    torchscript xla_device gradient_checkpointing use_cache
+    output_attentions output_hidden_states output_past return_dict
+    use_return_dict chunk_size_feed_forward
+    classifier_dropout finetuning_task task_specific_params problem_type num_labels
+    id2label label2id tie_word_embeddings
+    bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id unk_token_id
+    decoder_start_token_id tokenizer_class prefix
+    directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    pooler_size_per_head pooler_type
+    max_length min_length do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p typical_p repetition_penalty
+    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
+    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
+    suppress_tokens begin_suppress_tokens
+    tf_legacy_loss use_flash_attn sentence_transformers
+    """.split()  # noqa: SIM905 (one name a line would fill two pages)
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the attributes of the folder's config.json.
+
+    Raises:
+        ValueError: there is no such file, or it is not a JSON object.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} has no {CONFIG_FILE}: an encoder is a folder with {CONFIG_FILE},"
+            " model.safetensors and tokenizer.json"
+        )
+    try:
+        attributes = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(attributes, dict):
+        raise ValueError(f"{path} holds no JSON object: expected {{...}}")
+    return attributes
+
+
+def parse_config(
+    attributes: Mapping[str, Any],
+    ignore_attributes: tuple[str, ...] = (),
+    source: str = CONFIG_FILE,
+) -> BertConfig:
+    """Returns our config of the attributes of a config.json.
+
+    Args:
+        attributes: the JSON object.
+        ignore_attributes: names to ignore beside the known harmless ones.
+        source: what to call the file in errors.
+
+    Raises:
+        ValueError: see `load_config`.
+    """
+    family = _find_family(attributes, source)
+    known = {*family.fields, *family.mathematics, *HARMLESS, *ignore_attributes}
+    if unknown := sorted(attributes.keys() - known):
+        raise ValueError(
+            f"{source}: unknown attribute {', '.join(unknown)}: it may change what the"
+            " encoder computes; if you know that it does not, add it to"
+            " encoder.ignore_attributes"
+        )
+    for name, allowed in family.mathematics.items():
+        # A field that we read cannot be ignored away.
+        ignored = name in ignore_attributes and name not in family.fields
+        if ignored or name not in attributes:
+            continue
+        if attributes[name] not in allowed:
+            raise ValueError(
+                f"{source}: {name}={attributes[name]!r} is not implemented: allowed"
+                f" {'is' if len(allowed) == 1 else 'are'}"
+                f" {', '.join(map(repr, allowed))}"
+            )
+    # JSON null stands for "not set", as in Hugging Face's own files.
+    given = {name: value for name, value in attributes.items() if value is not None}
+    given = {**family.defaults, **given}
+    if missing := [name for name in family.fields if name not in given]:
+        raise ValueError(f"{source} lacks {', '.join(missing)}")
+    config = family.config_class(
+        **{
+            field: _convert(name, given[name], field_type, source)
+            for name, (field, field_type) in family.fields.items()
+        },
+    )
+    for name, (field, field_type) in family.fields.items():
+        lowest = 1 if field_type is int and field != "pad_token_id" else 0
+        if field_type is not str and getattr(config, field) < lowest:
+            raise ValueError(
+                f"{source}: {name}={getattr(config, field)} must be at least {lowest}"
+            )
+    if config.hidden_size % config.num_heads:
+        raise ValueError(
+            f"{source}: hidden_size={config.hidden_size} is not a multiple of"
+            f" num_attention_heads={config.num_heads}"
+        )
+    return config
+
+
+def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> BertConfig:
+    """Reads the config of a Hugging Face folder.
+
+    Args:
+        folder: a folder with a config.json.
+        ignore_attributes: names to ignore beside the known harmless ones.
+
+    Raises:
+        ValueError: no readable config.json; a `model_type` we do not have; a value
+            outside what we compute; an unknown, missing or ill-typed attribute.
+    """
+    source = str(folder / CONFIG_FILE)
+    return parse_config(read_config(folder), ignore_attributes, source)
+
+
+def make_encoder(
+    config: BertConfig, num_layers: int, dtype: Any, remat: bool = False
+) -> nn.Module:
+    """Returns the config's encoder, `num_layers` deep, to be used with `apply`.
+
+    Raises:
+        ValueError: the checkpoint has fewer layers.
+    """
+    if not 0 < num_layers <= config.num_layers:
+        raise ValueError(
+            f"num_layers={num_layers}: the encoder has {config.num_layers} layers"
+        )
+    encoder_class = FAMILIES[config.family].encoder_class
+    return encoder_class(config=config, num_layers=num_layers, dtype=dtype, remat=remat)
+
+
+def _find_family(attributes: Mapping[str, Any], source: str) -> Family:
+    supported = f"supported are {', '.join(FAMILIES)}"
+    if "model_type" not in attributes:
+        raise ValueError(
+            f'{source} has no model_type: add it, such as "model_type": "bert";'
+            f" {supported}"
+        )
+    model_type = attributes["model_type"]
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"{source}: model_type {model_type!r} is not supported: {supported}"
+        )
+    return FAMILIES[model_type]
+
+
+def _convert(name: str, value: Any, field_type: type, source: str) -> Any:
+    """Returns the value in the field's type: JSON writes the float 0.0 as 0, too."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if field_type is float and number:
+        return float(value)
+    if isinstance(value, field_type) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{source}: {name}={value!r} is not of type {field_type.__name__}")

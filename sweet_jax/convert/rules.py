@@ -1,0 +1,153 @@
+"""The name map between Hugging Face's tensors and our parameter paths, as a table.
+
+One row per tensor, read in both directions: loading looks the row up by Hugging Face's
+name, exporting by our path. `{layer}` stands for a layer's number. Old names and
+tensors that are no part of an encoder are rows, too, so nothing is ignored by accident.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One tensor under both names.
+
+    Attributes:
+        theirs: Hugging Face's name.
+        ours: our path, relative to the encoder.
+        transform: `transpose` for dense kernels (PyTorch stores [out, in], Flax
+            [in, out]), `same` for all else.
+    """
+
+    theirs: str
+    ours: str
+    transform: str = "same"
+
+
+# name -> (to ours, to theirs)
+Transform = Callable[[np.ndarray], np.ndarray]
+TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
+    "same": (np.asarray, np.asarray),
+    "transpose": (np.transpose, np.transpose),
+}
+
+
+def make_dense_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """Returns the two rows of a dense map."""
+    return (
+        Rule(f"{theirs}.weight", f"{ours}/kernel", "transpose"),
+        Rule(f"{theirs}.bias", f"{ours}/bias"),
+    )
+
+
+def make_norm_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """Returns the two rows of a layer norm."""
+    return (
+        Rule(f"{theirs}.weight", f"{ours}/scale"),
+        Rule(f"{theirs}.bias", f"{ours}/bias"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NameMap:
+    """The table of one family.
+
+    Attributes:
+        rules: one row per tensor.
+        renames: (pattern, replacement) applied in order to a name before the rows:
+            names of older files, prefixes of models with task heads.
+        ignored: patterns of (renamed) tensors that are no part of the encoder.
+    """
+
+    rules: tuple[Rule, ...]
+    renames: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+
+    def to_ours(self, theirs: str) -> tuple[str, str] | None:
+        """Returns (our path, transform) of a current name, or None."""
+        return _translate(theirs, [(r.theirs, r.ours, r.transform) for r in self.rules])
+
+    def to_theirs(self, ours: str) -> tuple[str, str] | None:
+        """Returns (their name, transform) of one of our paths, or None."""
+        return _translate(ours, [(r.ours, r.theirs, r.transform) for r in self.rules])
+
+    def rename(self, theirs: str) -> str:
+        """Returns the current name of a tensor that an older file may name."""
+        for pattern, replacement in self.renames:
+            theirs = re.sub(pattern, replacement, theirs)
+        return theirs
+
+    def is_ignored(self, theirs: str) -> bool:
+        """Whether a (renamed) tensor is known to be no part of the encoder."""
+        return any(re.fullmatch(pattern, theirs) for pattern in self.ignored)
+
+
+_BERT_LAYER = "encoder.layer.{layer}"
+
+NAME_MAPS: dict[str, NameMap] = {
+    "bert": NameMap(
+        rules=(
+            Rule("embeddings.word_embeddings.weight", "embeddings/word/embedding"),
+            Rule(
+                "embeddings.position_embeddings.weight",
+                "embeddings/position/embedding",
+            ),
+            Rule(
+                "embeddings.token_type_embeddings.weight", "embeddings/type/embedding"
+            ),
+            *make_norm_rules("embeddings.LayerNorm", "embeddings/norm"),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.attention.self.query", "layer_{layer}/attention/query"
+            ),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.attention.self.key", "layer_{layer}/attention/key"
+            ),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.attention.self.value", "layer_{layer}/attention/value"
+            ),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.attention.output.dense",
+                "layer_{layer}/attention/output",
+            ),
+            *make_norm_rules(
+                f"{_BERT_LAYER}.attention.output.LayerNorm",
+                "layer_{layer}/attention/norm",
+            ),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.intermediate.dense", "layer_{layer}/feed_forward/up"
+            ),
+            *make_dense_rules(
+                f"{_BERT_LAYER}.output.dense", "layer_{layer}/feed_forward/down"
+            ),
+            *make_norm_rules(
+                f"{_BERT_LAYER}.output.LayerNorm", "layer_{layer}/feed_forward/norm"
+            ),
+            *make_dense_rules("pooler.dense", "pooler"),
+        ),
+        renames=(
+            (r"^bert\.", ""),
+            (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+            (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        ),
+        ignored=(
+            r"embeddings\.position_ids",
+            r"embeddings\.token_type_ids",
+            # Heads: masked words and next sentence; sentence and token classes; spans.
+            r"cls\..*",
+            r"classifier\..*",
+            r"qa_outputs\..*",
+        ),
+    ),
+}
+
+
+def _translate(name: str, rows: list[tuple[str, str, str]]) -> tuple[str, str] | None:
+    for source, target, transform in rows:
+        pattern = re.escape(source).replace(re.escape("{layer}"), r"(\d+)")
+        if match := re.fullmatch(pattern, name):
+            return target.format(layer=next(iter(match.groups()), "")), transform
+    return None

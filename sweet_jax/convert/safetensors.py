@@ -1,0 +1,291 @@
+"""Encoders from and to Hugging Face safetensors, strictly: nothing is left to chance.
+
+Reading never unpickles and never runs code from a folder.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes  # noqa: F401 (teaches numpy, and so safetensors, bfloat16)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.convert.hf_config import CONFIG_FILE, make_encoder
+from sweet_jax.convert.rules import NAME_MAPS, TRANSFORMS
+from sweet_jax.models.bert import BertConfig
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedEncoder:
+    """What a folder holds.
+
+    Attributes:
+        encoder: float32 parameters under the encoder's own paths.
+        pooler: `{"kernel": [D, D], "bias": [D]}`, or None.
+        ignored: tensors of the files that are no part of the encoder.
+        digest: 16 hex digits of the weight files' bytes.
+    """
+
+    encoder: Params
+    pooler: Params | None
+    ignored: tuple[str, ...]
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Where one of our parameters lies: file, their name, row's transform."""
+
+    file: Path
+    name: str
+    transform: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """The tensors of a folder, sorted by what a load would do with them.
+
+    Attributes:
+        wanted: our path -> tensor.
+        deeper: tensors of layers past the truncated depth.
+        ignored: tensors that are no part of the encoder.
+        missing: Hugging Face names that the encoder needs and no file has.
+        extra: tensors that the table does not know, or that come twice.
+        wrong: sentences on shapes and types that contradict the config.
+    """
+
+    wanted: dict[str, Tensor]
+    deeper: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+    def check(self, folder: Path) -> None:
+        """Raises ValueError, in one line, unless the folder fits exactly."""
+        problems = []
+        if self.missing:
+            problems.append(f"missing tensors: {', '.join(self.missing)}")
+        if self.extra:
+            problems.append(f"extra tensors: {', '.join(self.extra)}")
+        if self.wrong:
+            more = len(self.wrong) - 3
+            tail = f" and {more} more" if more > 0 else ""
+            problems.append(
+                f"tensors that contradict {CONFIG_FILE}: "
+                f"{'; '.join(self.wrong[:3])}{tail}"
+            )
+        if problems:
+            raise ValueError(f"{folder}: {' | '.join(problems)}")
+
+
+def load_encoder(folder: Path, config: BertConfig, num_layers: int) -> LoadedEncoder:
+    """Reads embeddings, the first `num_layers` layers and the pooler of a folder.
+
+    Args:
+        folder: holds model.safetensors, or shards with their index.
+        config: of the same folder.
+        num_layers: layers wanted; deeper ones of the checkpoint are not read.
+
+    Raises:
+        ValueError: no safetensors; a damaged file; missing and extra tensors (both
+            listed); shapes that contradict the config (the first three listed).
+    """
+    inventory = take_inventory(folder, config, num_layers)
+    inventory.check(folder)
+    by_file: dict[Path, list[str]] = {}
+    for path, tensor in inventory.wanted.items():
+        by_file.setdefault(tensor.file, []).append(path)
+    flat: dict[str, np.ndarray] = {}
+    for file, paths in by_file.items():
+        with _open(file) as tensors:
+            for path in paths:
+                tensor = inventory.wanted[path]
+                to_ours, _ = TRANSFORMS[tensor.transform]
+                array = to_ours(tensors.get_tensor(tensor.name))
+                flat[path] = np.ascontiguousarray(array, dtype=np.float32)
+    tree = unflatten_paths({path: flat[path] for path in inventory.wanted})
+    pooler = tree.pop("pooler", None)
+    digest = compute_file_digest(find_weight_files(folder))
+    return LoadedEncoder(tree, pooler, inventory.ignored, digest)
+
+
+def take_inventory(folder: Path, config: BertConfig, num_layers: int) -> Inventory:
+    """Sorts the folder's tensors by name and shape alone; no weights are read.
+
+    Raises:
+        ValueError: no safetensors, or a damaged file.
+    """
+    name_map = NAME_MAPS[config.family]
+    shapes = compute_shapes(config, num_layers)
+    wanted: dict[str, Tensor] = {}
+    deeper, ignored, extra, wrong = [], [], [], []
+    for file in find_weight_files(folder):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
+                current = name_map.rename(name)
+                row = name_map.to_ours(current)
+                if row is None:
+                    (ignored if name_map.is_ignored(current) else extra).append(name)
+                    continue
+                path, transform = row
+                if path not in shapes:
+                    known = _is_deeper(path, num_layers, config.num_layers)
+                    (deeper if known else extra).append(name)
+                    continue
+                if path in wanted:
+                    extra.append(f"{name} (beside {wanted[path].name})")
+                    continue
+                wanted[path] = Tensor(file, name, transform)
+                view = tensors.get_slice(name)
+                shape = tuple(view.get_shape())
+                _, to_theirs = TRANSFORMS[transform]
+                # broadcast_to gives the expected shape its layout in their file
+                # without memory behind it.
+                expected = to_theirs(np.broadcast_to(0.0, shapes[path])).shape
+                if shape != expected:
+                    wrong.append(f"{name} is {shape}, expected {expected}")
+                if view.get_dtype() not in FLOAT_TYPES:
+                    wrong.append(f"{name} is {view.get_dtype()}, expected floats")
+    missing = [path for path in shapes if path not in wanted]
+    # A checkpoint may have no pooler; half a pooler is an error.
+    if not any(path.startswith("pooler/") for path in wanted):
+        missing = [path for path in missing if not path.startswith("pooler/")]
+    return Inventory(
+        # In the encoder's own order, whatever the order in the files.
+        wanted={path: wanted[path] for path in shapes if path in wanted},
+        deeper=tuple(deeper),
+        ignored=tuple(ignored),
+        missing=tuple(_to_theirs(config, path)[0] for path in missing),
+        extra=tuple(extra),
+        wrong=tuple(wrong),
+    )
+
+
+def export_encoder(
+    params: Params,
+    pooler: Params | None,
+    config: BertConfig,
+    source_config_json: Mapping[str, Any],
+    out: Path,
+) -> None:
+    """Writes an encoder as a folder that Hugging Face's PyTorch classes load.
+
+    Args:
+        params: the encoder's parameters; their layers give the depth written.
+        pooler: `{"kernel", "bias"}`, or None: the folder then has no pooler.
+        config: of the encoder.
+        source_config_json: attributes of the config.json the encoder came from; kept
+            but for the depth.
+        out: the folder; made where missing. Tokenizer files are the caller's.
+
+    Raises:
+        ValueError: parameters that the table does not know or of another shape.
+    """
+    tree = params if pooler is None else {**params, "pooler": pooler}
+    flat = flatten_paths(tree)
+    num_layers = sum(name.startswith("layer_") for name in params)
+    shapes = compute_shapes(config, num_layers)
+    if pooler is None:
+        shapes = {p: s for p, s in shapes.items() if not p.startswith("pooler/")}
+    if {path: tuple(leaf.shape) for path, leaf in flat.items()} != shapes:
+        differing = sorted(
+            {(p, tuple(leaf.shape)) for p, leaf in flat.items()} ^ {*shapes.items()}
+        )
+        raise ValueError(f"parameters do not fit their config: {differing[:3]}")
+    tensors = {}
+    for path, leaf in flat.items():
+        name, transform = _to_theirs(config, path)
+        _, to_theirs = TRANSFORMS[transform]
+        # safetensors writes the buffer as it lies: a transposed view must be copied.
+        tensors[name] = np.ascontiguousarray(to_theirs(np.asarray(leaf, np.float32)))
+    attributes = {**source_config_json, "num_hidden_layers": num_layers}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / SINGLE_FILE, metadata={"format": "pt"})
+    text = json.dumps(attributes, indent=2, sort_keys=True)
+    (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def find_weight_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the folder's safetensors files: the single one, or all shards.
+
+    Raises:
+        ValueError: there are none (says how to convert pickles), or a shard is gone.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return (folder / SINGLE_FILE,)
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        if any(path for pattern in PICKLES for path in folder.glob(pattern)):
+            raise ValueError(
+                f"{folder} has pickled weights only, which are never loaded: convert"
+                f" them with `python -m sweet_jax.convert --from-torch {folder} OUT`,"
+                " or name a revision that has safetensors (encoder.revision)"
+            )
+        raise ValueError(f"{folder} has no {SINGLE_FILE} and no {INDEX_FILE}")
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} has no readable weight_map: {error!r}") from error
+    files = tuple(folder / Path(name).name for name in names)
+    if gone := [file.name for file in files if not file.is_file()]:
+        raise ValueError(f"{folder} lacks the shards {', '.join(gone)}")
+    return files
+
+
+def compute_shapes(config: BertConfig, num_layers: int) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of all parameters and of the pooler, without memory."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    row = jnp.zeros((1,), jnp.int32)
+    batch = Batch(ids, ids, ids, row, jnp.zeros((1,)), row)
+    encoder = make_encoder(config, num_layers, jnp.float32)
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), batch)
+    flat = flatten_paths(variables["params"])
+    shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
+    size = config.hidden_size
+    return {**shapes, "pooler/kernel": (size, size), "pooler/bias": (size,)}
+
+
+def compute_file_digest(files: tuple[Path, ...]) -> str:
+    """Returns 16 hex digits of the files' bytes, in order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is damaged or cut short ({error}): copy or download it again"
+        ) from error
+
+
+def _is_deeper(path: str, num_layers: int, checkpoint_layers: int) -> bool:
+    match = re.match(r"layer_(\d+)/", path)
+    return match is not None and num_layers <= int(match[1]) < checkpoint_layers
+
+
+def _to_theirs(config: BertConfig, path: str) -> tuple[str, str]:
+    row = NAME_MAPS[config.family].to_theirs(path)
+    if row is None:
+        raise ValueError(f"parameter {path} has no row in the table of {config.family}")
+    return row

@@ -1,0 +1,216 @@
+"""Which rows train, calibrate and test a run: fixed but for the choice of train rows.
+
+Test and calibration rows depend on the task and `data.calibration_examples` alone. The
+run's seed only chooses rows from the train pool: stratified, and nested, so that a
+smaller training set lies within a larger one of the same seed. The paper takes the
+first rows of the train split and calibrates on the split it tests; only
+`faithful_release` does so here.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int, Int32, Int64
+
+from sweet_jax.data.sources import Examples, RawTask
+from sweet_jax.settings import Settings
+
+# The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool rows.
+_NUM_TEST = 1530
+# At most this share of the rows is held out for test, and of the rest for calibration.
+_HELD_OUT_SHARE = 5
+_FIXED_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The rows of a run.
+
+    Attributes:
+        train: rows to train on.
+        calibration: rows for temperatures, selection and thresholds.
+        part: of each calibration row, 0 (fit) or 1 (budget); half each, stratified.
+        test: rows to report scores on; read once.
+        extra_tests: further test sets by name (mnli: validation_mismatched).
+        notes: what a reader of the results must know about these rows.
+        origin: for train, calibration and test, where their rows come from.
+    """
+
+    train: Examples
+    calibration: Examples
+    part: Int32[np.ndarray, " N_calibration"]
+    test: Examples
+    extra_tests: dict[str, Examples]
+    notes: tuple[str, ...]
+    origin: dict[str, str]
+
+
+def make_splits(raw: RawTask, settings: Settings) -> Splits:
+    """Returns the rows of a run.
+
+    A task without a test split (GLUE publishes no test labels) is tested on its
+    validation split, one without either on a fifth of its rows (at most 1,530).
+    Calibration takes validation rows where they are not the test, otherwise training
+    rows (at most a fifth) that no run ever trains on.
+
+    Args:
+        raw: the task's rows as published.
+        settings: seed, sizes and `faithful_release`.
+
+    Raises:
+        ValueError: too few rows, or training rows of one class only.
+    """
+    notes: list[str] = []
+    origin: dict[str, str] = {}
+    pool, test = _take_test(raw, notes, origin)
+    validation = raw.splits.get("validation")
+    if settings.faithful_release:
+        calibration = test
+        origin["calibration"] = "the test rows"
+        notes.append(
+            "faithful_release: calibration uses the test rows themselves, which leaks"
+            " into the scores, as in the released code"
+        )
+        if "all" in raw.splits:  # no published train split: the pool stays the same
+            pool, _ = _hold_out_calibration(raw, pool, settings, [])
+    elif validation is not None and validation is not test:
+        calibration = _take_validation(validation, settings, notes)
+        origin["calibration"] = "validation split"
+    else:
+        pool, calibration = _hold_out_calibration(raw, pool, settings, notes)
+        origin["calibration"] = "training rows that are never trained on"
+    train = _choose_train(pool, settings, notes)
+    origin["train"] = f"{len(train)} of a pool of {len(pool)} training rows"
+    if len(calibration) < 2:
+        raise ValueError(
+            f"{len(calibration)} calibration rows are too few: add training rows or"
+            " give data.validation_file"
+        )
+    return Splits(
+        train=train,
+        calibration=calibration,
+        part=assign_parts(calibration.labels),
+        test=test,
+        extra_tests={
+            name: raw.splits[name]
+            for name in raw.task.extra_test_splits
+            if name in raw.splits
+        },
+        notes=tuple(notes),
+        origin=origin,
+    )
+
+
+def order_stratified(
+    labels: Int[np.ndarray, " N"], rng: np.random.Generator
+) -> Int64[np.ndarray, " N"]:
+    """Returns a random order of which every beginning is stratified.
+
+    Each class comes at even distances, so that the first n rows hold it in its share
+    of all rows, to about one row.
+
+    Args:
+        labels: class indices.
+        rng: decides the order within each class and between equal distances.
+    """
+    shuffled = rng.permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = shuffled[labels[shuffled] == label]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def assign_parts(labels: Int[np.ndarray, " N"]) -> Int32[np.ndarray, " N"]:
+    """Returns 0 or 1 for each row: half each, within each class and in all."""
+    order = np.random.default_rng(_FIXED_SEED).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    part = np.empty(len(labels), np.int32)
+    # Alternating on through the classes: both each class and the whole differ by 1.
+    part[by_class] = np.arange(len(labels)) % 2
+    return part
+
+
+def _take_test(
+    raw: RawTask, notes: list[str], origin: dict[str, str]
+) -> tuple[Examples, Examples]:
+    """Returns (training rows, test rows)."""
+    if "all" not in raw.splits:
+        for split in (raw.task.test_split, "validation"):
+            if split in raw.splits:
+                origin["test"] = f"{split} split"
+                if split == "validation":
+                    notes.append("no test labels: the validation split is the test")
+                return raw.splits["train"], raw.splits[split]
+    rows = raw.splits["all" if "all" in raw.splits else "train"]
+    order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
+    num_test = min(_NUM_TEST, len(rows) // _HELD_OUT_SHARE)
+    if num_test < 1:
+        raise ValueError(f"{len(rows)} rows are too few to hold test rows out")
+    origin["test"] = f"{num_test} of {len(rows)} rows, held out with a fixed seed"
+    if "all" not in raw.splits:
+        notes.append(f"no test split: {num_test} training rows are held out as test")
+    return rows.select(order[num_test:]), rows.select(order[:num_test])
+
+
+def _take_validation(
+    validation: Examples, settings: Settings, notes: list[str]
+) -> Examples:
+    asked = settings.data.calibration_examples
+    if asked > len(validation):
+        notes.append(
+            f"{asked} calibration examples asked, the validation split has"
+            f" {len(validation)}: all are used"
+        )
+    order = order_stratified(validation.labels, np.random.default_rng(_FIXED_SEED))
+    return validation.select(np.sort(order[:asked]))
+
+
+def _hold_out_calibration(
+    raw: RawTask, rows: Examples, settings: Settings, notes: list[str]
+) -> tuple[Examples, Examples]:
+    """Returns (train pool, calibration rows).
+
+    The number does not depend on `max_train_examples`: runs of different sizes share
+    their calibration rows, and their training rows nest.
+    """
+    asked = settings.data.calibration_examples
+    taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
+    if taken < asked:
+        notes.append(
+            f"{asked} calibration examples asked, {taken} taken: at most a fifth of the"
+            f" {len(rows)} training rows is held out"
+        )
+    if "all" in raw.splits:
+        order = np.arange(len(rows))  # the permutation that held the test out goes on
+    else:
+        notes.append(
+            f"no validation rows are free: calibration takes {taken} training rows that"
+            " are never trained on"
+        )
+        order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
+    return rows.select(order[taken:]), rows.select(order[:taken])
+
+
+def _choose_train(pool: Examples, settings: Settings, notes: list[str]) -> Examples:
+    asked = settings.data.max_train_examples
+    if asked > len(pool):
+        notes.append(
+            f"{asked} training examples asked, {len(pool)} there are: all are used"
+        )
+    published = np.argsort(pool.row_ids)
+    if settings.faithful_release:
+        chosen = published[: asked or None]
+    else:
+        # In published order first: the choice depends on the pool's rows and the seed,
+        # not on how the pool was cut.
+        rng = np.random.default_rng(settings.seed)
+        order = published[order_stratified(pool.labels[published], rng)]
+        chosen = np.sort(order[: asked or None])
+    train = pool.select(chosen)
+    if len(np.unique(train.labels)) < 2:
+        raise ValueError(
+            f"data.max_train_examples={asked} leaves training rows of one class only:"
+            " take more"
+        )
+    return train

@@ -1,0 +1,179 @@
+"""The tasks: where their rows are published, their columns and their metric."""
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import Literal
+
+GLUE_PATH = "nyu-mll/glue"
+TFDS_PREFIX = "tfds/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A classification task of single texts or pairs.
+
+    Attributes:
+        name: what `data.task` says.
+        kind: where the rows come from: the embedded package, files, the hub (or a
+            local folder of data files) through datasets, or tensorflow-datasets.
+        metric: what `score` means for this task; accuracy is shown beside it.
+        hub_path: hub id, local folder or tensorflow-datasets name; empty otherwise.
+        hub_config: configuration of the hub data set; empty for its only one.
+        text_columns: one or two columns; () to find them by their usual names.
+        label_column: column of the labels; empty: as `data.label_column` says.
+        label_names: names by class index, where they are known beforehand.
+        test_split: the split that is tested on. GLUE publishes no test labels, so
+            its tasks are tested on their validation split.
+        extra_test_splits: further splits, collected and reported beside the test.
+        is_curated: the published rows are taken as they are, empty texts included.
+    """
+
+    name: str
+    kind: Literal["embedded", "file", "hub", "tfds"]
+    metric: Literal["accuracy", "matthews", "f1"] = "accuracy"
+    hub_path: str = ""
+    hub_config: str = ""
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
+    label_names: tuple[str, ...] = ()
+    test_split: Literal["test", "validation"] = "test"
+    extra_test_splits: tuple[str, ...] = ()
+    is_curated: bool = False
+
+
+def _make_glue(
+    name: str,
+    text_columns: tuple[str, ...],
+    label_names: tuple[str, ...],
+    metric: Literal["accuracy", "matthews", "f1"] = "accuracy",
+    extra_test_splits: tuple[str, ...] = (),
+) -> Task:
+    return Task(
+        name=name,
+        kind="hub",
+        metric=metric,
+        hub_path=GLUE_PATH,
+        hub_config=name,
+        text_columns=text_columns,
+        label_column="label",
+        label_names=label_names,
+        test_split="validation",
+        extra_test_splits=extra_test_splits,
+        is_curated=True,
+    )
+
+
+def _make_embedded(name: str) -> Task:
+    return Task(
+        name=name,
+        kind="embedded",
+        text_columns=("text",),
+        label_column="label",
+        label_names=("negative", "positive"),
+        is_curated=True,
+    )
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_SENTENCES = ("sentence1", "sentence2")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _make_embedded("rotten_tomatoes"),
+        _make_embedded("imdb"),
+        Task(name="file", kind="file"),
+        _make_glue("cola", ("sentence",), ("unacceptable", "acceptable"), "matthews"),
+        _make_glue(
+            "mnli",
+            ("premise", "hypothesis"),
+            ("entailment", "neutral", "contradiction"),
+            extra_test_splits=("validation_mismatched",),
+        ),
+        _make_glue("mrpc", _SENTENCES, ("not_equivalent", "equivalent"), "f1"),
+        _make_glue("qnli", ("question", "sentence"), _ENTAILMENT),
+        _make_glue(
+            "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), "f1"
+        ),
+        _make_glue("rte", _SENTENCES, _ENTAILMENT),
+        _make_glue("sst2", ("sentence",), ("negative", "positive")),
+        _make_glue("wnli", _SENTENCES, ("not_entailment", "entailment")),
+    )
+}
+
+# GLUE configurations that are no classification tasks, with the reason.
+REFUSED: dict[str, str] = {
+    "stsb": "is a regression task (similarities from 0 to 5): exits here classify",
+    "ax": "is a diagnostic set without labels: it can be neither trained nor scored",
+}
+
+
+def get_task(name: str) -> Task:
+    """Returns the task of a name as `data.task` takes it.
+
+    Args:
+        name: an embedded task, a GLUE task, `file`, `tfds/NAME` (tfds/glue/TASK
+            included), or anything else `datasets` opens: `owner/name`,
+            `owner/name:configuration`, or a local folder of data files.
+
+    Raises:
+        ValueError: the task is refused (stsb), empty, or a near miss of a known one.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if not name.strip():
+        raise ValueError(f"data.task is empty: allowed are {_describe_allowed()}")
+    if name.startswith(TFDS_PREFIX):
+        return _get_tfds_task(name)
+    if Path(name).exists():
+        return Task(name=name, kind="hub", hub_path=name)
+    if "/" not in name:
+        _refuse_near_miss(name)
+    path, _, config = name.partition(":")
+    return Task(name=name, kind="hub", hub_path=path, hub_config=config)
+
+
+def _get_tfds_task(name: str) -> Task:
+    builder = name.removeprefix(TFDS_PREFIX)
+    if not builder:
+        raise ValueError(f"data.task={name!r}: a name follows tfds/, as in tfds/imdb")
+    family, _, glue_name = builder.partition("/")
+    if family != "glue":
+        return Task(name=name, kind="tfds", hub_path=builder)
+    if glue_name in REFUSED:
+        raise ValueError(f"data.task={name!r} {REFUSED[glue_name]}")
+    if glue_name not in TASKS or TASKS[glue_name].hub_path != GLUE_PATH:
+        raise ValueError(
+            f"data.task={name!r}: allowed after tfds/glue/ are {', '.join(_glue())}"
+        )
+    return dataclasses.replace(
+        TASKS[glue_name], name=name, kind="tfds", hub_path=builder, hub_config=""
+    )
+
+
+def _refuse_near_miss(name: str) -> None:
+    """Raises ValueError for a refused task or one that looks like a typing error."""
+
+    def fold(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    for refused, reason in REFUSED.items():
+        if fold(name) == refused:
+            raise ValueError(f"data.task={name!r} {reason}")
+    known = {fold(task): task for task in TASKS}
+    close = difflib.get_close_matches(fold(name), known, n=1, cutoff=0.8)
+    if close:
+        raise ValueError(
+            f"data.task={name!r}: did you mean {known[close[0]]}? (a hub data set of"
+            " that name is written owner/name)"
+        )
+
+
+def _glue() -> list[str]:
+    return [name for name, task in TASKS.items() if task.hub_path == GLUE_PATH]
+
+
+def _describe_allowed() -> str:
+    return f"{', '.join(TASKS)}, tfds/NAME, a hub data set or a local folder of data"

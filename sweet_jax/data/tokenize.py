@@ -1,0 +1,301 @@
+"""Texts to token ids, once: the result is kept on disk under all it depends on."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from absl import logging
+from jaxtyping import Int32, Int64
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+
+from sweet_jax.arrays import save_npz
+from sweet_jax.data.sources import Examples
+
+# Part of the cache key: raise it when the stored arrays change their meaning.
+_FORMAT_VERSION = 1
+_PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "spiece.model",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenized:
+    """Token ids of N rows, one after the other; S is the sum of their lengths.
+
+    Attributes:
+        token_ids: ids with the special tokens, without padding.
+        type_ids: 1 in the second text of a pair where the family tells them apart.
+        offsets: row i lies at offsets[i]:offsets[i + 1].
+        labels: class indices.
+        row_ids: position of each row in its published split.
+        truncated_rows: how many rows were cut to the maximum length.
+    """
+
+    token_ids: Int32[np.ndarray, " S"]
+    type_ids: Int32[np.ndarray, " S"]
+    offsets: Int64[np.ndarray, " N_plus_1"]
+    labels: Int32[np.ndarray, " N"]
+    row_ids: Int64[np.ndarray, " N"]
+    truncated_rows: int
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " N"]:
+        """Tokens of each row."""
+        return np.diff(self.offsets)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows N."""
+        return len(self.labels)
+
+
+def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of an encoder's folder, without padding or truncation.
+
+    A tokenizer.json may pad and truncate by itself; both are switched off here.
+
+    Args:
+        folder: holds tokenizer.json, or the vocabulary files of its family.
+        max_positions: tokens the encoder takes; `model_max_length` is capped at it
+            (a folder without tokenizer_config.json says 1e30).
+
+    Raises:
+        ValueError: no tokenizer file is there, or they cannot be read.
+    """
+    # Asked with a config.json alone, transformers invents a vocabulary of 5 tokens.
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ValueError(
+            f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt beside"
+            " the encoder's config.json"
+        )
+    try:
+        tokenizer = _read_tokenizer(folder)
+    except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be read ({reason}): copy its files again"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"the tokenizer in {folder} is a {type(tokenizer).__name__} without a"
+            " tokenizer.json: save one with its save_pretrained"
+        )
+    _reset_backend(tokenizer)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, max_positions)
+    if tokenizer.pad_token is None:
+        known = [t for t in _PAD_TOKENS if t in tokenizer.get_vocab()]
+        if not known:
+            raise ValueError(
+                f"the tokenizer in {folder} names no padding token: set pad_token in"
+                " its tokenizer_config.json"
+            )
+        tokenizer.pad_token = known[0]
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
+    """Checks that every token id has a row in the encoder's embedding table.
+
+    Args:
+        tokenizer: the encoder's tokenizer.
+        vocab_size: rows of the embedding table.
+
+    Raises:
+        ValueError: an id lies past the table (a lookup there would be silent).
+    """
+    # The highest id, not the count: ids may have gaps.
+    last_id = max(tokenizer.get_vocab().values(), default=-1)
+    if last_id >= vocab_size:
+        raise ValueError(
+            f"the tokenizer has token ids up to {last_id}, the encoder's embedding"
+            f" table {vocab_size} rows: use the tokenizer that belongs to the encoder"
+        )
+
+
+def tokenize_examples(
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Examples,
+    max_length: int,
+    cache_dir: Path | None,
+) -> Tokenized:
+    """Returns the token ids of the examples; pairs lose tokens from the longer text.
+
+    Lone surrogates, which no UTF-8 can hold, become U+FFFD.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        examples: texts or pairs.
+        max_length: most tokens of a row, special tokens included.
+        cache_dir: where results are kept for the next time; None: nowhere.
+
+    Raises:
+        ValueError: `max_length` is more than the encoder takes, or leaves no room for
+            text beside the special tokens.
+    """
+    is_pair = examples.pairs is not None
+    lowest = tokenizer.num_special_tokens_to_add(pair=is_pair) + 1
+    highest = tokenizer.model_max_length
+    # Too low a limit would not be applied at all by the tokenizer.
+    if not lowest <= max_length <= highest:
+        raise ValueError(
+            f"data.max_length={max_length}: this encoder and task allow {lowest} to"
+            f" {highest} tokens"
+        )
+    texts = [_replace_surrogates(text) for text in examples.texts]
+    pairs = [_replace_surrogates(text) for text in examples.pairs or ()]
+    path = arrays = None
+    if cache_dir is not None:
+        key = _compute_key(tokenizer, texts, pairs, max_length)
+        path = cache_dir / f"tokens_{key}.npz"
+        arrays = _load_arrays(path, len(texts))
+    if arrays is None:
+        arrays = _encode(tokenizer, texts, pairs, max_length)
+        if path is not None:
+            _save_arrays(path, arrays)
+    return Tokenized(
+        token_ids=arrays["token_ids"],
+        type_ids=arrays["type_ids"],
+        offsets=arrays["offsets"],
+        labels=examples.labels,
+        row_ids=examples.row_ids,
+        truncated_rows=int(arrays["truncated_rows"]),
+    )
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    has_json = (folder / "tokenizer.json").is_file()
+    has_config = (folder / "tokenizer_config.json").is_file()
+    if has_json:
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise ValueError("tokenizer.json has no model")
+    if has_json or has_config or not (folder / "vocab.txt").is_file():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # A vocabulary alone does not say whether text is lower-cased first (transformers
+    # would do it always); it shows: an uncased vocabulary has no upper-case token.
+    tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    special = re.compile(r"\[.*\]|<.*>")
+    uncased = all(t == t.lower() for t in tokens if not special.fullmatch(t))
+    reader = AutoTokenizer if (folder / "config.json").is_file() else BertTokenizer
+    return reader.from_pretrained(folder, local_files_only=True, do_lower_case=uncased)
+
+
+def _has_type_ids(tokenizer: PreTrainedTokenizerFast) -> bool:
+    # A tokenizer.json without any config loads as the bare class, which declares no
+    # type ids; what its own post-processor says is then right.
+    is_bare = type(tokenizer) is PreTrainedTokenizerFast
+    return is_bare or "token_type_ids" in tokenizer.model_input_names
+
+
+def _replace_surrogates(text: str) -> str:
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def _compute_key(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    max_length: int,
+) -> str:
+    """Returns 32 hex digits of all that the token ids depend on."""
+    settings = (
+        _FORMAT_VERSION,
+        tokenizers.__version__,
+        _reset_backend(tokenizer).to_str(),
+        tokenizer.truncation_side,
+        _has_type_ids(tokenizer),
+        max_length,
+        len(pairs),
+    )
+    digest = hashlib.sha256()
+    for part in (*map(str, settings), *texts, *pairs):
+        data = part.encode()
+        # The length first: otherwise ("ab", "c") and ("a", "bc") would be the same.
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+def _reset_backend(tokenizer: PreTrainedTokenizerFast) -> tokenizers.Tokenizer:
+    """Returns the tokenizer's engine without the padding or truncation last used."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    max_length: int,
+) -> dict[str, np.ndarray]:
+    backend = _reset_backend(tokenizer)
+    backend.enable_truncation(
+        max_length, strategy="longest_first", direction=tokenizer.truncation_side
+    )
+    # The engine itself, as only it says which rows it truncated.
+    encodings = backend.encode_batch(
+        list(zip(texts, pairs, strict=True)) if pairs else list(texts)
+    )
+    backend.no_truncation()
+    lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+    token_ids = np.concatenate(
+        [np.empty(0, np.int32), *(np.array(e.ids, np.int32) for e in encodings)]
+    )
+    type_ids = np.zeros_like(token_ids)
+    if _has_type_ids(tokenizer):
+        type_ids = np.concatenate(
+            [
+                np.empty(0, np.int32),
+                *(np.array(e.type_ids, np.int32) for e in encodings),
+            ]
+        )
+    return {
+        "token_ids": token_ids,
+        "type_ids": type_ids,
+        "offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        "truncated_rows": np.array(sum(bool(e.overflowing) for e in encodings)),
+    }
+
+
+def _load_arrays(path: Path, num_rows: int) -> dict[str, np.ndarray] | None:
+    """Returns the stored arrays, or None where they are absent or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        # Every member's checksum is verified as it is read. Opened here, as np.load
+        # leaves the file open when it is no archive.
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        offsets = arrays["offsets"]
+        is_whole = (
+            len(offsets) == num_rows + 1
+            and offsets[-1] == len(arrays["token_ids"]) == len(arrays["type_ids"])
+            and "truncated_rows" in arrays
+        )
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        logging.warning("damaged token cache %s (%s): tokenising again", path, error)
+        return None
+    return arrays if is_whole else None
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(path, arrays)
+    except OSError as error:
+        # The cache only saves time: a full or read-only disk must not end the run here.
+        logging.warning("token cache %s is not written: %s", path, error)

@@ -1,0 +1,145 @@
+"""Devices: the data-parallel mesh, placing arrays on it, one program per shape."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sweet_jax.arrays import Batch
+
+
+def find_cache() -> Path:
+    """Returns the directory of caches: SWEET_JAX_CACHE, or the user's cache home."""
+    if "SWEET_JAX_CACHE" in os.environ:
+        return Path(os.environ["SWEET_JAX_CACHE"])
+    if "XDG_CACHE_HOME" in os.environ:
+        return Path(os.environ["XDG_CACHE_HOME"]) / "sweet_jax"
+    return Path.home() / ".cache" / "sweet_jax"
+
+
+def configure_jax(matmul_precision: str) -> None:
+    """Turns on the persistent compilation cache and sets the matmul precision.
+
+    Every program is cached: with jax's own thresholds on seconds and bytes the many
+    small ones of an evaluation would be compiled again in each process.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(find_cache() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    precision = None if matmul_precision == "default" else matmul_precision
+    jax.config.update("jax_default_matmul_precision", precision)
+
+
+def join_hosts() -> None:
+    """Joins the run's other hosts; they are found through the environment.
+
+    On CPU hosts gloo carries what devices exchange.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize()
+
+
+def make_mesh(num_rows: int) -> Mesh:
+    """Returns a mesh over as many devices as divide `num_rows`.
+
+    Auto axes: with explicit ones optax's integer cross-entropy fails on jax 0.12.
+    A run of several hosts needs all devices, so there the rows must divide.
+
+    Raises:
+        ValueError: several hosts, and the rows do not divide over their devices.
+    """
+    devices = jax.devices()
+    count = math.gcd(num_rows, len(devices))
+    if jax.process_count() > 1 and count != len(devices):
+        raise ValueError(
+            f"train.batch_size / train.accumulate_steps = {num_rows} does not divide"
+            f" over {len(devices)} devices of {jax.process_count()} hosts: choose a"
+            f" multiple of {len(devices)}"
+        )
+    return jax.make_mesh(
+        (count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count]
+    )
+
+
+def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Puts a host batch on the mesh, rows cut over the devices.
+
+    Every host holds the whole batch (its order is a pure function of the seed) and
+    gives its own devices their rows.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return Batch(*(_from_all_hosts(np.asarray(x), sharding) for x in batch))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a tree of host or device arrays on every device of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: _from_all_hosts(np.asarray(x), sharding), tree)
+
+
+def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One compiled shape of a function.
+
+    Attributes:
+        call: the executable.
+        flops: floating-point operations of a call, by XLA's own analysis; 0 where the
+            backend does not say.
+        temporary_bytes: XLA's temporaries on one device; 0 likewise.
+    """
+
+    call: Callable[..., Any]
+    flops: float
+    temporary_bytes: int
+
+
+class Programs:
+    """A jitted function compiled once per batch shape, counted and timed.
+
+    Attributes:
+        by_shape: (rows, length) of a batch -> its program.
+        seconds: spent in tracing and compiling so far.
+    """
+
+    def __init__(self, jitted: Any) -> None:
+        """Wraps a function made by `jax.jit`; nothing is compiled yet."""
+        self._jitted = jitted
+        self.by_shape: dict[tuple[int, int], Program] = {}
+        self.seconds = 0.0
+
+    def compile(self, shape: tuple[int, int], *args: Any) -> Program:
+        """Returns the program of a batch shape, compiling it at its first use."""
+        if shape not in self.by_shape:
+            start = time.perf_counter()
+            compiled = self._jitted.lower(*args).compile()
+            cost = compiled.cost_analysis() or {}
+            memory = compiled.memory_analysis()
+            self.by_shape[shape] = Program(
+                compiled,
+                float(cost["flops"]) if "flops" in cost else 0.0,
+                memory.temp_size_in_bytes if memory is not None else 0,
+            )
+            self.seconds += time.perf_counter() - start
+        return self.by_shape[shape]
+
+
+def shape_of(batch: Batch) -> tuple[int, int]:
+    """Returns (rows, length)."""
+    rows, length = batch.token_ids.shape
+    return rows, length

@@ -1,0 +1,1 @@
+"""From logit banks to scores, costs and speed-accuracy curves."""

@@ -1,0 +1,104 @@
+"""One pass over the rows: the outputs of all exits, in a logit bank."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
+
+from sweet_jax.arrays import Array, Batch, LogitBank, Params
+from sweet_jax.data.batches import make_batch, plan_evaluation
+from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.devices import Programs, make_mesh, replicate, shape_of, shard_batch
+
+
+class Collector:
+    """Runs a model over rows; compiled programs are kept for the next call.
+
+    Attributes:
+        programs: one per batch shape, with seconds and FLOPs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_size: int,
+        buckets: tuple[int, ...],
+        pad_id: int,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            model: anything that returns a tuple of ExitOutput for a batch.
+            batch_size: rows per batch; no result depends on it.
+            buckets: lengths that batches are padded to.
+            pad_id: token id of padding.
+        """
+        self._batch_size, self._buckets, self._pad_id = batch_size, buckets, pad_id
+        self._mesh = make_mesh(batch_size)
+
+        def compute_outputs(params: Params, batch: Batch) -> dict[str, Array | None]:
+            outputs: Any = model.apply({"params": params}, batch)
+            has_lte = outputs[0].lte_B is not None
+            return {
+                "logits_BEC": jax.numpy.stack([o.logits_BC for o in outputs], 1),
+                "lte_BE": jax.numpy.stack([o.lte_B for o in outputs], 1)
+                if has_lte
+                else None,
+            }
+
+        # Replicated, so that every host can read all rows.
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+        self.programs = Programs(jax.jit(compute_outputs, out_shardings=replicated))
+
+    def collect(
+        self,
+        params: Params,
+        rows: Tokenized,
+        part: Int[np.ndarray, " N"] | None = None,
+    ) -> LogitBank:
+        """Returns the bank of all rows, in their order.
+
+        Args:
+            params: parameters; never donated, so they can be used again.
+            rows: tokenised rows.
+            part: calibration part per row; None: zeros.
+        """
+        params = replicate(params, self._mesh)
+        plans = plan_evaluation(rows.lengths, self._batch_size, self._buckets)
+        pending: list[tuple[Int[np.ndarray, " B"], dict[str, Any]]] = []
+        for plan in plans:
+            batch = make_batch(rows, plan, self._batch_size, self._pad_id)
+            batch = shard_batch(batch, self._mesh)
+            program = self.programs.compile(shape_of(batch), params, batch)
+            # Outputs are small: dispatch everything, read at the end.
+            pending.append((plan.rows, program.call(params, batch)))
+        logits = _scatter(rows.num_rows, [(r, o["logits_BEC"]) for r, o in pending])
+        has_lte = pending[0][1]["lte_BE"] is not None
+        return LogitBank(
+            logits=logits,
+            labels=rows.labels.astype(np.int32),
+            weights=np.ones(rows.num_rows, np.float32),
+            row_ids=rows.row_ids.astype(np.int64),
+            part=np.zeros(rows.num_rows, np.int32) if part is None else part,
+            lte=_scatter(rows.num_rows, [(r, o["lte_BE"]) for r, o in pending])
+            if has_lte
+            else None,
+        )
+
+
+def _scatter(
+    num_rows: int, pieces: list[tuple[np.ndarray, Any]]
+) -> Float[np.ndarray, "N ..."]:
+    """Returns the pieces' rows in the order of the rows; filling rows are dropped."""
+    first = np.asarray(pieces[0][1])
+    # NaN shows a row that no batch held; the check below makes it an error.
+    out = np.full((num_rows, *first.shape[1:]), np.nan, np.float32)
+    seen = np.zeros(num_rows, bool)
+    for indices, values in pieces:
+        out[indices] = np.asarray(values)[: len(indices)]
+        seen[indices] = True
+    assert seen.all(), "an evaluation row was dropped"
+    return out

@@ -1,0 +1,378 @@
+"""Speed-accuracy curves, and everything a run reports about its logit banks.
+
+Arrays in, plain numbers and arrays out; no model and no file.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Num
+
+from sweet_jax.arrays import LogitBank
+from sweet_jax.evaluation import cascade, metrics
+from sweet_jax.exits.calibration import apply_temperatures
+from sweet_jax.exits.criteria import (
+    FULL,
+    compute_scores,
+    make_thresholds,
+    threshold_range,
+)
+
+# Points of the shares "where examples exit" for criteria that do not count.
+NUM_SHARE_THRESHOLDS = 101
+
+# Costs are means of float64 fractions: 1/12 for every example may average to an ulp
+# more than 1/12, which must still satisfy a budget of 1/12.
+_COST_TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The trade-off of one criterion on one set of examples, by rising threshold.
+
+    Attributes:
+        threshold: float32; `FULL` runs every exit.
+        score: the task's metric.
+        accuracy: the share answered correctly.
+        cost_fraction: mean layers run / layers of the full model; rises.
+        exit_counts: weight of the examples that leave at each exit.
+    """
+
+    threshold: Float[np.ndarray, " K"]
+    score: Float[np.ndarray, " K"]
+    accuracy: Float[np.ndarray, " K"]
+    cost_fraction: Float[np.ndarray, " K"]
+    exit_counts: Float[np.ndarray, "K E"]
+
+    def find(self, threshold: float) -> int:
+        """Returns the point of an exact curve that holds at any given threshold."""
+        return int(np.searchsorted(self.threshold, np.float32(threshold)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibratedBank:
+    """A logit bank after temperatures, ready to be swept; made by `calibrate_bank`.
+
+    Attributes:
+        bank: the bank, with calibrated logits in the place of the raw ones.
+        predictions: the class each exit answers.
+        label_counts: weight of the examples of each class.
+    """
+
+    bank: LogitBank
+    predictions: Int[np.ndarray, "N E"]
+    label_counts: Float[np.ndarray, " C"]
+
+    def make_curve(
+        self,
+        criterion: str,
+        metric: str,
+        costs_E: Float[np.ndarray, " E"],
+        thresholds_T: Float[np.ndarray, " T"] | None = None,
+    ) -> Curve:
+        """Returns the curve at the thresholds, or the exact curve if there are none."""
+        bank, num_classes = self.bank, len(self.label_counts)
+        scores_NE = np.asarray(compute_scores(criterion, bank.logits, bank.lte))
+        examples = (self.predictions, bank.labels, bank.weights, num_classes)
+        if thresholds_T is None:
+            low, _ = threshold_range(criterion, num_classes, bank.num_exits)
+            statistics = cascade.exact_curve(scores_NE, *examples, low)
+        else:
+            statistics = cascade.sweep(scores_NE, thresholds_T, *examples)
+        return make_curve(statistics, metric, self.label_counts, costs_E)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """All that is known of the exits and their cascades, as in `results.json`.
+
+    Numbers are plain Python ones; None stands for "no threshold reaches this speed-up".
+
+    Attributes:
+        cost_formula: how `cost_fraction` is computed.
+        exits: one row per exit answering every test example; `nll` and `ece_after` are
+            after temperature, `nll_before` and `ece_before` without; `cost_fraction` is
+            the price of leaving there in a cascade.
+        curves: per criterion, one row per threshold of the grid.
+        at_speedup: per criterion, one row per target: the threshold chosen on the
+            budget rows (None for `FULL` where `score` is a number), the test score and
+            realised cost there, and `oracle`, the best score chosen on test itself.
+        area: per criterion, `compute_area` of the exact test curve.
+        majority: score of always answering the commonest training class.
+        full: score of the last exit on every example.
+        oracle_exit: score, accuracy and cost if the earliest exit that is right
+            answered (the last where none is): the limit of any criterion.
+        arrays: the exact curves, grids, shares and reliability bins of `curves.npz`.
+    """
+
+    cost_formula: str
+    exits: list[dict[str, Any]]
+    curves: dict[str, list[dict[str, Any]]]
+    at_speedup: dict[str, list[dict[str, Any]]]
+    area: dict[str, float]
+    majority: float
+    full: float
+    oracle_exit: dict[str, float]
+    arrays: dict[str, np.ndarray]
+
+    def to_results(self) -> dict[str, Any]:
+        """Returns the fields of `results.json`: all but the arrays."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "arrays"
+        }
+
+
+def make_curve(
+    statistics: cascade.CascadeStatistics,
+    metric: str,
+    label_counts_C: Float[np.ndarray, " C"],
+    costs_E: Float[np.ndarray, " E"],
+) -> Curve:
+    """Returns the curve of the statistics under a metric and the exits' costs."""
+    sums = (statistics.correct, statistics.predicted_counts, label_counts_C)
+    return Curve(
+        statistics.thresholds,
+        metrics.compute_score(metric, *sums),
+        metrics.compute_score("accuracy", *sums),
+        statistics.exit_counts @ costs_E / label_counts_C.sum(),
+        statistics.exit_counts,
+    )
+
+
+def compute_area(curve: Curve, first_cost: float) -> float:
+    """Returns the best score at cost <= c, averaged over c from `first_cost` to 1.
+
+    Args:
+        curve: an exact curve; the best score is a step function of c on it.
+        first_cost: cost of exit 0. At 1 (a single exit) the mean is the score there.
+    """
+    order = np.argsort(curve.cost_fraction, kind="stable")
+    # Costs a rounding error below first_cost are first_cost.
+    costs = np.maximum(curve.cost_fraction[order], first_cost)
+    best = np.maximum.accumulate(curve.score[order])
+    within = costs <= 1 + _COST_TOLERANCE
+    costs, best = np.minimum(costs[within], 1.0), best[within]
+    if first_cost == 1:
+        return float(best[-1])
+    widths = np.diff(costs, append=1.0)
+    # Nothing costs less than exit 0, but rounding may leave a gap before the first.
+    widths[0] += costs[0] - first_cost
+    return float(best @ widths / (1 - first_cost))
+
+
+def choose_threshold(curve: Curve, max_cost: float) -> float | None:
+    """Returns the threshold of the best score at cost <= `max_cost`, or None.
+
+    Ties go to the lower cost. Choose on budget rows (calibration part 1): the best
+    point of the very curve that is reported would flatter it.
+    """
+    best = _find_best(curve, max_cost)
+    return None if best is None else float(curve.threshold[best])
+
+
+def _find_best(curve: Curve, max_cost: float) -> int | None:
+    within = np.flatnonzero(curve.cost_fraction <= max_cost + _COST_TOLERANCE)
+    if not len(within):
+        return None
+    # Cost rises along the curve and argmax takes the first of equal scores.
+    return int(within[np.argmax(curve.score[within])])
+
+
+def calibrate_bank(
+    bank: LogitBank, temperatures: Float32[np.ndarray, " E"]
+) -> CalibratedBank:
+    """Returns the bank with each exit's logits divided by its temperature.
+
+    Raises:
+        ValueError: the bank is empty, or some of its logits are not finite.
+    """
+    if not np.any(bank.weights > 0):
+        raise ValueError("the logit bank has no rows: check the split it was made of")
+    broken_E = np.sum(~np.isfinite(bank.logits).all(axis=2), axis=0)
+    if broken_E.any():
+        raise ValueError(
+            f"logits of exits {np.flatnonzero(broken_E).tolist()} are not finite on"
+            f" {broken_E.max()} of {len(bank.labels)} rows: lower the learning rates or"
+            " use encoder.dtype=float32"
+        )
+    logits_NEC = np.asarray(apply_temperatures(bank.logits, temperatures))
+    return CalibratedBank(
+        dataclasses.replace(bank, logits=logits_NEC),
+        logits_NEC.argmax(axis=2),
+        np.bincount(bank.labels, bank.weights, logits_NEC.shape[2]),
+    )
+
+
+def evaluate_banks(
+    test: LogitBank,
+    calibration: LogitBank,
+    temperatures: Float32[np.ndarray, " E"],
+    metric: str,
+    method: str,
+    exit_layers: tuple[int, ...],
+    criteria: Sequence[str],
+    num_thresholds: int,
+    speedups: Sequence[float],
+    train_label_counts_C: Num[np.ndarray, " C"],
+) -> Evaluation:
+    """Measures the exits and their cascades on test.
+
+    Args:
+        test: the rows that every figure is about.
+        calibration: of these, the rows of part 1 choose thresholds; no other is used.
+        temperatures: fitted on calibration part 0.
+        metric: of `score`: accuracy, matthews or f1.
+        method: how the exits were trained, which decides what an exit costs.
+        exit_layers: the layer each exit reads.
+        criteria: names of criteria.
+        num_thresholds: points of the grid of criteria that do not count.
+        speedups: targets s; a cascade within target costs at most 1/s.
+        train_label_counts_C: training rows per class, for the majority class.
+
+    Raises:
+        ValueError: a name is unknown, a bank is empty or holds non-finite logits, or
+            calibration has no row of part 1.
+    """
+    costs_E = cascade.costs_from_layers(method, exit_layers)
+    budget_rows = calibration.part == 1
+    if not budget_rows.any():
+        raise ValueError(
+            "calibration has no rows of part 1 to choose thresholds on: raise"
+            " data.calibration_examples"
+        )
+    calibrated = calibrate_bank(test, temperatures)
+    budget = calibrate_bank(calibration.select(budget_rows), temperatures)
+    exit_rows, arrays = _measure_exits(
+        test, calibrated, temperatures, metric, exit_layers, costs_E
+    )
+    curves, at_speedup, area = {}, {}, {}
+    for criterion in criteria:
+        exact = calibrated.make_curve(criterion, metric, costs_E)
+        grid, share = (
+            calibrated.make_curve(
+                criterion, metric, costs_E, _make_grid(criterion, number, test)
+            )
+            for number in (num_thresholds, NUM_SHARE_THRESHOLDS)
+        )
+        chooser = budget.make_curve(criterion, metric, costs_E)
+        curves[criterion] = [_describe_point(grid, k) for k in range(len(grid.score))]
+        at_speedup[criterion] = [_measure_at(s, chooser, exact) for s in speedups]
+        area[criterion] = compute_area(exact, float(costs_E[0]))
+        arrays |= {
+            f"exact/{criterion}/threshold": exact.threshold,
+            f"exact/{criterion}/score": exact.score,
+            f"exact/{criterion}/cost_fraction": exact.cost_fraction,
+            f"grid/{criterion}/threshold": grid.threshold,
+            f"grid/{criterion}/exit_counts": grid.exit_counts,
+            f"share/{criterion}/threshold": share.threshold,
+            f"share/{criterion}/share": share.exit_counts / test.weights.sum(),
+        }
+    majority = np.full(len(test.labels), int(np.argmax(train_label_counts_C)))
+    return Evaluation(
+        cost_formula=cascade.COST_FORMULA[method],
+        exits=exit_rows,
+        curves=curves,
+        at_speedup=at_speedup,
+        area=area,
+        majority=metrics.score_predictions(metric, test.labels, majority, test.weights),
+        full=exit_rows[-1]["score"],
+        oracle_exit=_measure_oracle(calibrated, metric, costs_E),
+        arrays=arrays,
+    )
+
+
+def _make_grid(
+    criterion: str, num_thresholds: int, bank: LogitBank
+) -> Float32[np.ndarray, " T"]:
+    _, num_exits, num_classes = bank.logits.shape
+    return make_thresholds(criterion, num_thresholds, num_classes, num_exits)
+
+
+def _measure_exits(
+    test: LogitBank,
+    calibrated: CalibratedBank,
+    temperatures: Float32[np.ndarray, " E"],
+    metric: str,
+    exit_layers: tuple[int, ...],
+    costs_E: Float[np.ndarray, " E"],
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Returns one row per exit and the arrays of its reliability."""
+    rows, arrays = [], {}
+    examples = (test.labels, test.weights)
+    for i, layer in enumerate(exit_layers):
+        before_NC, after_NC = test.logits[:, i], calibrated.bank.logits[:, i]
+        answers = (test.labels, calibrated.predictions[:, i], test.weights)
+        rows.append(
+            {
+                "exit": i,
+                "layer": layer,
+                "score": metrics.score_predictions(metric, *answers),
+                "accuracy": metrics.score_predictions("accuracy", *answers),
+                "nll": metrics.compute_nll(after_NC, *examples),
+                "nll_before": metrics.compute_nll(before_NC, *examples),
+                "ece_before": metrics.compute_ece(before_NC, *examples),
+                "ece_after": metrics.compute_ece(after_NC, *examples),
+                "temperature": _shorten(temperatures[i]),
+                "cost_fraction": float(costs_E[i]),
+            }
+        )
+        for when, logits_NC in (("before", before_NC), ("after", after_NC)):
+            bins = metrics.compute_reliability(logits_NC, *examples)
+            for name, values in dataclasses.asdict(bins).items():
+                arrays[f"reliability/{when}/exit_{i}/{name}"] = values
+    return rows, arrays
+
+
+def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
+    cost = float(curve.cost_fraction[k])
+    return {
+        "threshold": _shorten(curve.threshold[k]),
+        "score": float(curve.score[k]),
+        "accuracy": float(curve.accuracy[k]),
+        "cost_fraction": cost,
+        "speedup": 1 / cost,
+        # Counts of rows stay whole numbers; sums of other weights do not.
+        "exit_counts": [
+            int(n) if n.is_integer() else n for n in curve.exit_counts[k].tolist()
+        ],
+    }
+
+
+def _measure_at(speedup: float, chooser: Curve, exact: Curve) -> dict[str, Any]:
+    threshold = choose_threshold(chooser, 1 / speedup)
+    best = _find_best(exact, 1 / speedup)
+    row: dict[str, Any] = dict.fromkeys(
+        ("threshold", "score", "accuracy", "cost_fraction")
+    )
+    if threshold is not None:
+        point = _describe_point(exact, exact.find(threshold))
+        row = {name: point[name] for name in row}
+        # The point found is the one that holds at the threshold, not the threshold.
+        row["threshold"] = None if threshold == FULL else _shorten(threshold)
+    oracle = None if best is None else float(exact.score[best])
+    return {"target": float(speedup), **row, "oracle": oracle}
+
+
+def _measure_oracle(
+    calibrated: CalibratedBank, metric: str, costs_E: Float[np.ndarray, " E"]
+) -> dict[str, float]:
+    bank = calibrated.bank
+    right_NE = calibrated.predictions == bank.labels[:, None]
+    right_NE[:, -1] = True  # where no exit is right, the last one answers
+    exits_N = right_NE.argmax(axis=1)
+    answers_N = calibrated.predictions[np.arange(len(exits_N)), exits_N]
+    answers = (bank.labels, answers_N, bank.weights)
+    return {
+        "score": metrics.score_predictions(metric, *answers),
+        "accuracy": metrics.score_predictions("accuracy", *answers),
+        "cost_fraction": float(np.average(costs_E[exits_N], weights=bank.weights)),
+    }
+
+
+def _shorten(value: Any) -> float:
+    """Returns the shortest decimal that is this float32: 0.55, not 0.550000012."""
+    return float(str(np.float32(value)))

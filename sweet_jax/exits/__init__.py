@@ -1,0 +1,1 @@
+"""Exit criteria and temperature calibration: maps of logits, no model."""

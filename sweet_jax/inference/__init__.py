@@ -1,0 +1,1 @@
+"""Inference: the model folder and the classifier made of it."""

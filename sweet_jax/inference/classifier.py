@@ -1,0 +1,193 @@
+"""The classifier people use: texts in, labels with probabilities and exits out."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from sweet_jax.arrays import LogitBank, Params
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.data.sources import Examples
+from sweet_jax.data.tokenize import load_tokenizer, tokenize_examples
+from sweet_jax.evaluation.cascade import choose_exits
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.exits.calibration import apply_temperatures
+from sweet_jax.exits.criteria import check_threshold, compute_scores
+from sweet_jax.inference.model_folder import ModelDescription, load_model_folder
+from sweet_jax.models.multi_exit import join_models, make_models
+from sweet_jax.settings import ExitSettings
+
+Text = str | tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the cascade answers for one input.
+
+    Attributes:
+        label: name of the most probable class.
+        probabilities: calibrated, one per class, in the order of `label_names`.
+        exit: number of the exit that answered.
+    """
+
+    label: str
+    probabilities: tuple[float, ...]
+    exit: int
+
+
+class AdaptiveClassifier:
+    """A trained multi-exit classifier under an exit criterion and a threshold.
+
+    Attributes:
+        description: what the model is, with its labels, temperatures, thresholds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: ModelDescription,
+        params: Params,
+        batch_size: int,
+    ) -> None:
+        """Use `load`."""
+        self.description = description
+        config = load_config(folder / "encoder", description.ignore_attributes)
+        self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
+        models = make_models(
+            functools.partial(make_encoder, config, dtype=jnp.dtype(description.dtype)),
+            description.member_exits,
+            description.exit_layers,
+            num_classes=len(description.label_names),
+            features=config.hidden_size,
+            settings=ExitSettings(pooling=description.pooling),
+            shared_pooler=description.shared_pooler,
+            dtype=jnp.dtype(description.dtype),
+        )
+        self._params = params
+        self._collector = Collector(
+            join_models(models),
+            batch_size,
+            description.buckets,
+            int(self._tokenizer.pad_token_id),  # type: ignore[arg-type]
+        )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.description.label_names
+
+    def __repr__(self) -> str:
+        """Returns what the model is, in a line."""
+        d = self.description
+        return (
+            f"AdaptiveClassifier({d.method} on {d.task}, exits after layers"
+            f" {d.exit_layers}, labels {d.label_names})"
+        )
+
+    def predict(
+        self,
+        texts: Sequence[Text] | Text,
+        threshold: float | None = None,
+        criterion: str = "confidence",
+    ) -> list[Prediction]:
+        """Returns one prediction per input, in order.
+
+        The first exit whose score reaches the threshold answers. Every exit is
+        computed here: what leaves early is the answer, not yet the computation.
+
+        Args:
+            texts: texts, or (text, text) pairs for a model of pairs; a single one is
+                a list of one.
+            threshold: in the criterion's own range; None: the last exit answers.
+            criterion: confidence, entropy, margin or patience.
+
+        Raises:
+            ValueError: the threshold is out of range, an input is empty, or it is a
+                pair for a model of single texts or the other way round.
+        """
+        limit = float("inf") if threshold is None else threshold
+        num_classes = len(self.label_names)
+        check_threshold(
+            criterion, limit, num_classes, len(self.description.exit_layers)
+        )
+        if isinstance(texts, str) or (
+            isinstance(texts, tuple) and self._is_pair(texts)
+        ):
+            texts = [texts]
+        if not texts:
+            return []
+        bank = self.collect(self._make_examples(list(texts)))
+        temperatures = np.array(self.description.temperatures, np.float32)
+        logits_NEC = apply_temperatures(bank.logits, temperatures)
+        scores_NE = compute_scores(criterion, logits_NEC)
+        thresholds = np.array([limit], np.float32)
+        exits_N = np.asarray(choose_exits(scores_NE, thresholds))[0]
+        chosen_NC = np.asarray(logits_NEC)[np.arange(len(exits_N)), exits_N]
+        exp_NC = np.exp(chosen_NC - chosen_NC.max(axis=1, keepdims=True))
+        probabilities_NC = exp_NC / exp_NC.sum(axis=1, keepdims=True)
+        return [
+            Prediction(
+                self.label_names[int(p.argmax())], tuple(p.tolist()), int(exit_index)
+            )
+            for p, exit_index in zip(probabilities_NC, exits_N, strict=True)
+        ]
+
+    def collect(self, examples: Examples) -> LogitBank:
+        """Returns the outputs of all exits on the examples, before temperature."""
+        rows = tokenize_examples(
+            self._tokenizer, examples, self.description.max_length, cache_dir=None
+        )
+        return self._collector.collect(self._params, rows)
+
+    def _is_pair(self, text: object) -> bool:
+        return (
+            self.description.has_pairs
+            and isinstance(text, tuple)
+            and len(text) == 2
+            and all(isinstance(part, str) for part in text)
+        )
+
+    def _make_examples(self, texts: list[Text]) -> Examples:
+        for i, text in enumerate(texts):
+            if self.description.has_pairs and not self._is_pair(text):
+                raise ValueError(
+                    f"input {i} is no (text, text) pair: this model was trained on"
+                    f" pairs ({self.description.task})"
+                )
+            if not self.description.has_pairs and not isinstance(text, str):
+                raise ValueError(
+                    f"input {i} is a {type(text).__name__}: this model takes single"
+                    f" texts ({self.description.task})"
+                )
+            if not all(
+                part.strip() for part in ([text] if isinstance(text, str) else text)
+            ):
+                raise ValueError(f"input {i} is empty: leave it out")
+        first = tuple(text if isinstance(text, str) else text[0] for text in texts)
+        second = (
+            tuple(text[1] for text in texts) if self.description.has_pairs else None
+        )
+        return Examples(
+            first,
+            second,
+            np.zeros(len(texts), np.int32),
+            np.arange(len(texts), dtype=np.int64),
+        )
+
+
+def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
+    """Loads the model folder of a finished run (`WORKDIR/model`).
+
+    Args:
+        path: the folder.
+        batch_size: inputs per batch; no answer depends on it.
+
+    Raises:
+        ModelFolderError: no such folder, a newer schema, a file missing or altered.
+    """
+    folder = Path(path)
+    description, params = load_model_folder(folder)
+    return AdaptiveClassifier(folder, description, params, batch_size)

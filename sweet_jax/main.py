@@ -1,0 +1,59 @@
+"""Fine-tune a classifier with exits and measure its speed-accuracy trade-off.
+
+    python -m sweet_jax.main --config=configs/sweet.py
+    python -m sweet_jax.main --config=configs/sweet.py:method=early_exit,seed=1
+    python -m sweet_jax.main --config=configs/sweet.py --config.optim.clip_norm=0.5
+
+The same command on the same work directory goes on where it stopped. Exit status: 0
+finished, 2 a wrong input, 75 stopped by SIGTERM (run the same command again).
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sweet_jax.command_line import run_command
+from sweet_jax.settings import SettingsError, from_config_dict
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/...")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what a run would do, then stop.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of the run.")
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    if _CONFIG.value is None:
+        raise SettingsError(
+            "--config is missing: say --config=configs/sweet.py, or another file of"
+            " configs/"
+        )
+    settings = from_config_dict(_CONFIG.value)
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
+
+    # Imported here: a wrong setting is reported before jax loads.
+    from sweet_jax import runner
+    from sweet_jax.devices import join_hosts
+    from sweet_jax.dry_run import describe_run
+    from sweet_jax.report import format_summary
+    from sweet_jax.training.interrupt import EXIT_STATUS, Interrupted
+
+    if _MULTIHOST.value:
+        join_hosts()
+    if _DRY_RUN.value:
+        print(describe_run(settings, workdir))
+        return 0
+    try:
+        path, results = runner.run(settings, workdir)
+    except Interrupted as stop:
+        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        return EXIT_STATUS
+    print(format_summary(results))
+    print(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

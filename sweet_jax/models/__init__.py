@@ -1,0 +1,1 @@
+"""Encoders, exits, and the models made of them."""

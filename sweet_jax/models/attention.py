@@ -1,0 +1,111 @@
+"""Self-attention in pieces: heads, scores, probabilities, context.
+
+The step from scores to probabilities is a function of its own (`AttentionFn`), so that
+a layer's attention can be replaced without touching the layer. Families with other
+scores (disentangled, rotary) use the same pieces.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float
+
+from sweet_jax.models.layers import Dropout, make_dense, make_norm
+
+# (scores_BHLM float32, mask broadcastable to it, True where a key may be read)
+# -> probabilities_BHLM float32.
+AttentionFn: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def compute_masked_softmax(
+    scores_BHLM: Float[jax.Array, "B H L M"], mask: Bool[jax.Array, "B #H #L M"]
+) -> Float[jax.Array, "B H L M"]:
+    """Returns softmax over the keys where `mask` is True.
+
+    A row without a single readable key becomes uniform, not NaN, and passes no
+    gradient: that is why the fill is finfo.min and not -inf.
+    """
+    lowest = jnp.finfo(scores_BHLM.dtype).min
+    return jax.nn.softmax(jnp.where(mask, scores_BHLM, lowest), axis=-1)
+
+
+def split_heads(x_BLD: Float[jax.Array, "B L D"], num_heads: int) -> jax.Array:
+    """Returns [B, L, H, K]; no data moves."""
+    return x_BLD.reshape(*x_BLD.shape[:-1], num_heads, -1)
+
+
+def compute_scores(
+    query_BLHK: Float[jax.Array, "B L H K"], key_BMHK: Float[jax.Array, "B M H K"]
+) -> Float[jax.Array, "B H L M"]:
+    """Returns float32 scores q k / sqrt(K)."""
+    # Scaling the queries costs K operations per row where scaling the scores costs M.
+    scaled_BLHK = query_BLHK * (query_BLHK.shape[-1] ** -0.5)
+    return jnp.einsum(
+        "BLHK,BMHK->BHLM",
+        scaled_BLHK,
+        key_BMHK,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def compute_context(
+    probabilities_BHLM: Float[jax.Array, "B H L M"],
+    value_BMHK: Float[jax.Array, "B M H K"],
+) -> Float[jax.Array, "B L D"]:
+    """Returns the mean of the values under the probabilities, heads side by side."""
+    # The product runs in the values' computation type; probabilities are float32.
+    context_BLHK = jnp.einsum(
+        "BHLM,BMHK->BLHK", probabilities_BHLM.astype(value_BMHK.dtype), value_BMHK
+    )
+    return context_BLHK.reshape(*context_BLHK.shape[:-2], -1)
+
+
+class SelfAttention(nn.Module):
+    """Post-norm self-attention block: norm(x + dropout(output(attend(x)))).
+
+    Attributes:
+        num_heads: H; must divide the hidden size.
+        attention_dropout: rate on the probabilities.
+        hidden_dropout: rate after the output map.
+        norm_epsilon: added to the variance.
+        init_std: standard deviation of fresh kernels.
+        dtype: computation type; scores and probabilities are float32.
+        attention_fn: scores and mask to probabilities.
+    """
+
+    num_heads: int
+    attention_dropout: float
+    hidden_dropout: float
+    norm_epsilon: float
+    init_std: float
+    dtype: Any = jnp.float32
+    attention_fn: AttentionFn = compute_masked_softmax
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: Float[jax.Array, "B L D"],
+        mask: Bool[jax.Array, "B #H #L L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns the block's output, [B, L, D]; keys are read where `mask` is True."""
+        features = x_BLD.shape[-1]
+
+        def project(name: str) -> jax.Array:
+            dense = make_dense(features, self.init_std, self.dtype, name)
+            return split_heads(dense(x_BLD), self.num_heads)
+
+        scores_BHLM = compute_scores(project("query"), project("key"))
+        probabilities_BHLM = self.attention_fn(scores_BHLM, mask)
+        probabilities_BHLM = Dropout(self.attention_dropout, name="attention_dropout")(
+            probabilities_BHLM, train
+        )
+        context_BLD = compute_context(probabilities_BHLM, project("value"))
+        output = make_dense(features, self.init_std, self.dtype, "output")
+        out_BLD = Dropout(self.hidden_dropout, name="dropout")(
+            output(context_BLD), train
+        )
+        return make_norm(self.norm_epsilon, self.dtype, "norm")(x_BLD + out_BLD)

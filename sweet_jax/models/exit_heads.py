@@ -1,0 +1,132 @@
+"""Exits: a pooler and a classifier on the output of one layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float, Int
+
+from sweet_jax.arrays import Array, ExitOutput
+
+
+def pool_states(
+    x_BLD: Float[Array, "B L D"], mask_BL: Int[Array, "B L"], pooling: str
+) -> Float[Array, "B D"]:
+    """Returns the CLS state, or the mean state over real tokens, in float32.
+
+    A row without real tokens (it fills a batch) gives zeros, not NaN.
+    """
+    if pooling == "cls":
+        return x_BLD[:, 0].astype(jnp.float32)
+    # Summed in float32: a bfloat16 sum over hundreds of tokens loses its last terms.
+    states_BLD = jnp.where(mask_BL[:, :, None] > 0, x_BLD, 0).astype(jnp.float32)
+    count_B = jnp.maximum(mask_BL.sum(axis=1), 1)
+    return states_BLD.sum(axis=1) / count_B[:, None]
+
+
+class Exit(nn.Module):
+    """One exit: z = W drop(tanh(P pool(x))) (paper section 3).
+
+    The released code shares one pooler among all exits, which leaks weights between
+    them; here every exit owns its pooler unless one is passed to `__call__`.
+
+    Attributes:
+        num_classes: number of classes C.
+        features: width D of the pooler.
+        pooling: `mean` or `cls`.
+        dropout: rate before the classifier.
+        owns_pooler: False under faithful_release only.
+        dtype: computation type of the pooler; logits are always float32.
+        init_scale: standard deviation of fresh kernels.
+    """
+
+    num_classes: int
+    features: int
+    pooling: str
+    dropout: float
+    owns_pooler: bool
+    dtype: Any
+    init_scale: float
+
+    def setup(self) -> None:
+        """Makes the pooler, the dropout and the classifier."""
+        init = nn.initializers.normal(self.init_scale)
+        if self.owns_pooler:
+            self.pooler = nn.Dense(self.features, dtype=self.dtype, kernel_init=init)
+        self.drop = nn.Dropout(self.dropout)
+        # float32 logits: softmax scores near 1 decide where examples leave.
+        self.classifier = nn.Dense(
+            self.num_classes, dtype=jnp.float32, kernel_init=init
+        )
+
+    def __call__(
+        self,
+        x_BLD: Float[Array, "B L D"],
+        mask_BL: Int[Array, "B L"],
+        train: bool,
+        shared_pooler: nn.Module | None = None,
+    ) -> ExitOutput:
+        """Returns the exit's logits."""
+        pooler = self.pooler if shared_pooler is None else shared_pooler
+        pooled_BD = jnp.tanh(pooler(pool_states(x_BLD, mask_BL, self.pooling)))
+        pooled_BD = self.drop(pooled_BD, deterministic=not train)
+        return ExitOutput(self.classifier(pooled_BD))
+
+
+class Exits(nn.Module):
+    """The exits of one model, at paths `exit_<number>`.
+
+    Attributes:
+        numbers: the exits' numbers in the run; a multi_model member owns one of them,
+            under the same name, so that equal seeds give equal initial weights.
+        shared_pooler: one pooler for all exits, as in the released code.
+    """
+
+    numbers: tuple[int, ...]
+    shared_pooler: bool
+    num_classes: int
+    features: int
+    pooling: str
+    dropout: float
+    dtype: Any
+    init_scale: float
+
+    def setup(self) -> None:
+        """Makes the exits and, where it is shared, their pooler."""
+        if self.shared_pooler:
+            self.pooler = nn.Dense(
+                self.features,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(self.init_scale),
+            )
+        self.exit = {
+            str(number): Exit(
+                num_classes=self.num_classes,
+                features=self.features,
+                pooling=self.pooling,
+                dropout=self.dropout,
+                owns_pooler=not self.shared_pooler,
+                dtype=self.dtype,
+                init_scale=self.init_scale,
+            )
+            for number in self.numbers
+        }
+
+    def __call__(
+        self,
+        index: int,
+        x_BLD: Float[Array, "B L D"],
+        mask_BL: Int[Array, "B L"],
+        train: bool,
+    ) -> ExitOutput:
+        """Returns the output of the exit at position `index` of `numbers`."""
+        pooler = self.pooler if self.shared_pooler else None
+        return self.exit[str(self.numbers[index])](x_BLD, mask_BL, train, pooler)
+
+
+def pooler_paths(numbers: Sequence[int], shared_pooler: bool) -> tuple[str, ...]:
+    """Returns the paths of all poolers, for starting them from a checkpoint."""
+    if shared_pooler:
+        return ("exits/pooler",)
+    return tuple(f"exits/exit_{number}/pooler" for number in numbers)

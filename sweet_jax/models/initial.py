@@ -1,0 +1,60 @@
+"""Initial parameters of a model: the encoder's checkpoint and fresh exits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.models.exit_heads import pooler_paths
+from sweet_jax.models.multi_exit import MultiExitClassifier
+from sweet_jax.trees import flatten_paths, merge_strict, unflatten_paths
+
+
+def make_example_batch(rows: int = 1, length: int = 8) -> Batch:
+    """Returns a batch of zeros, for shapes only."""
+    ids = np.zeros((rows, length), np.int32)
+    row = np.zeros(rows, np.int32)
+    return Batch(ids, ids, ids, row, row.astype(np.float32), row)
+
+
+def compute_shapes(model: Any) -> Params:
+    """Returns the parameter tree as shapes; nothing is allocated or compiled."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), make_example_batch())
+    return variables["params"]
+
+
+def init_params(
+    model: MultiExitClassifier,
+    rng: PRNGKeyArray,
+    encoder: Params,
+    pooler: Params | None,
+) -> Params:
+    """Returns the parameters before training.
+
+    Args:
+        model: the model.
+        rng: key of the fresh exits; an exit of the same number gets the same values
+            in every method, because Linen derives them from the path.
+        encoder: the checkpoint's encoder, as deep as the model's.
+        pooler: the checkpoint's pooler {kernel, bias}, copied into every exit's; None
+            for fresh poolers.
+
+    Raises:
+        ValueError: the checkpoint does not fit the model; all leaves are listed.
+    """
+
+    def init_exits(key: PRNGKeyArray) -> Params:
+        states_BLD = jnp.zeros((1, 1, model.features))
+        mask_BL = jnp.ones((1, 1), jnp.int32)
+        return model.init(key, states_BLD, mask_BL, method=model.run_exits)["params"]
+
+    fresh = flatten_paths(jax.jit(init_exits)(rng))
+    if pooler is not None:
+        for path in pooler_paths(model.exit_numbers, model.shared_pooler):
+            fresh |= {f"{path}/{name}": leaf for name, leaf in pooler.items()}
+    return merge_strict(
+        compute_shapes(model), {"encoder": encoder, **unflatten_paths(fresh)}
+    )

@@ -1,0 +1,231 @@
+"""Multi-exit models: an encoder cut into segments at its exits, and sets of models.
+
+Both classes offer the same calls: `start`, `run_segment`, `exit_outputs`; `__call__`
+is their composition. Training, one-pass evaluation and real early exit all run them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sweet_jax.arrays import Batch, ExitOutput
+from sweet_jax.models.exit_heads import Exits
+from sweet_jax.settings import ExitSettings
+
+
+def scale_seam(carry: dict[str, Any], scale: float) -> dict[str, Any]:
+    """Scales the gradient that crosses a seam; the forward pass is bit-identical.
+
+    scale 0 is SWEET's stop_gradient (paper section 4), 1 is joint training. Between,
+    s + a (h - s) with s = stop_gradient(h): h - s is exactly 0, so the value stays h,
+    and only a of the gradient passes. Everything the layers share goes through the
+    seam, not the hidden states alone: a shared table would leak gradients otherwise.
+    """
+    if scale == 1:
+        return carry
+
+    def scale_leaf(h: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(h.dtype, jnp.inexact):
+            return h
+        s = jax.lax.stop_gradient(h)
+        return s if scale == 0 else s + jnp.asarray(scale, h.dtype) * (h - s)
+
+    return jax.tree.map(scale_leaf, carry)
+
+
+class MultiExitClassifier(nn.Module):
+    """One encoder with an exit after each segment.
+
+    Attributes:
+        encoder: an unbound encoder (`embed`, `run_layers`), at least as deep as the
+            last exit.
+        exit_layers: the layer each exit reads, counted from 0, rising.
+        exit_numbers: the exits' numbers in the run (0.. for sweet and early_exit; one
+            number for a multi_model member).
+        num_classes: number of classes C.
+        features: hidden size D.
+        settings: pooling and dropout of the exits.
+        shared_pooler: one pooler for all exits (faithful_release).
+        dtype: computation type.
+        init_scale: standard deviation of fresh kernels.
+    """
+
+    encoder: nn.Module
+    exit_layers: tuple[int, ...]
+    exit_numbers: tuple[int, ...]
+    num_classes: int
+    features: int
+    settings: ExitSettings
+    shared_pooler: bool = False
+    dtype: Any = jnp.float32
+    init_scale: float = 0.02
+
+    def setup(self) -> None:
+        """Makes the exits."""
+        self.exits = Exits(
+            numbers=self.exit_numbers,
+            shared_pooler=self.shared_pooler,
+            num_classes=self.num_classes,
+            features=self.features,
+            pooling=self.settings.pooling,
+            dropout=self.settings.dropout,
+            dtype=self.dtype,
+            init_scale=self.init_scale,
+        )
+
+    @property
+    def num_segments(self) -> int:
+        """The number of segments, which is the number of exits E."""
+        return len(self.exit_layers)
+
+    def start(self, batch: Batch, train: bool = False) -> dict[str, Any]:
+        """Returns the carry before segment 0: embeddings, mask, shared tables."""
+        return self.encoder.embed(batch, train)  # type: ignore[attr-defined]
+
+    def run_segment(
+        self, i: int, carry: dict[str, Any], train: bool = False
+    ) -> dict[str, Any]:
+        """Runs the layers between exit i-1 and exit i; i is static."""
+        first = self.exit_layers[i - 1] + 1 if i else 0
+        run_layers = self.encoder.run_layers  # type: ignore[attr-defined]
+        return run_layers(carry, first, self.exit_layers[i] + 1, train)
+
+    def exit_outputs(
+        self, i: int, carry: dict[str, Any], train: bool = False
+    ) -> ExitOutput:
+        """Returns what exit i says about the carry after segment i."""
+        return self.exits(i, carry["x_BLD"], carry["mask_BL"], train)
+
+    def run_exits(self, x_BLD: jax.Array, mask_BL: jax.Array) -> list[ExitOutput]:
+        """Runs every exit on the same states: how the exits alone are initialised."""
+        numbers = range(self.num_segments)
+        return [self.exits(i, x_BLD, mask_BL, False) for i in numbers]
+
+    def __call__(
+        self,
+        batch: Batch,
+        train: bool = False,
+        seam_scale: tuple[float, ...] | None = None,
+    ) -> tuple[ExitOutput, ...]:
+        """Returns the outputs of all exits.
+
+        Args:
+            batch: token ids of one static shape.
+            train: whether dropout is on (needs a `dropout` key).
+            seam_scale: share of the gradient that crosses seam i, between segments i
+                and i+1; E-1 static numbers. None: 1 everywhere.
+        """
+        carry, outputs = self.start(batch, train), []
+        for i in range(self.num_segments):
+            carry = self.run_segment(i, carry, train)
+            # The exit reads the state before the seam, so it trains its own segment.
+            outputs.append(self.exit_outputs(i, carry, train))
+            if seam_scale is not None and i < len(seam_scale):
+                carry = scale_seam(carry, seam_scale[i])
+        return tuple(outputs)
+
+
+class MultiModelSet(nn.Module):
+    """Separate models, one per exit, behind the calls of one multi-exit model.
+
+    Every segment starts from the tokens again: a cascade pays for each model it runs.
+    The set serves and evaluates; members are trained alone, outside of it, because
+    Linen folds a parent's name into the dropout keys of its children.
+    """
+
+    member: tuple[MultiExitClassifier, ...]
+
+    @property
+    def num_segments(self) -> int:
+        """The number of members."""
+        return len(self.member)
+
+    def start(self, batch: Batch, train: bool = False) -> dict[str, Any]:
+        """Returns the carry before member 0: the batch itself."""
+        return {"batch": batch}
+
+    def run_segment(
+        self, i: int, carry: dict[str, Any], train: bool = False
+    ) -> dict[str, Any]:
+        """Runs the whole encoder of member i on the batch."""
+        batch = carry["batch"]
+        state = self.member[i].start(batch, train)
+        return {"batch": batch, **self.member[i].run_segment(0, state, train)}
+
+    def exit_outputs(
+        self, i: int, carry: dict[str, Any], train: bool = False
+    ) -> ExitOutput:
+        """Returns what member i's exit says."""
+        return self.member[i].exit_outputs(0, carry, train)
+
+    def __call__(self, batch: Batch, train: bool = False) -> tuple[ExitOutput, ...]:
+        """Returns the outputs of all members."""
+        carry, outputs = self.start(batch, train), []
+        for i in range(self.num_segments):
+            carry = self.run_segment(i, carry, train)
+            outputs.append(self.exit_outputs(i, carry, train))
+        return tuple(outputs)
+
+
+def make_models(
+    make_encoder: Callable[[int], nn.Module],
+    member_exits: Sequence[Sequence[int]],
+    exit_layers: Sequence[int],
+    num_classes: int,
+    features: int,
+    settings: ExitSettings,
+    shared_pooler: bool = False,
+    dtype: Any = jnp.float32,
+    init_scale: float = 0.02,
+) -> tuple[MultiExitClassifier, ...]:
+    """Returns one model per member, each as deep as its last exit.
+
+    Args:
+        make_encoder: number of layers -> an unbound encoder.
+        member_exits: the numbers of the exits that each member owns.
+        exit_layers: the layer of every exit of the run.
+        num_classes: number of classes C.
+        features: hidden size D.
+        settings: of the exits.
+        shared_pooler: one pooler for all exits of a member.
+        dtype: computation type.
+        init_scale: standard deviation of fresh kernels.
+    """
+    return tuple(
+        MultiExitClassifier(
+            encoder=make_encoder(exit_layers[exits[-1]] + 1),
+            exit_layers=tuple(exit_layers[i] for i in exits),
+            exit_numbers=tuple(exits),
+            num_classes=num_classes,
+            features=features,
+            settings=settings,
+            shared_pooler=shared_pooler,
+            dtype=dtype,
+            init_scale=init_scale,
+        )
+        for exits in member_exits
+    )
+
+
+def join_models(
+    models: Sequence[MultiExitClassifier],
+) -> MultiExitClassifier | MultiModelSet:
+    """Returns what evaluation and serving run: the model, or the set of several."""
+    return models[0] if len(models) == 1 else MultiModelSet(tuple(models))
+
+
+def find_segment(path: str, exit_layers: Sequence[int]) -> int:
+    """Returns the segment that owns the parameter at `path` of a multi-exit model.
+
+    Exit i belongs to segment i; embeddings and what precedes the layers to segment 0.
+    A pooler shared by all exits (faithful_release) has no owner and counts as 0.
+    """
+    if match := re.match(r"exits/exit_(\d+)/", path):
+        return int(match[1])
+    if match := re.match(r"encoder/layer_(\d+)/", path):
+        return next(i for i, last in enumerate(exit_layers) if int(match[1]) <= last)
+    return 0

@@ -1,0 +1,167 @@
+"""What a run needs before any work: its rows, its encoder, its models, all checked.
+
+Everything a person can get wrong about the inputs is found here, before the work
+directory exists.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from transformers import PreTrainedTokenizerFast
+
+from sweet_jax import settings as settings_lib
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
+from sweet_jax.data.batches import limit_buckets
+from sweet_jax.data.sources import Examples, RawTask, load_task
+from sweet_jax.data.splits import Splits, make_splits
+from sweet_jax.data.tokenize import (
+    Tokenized,
+    check_vocabulary,
+    load_tokenizer,
+    tokenize_examples,
+)
+from sweet_jax.devices import find_cache
+from sweet_jax.models.bert import BertConfig
+from sweet_jax.models.multi_exit import MultiExitClassifier, make_models
+from sweet_jax.models.presets import find_encoder
+from sweet_jax.settings import Settings
+from sweet_jax.training.method import Member, make_members
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """The checked inputs of a run.
+
+    Attributes:
+        settings: with the exits of the encoder's depth filled in.
+        folder: of the encoder.
+        config: of the encoder.
+        loaded: its weights, as deep as the last exit.
+        raw: the task as published.
+        splits: its rows.
+        tokenizer: of the encoder.
+        rows: `train`, `calibration`, `test` and further test sets, tokenised.
+        buckets: lengths that batches are padded to.
+        members: what is trained on its own.
+        models: one per member.
+        inputs: digests of what is no setting but decides the result.
+    """
+
+    settings: Settings
+    folder: Path
+    config: BertConfig
+    loaded: LoadedEncoder
+    raw: RawTask
+    splits: Splits
+    tokenizer: PreTrainedTokenizerFast
+    rows: dict[str, Tokenized]
+    buckets: tuple[int, ...]
+    members: tuple[Member, ...]
+    models: tuple[MultiExitClassifier, ...]
+    inputs: dict[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.raw.label_names)
+
+    @property
+    def pad_id(self) -> int:
+        """The token id of padding."""
+        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Finds, reads and checks all inputs of a run.
+
+    Raises:
+        ValueError: an input is wrong; one line says what, where and what to do.
+    """
+    folder = find_encoder(settings.encoder)
+    config = load_config(folder, settings.encoder.ignore_attributes)
+    layers = settings.exits.layers or settings_lib.default_exit_layers(
+        config.num_layers
+    )
+    settings_lib.check_exit_layers(layers, config.num_layers)
+    settings = settings_lib.replace_fields(settings, {"exits.layers": layers})
+    depth = layers[-1] + 1
+    if depth < config.num_layers:
+        logging.info(
+            "the last exit reads layer %d: the encoder's %d layers are cut to %d",
+            layers[-1],
+            config.num_layers,
+            depth,
+        )
+    raw = load_task(settings.data)
+    splits = make_splits(raw, settings)
+    tokenizer = load_tokenizer(folder, config.max_positions)
+    check_vocabulary(tokenizer, config.vocab_size)
+    loaded = load_encoder(folder, config, depth)
+    if settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
+        raise settings_lib.SettingsError(
+            f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"
+            " no pooler: set exits.pooler_init=fresh"
+        )
+    max_length = min(settings.data.max_length, tokenizer.model_max_length)
+    named = {
+        "train": splits.train,
+        "calibration": splits.calibration,
+        "test": splits.test,
+        **splits.extra_tests,
+    }
+    rows = {
+        name: tokenize_examples(
+            tokenizer, examples, max_length, find_cache() / "tokens"
+        )
+        for name, examples in named.items()
+    }
+    members = make_members(settings, len(layers))
+    models = make_models(
+        functools.partial(
+            make_encoder,
+            config,
+            dtype=jnp.dtype(settings.encoder.dtype),
+            remat=settings.encoder.remat,
+        ),
+        [member.exits for member in members],
+        layers,
+        num_classes=len(raw.label_names),
+        features=config.hidden_size,
+        settings=settings.exits,
+        shared_pooler=settings.faithful_release and settings.method != "multi_model",
+        dtype=jnp.dtype(settings.encoder.dtype),
+        init_scale=config.initializer_range,
+    )
+    return Prepared(
+        settings=settings,
+        folder=folder,
+        config=config,
+        loaded=loaded,
+        raw=raw,
+        splits=splits,
+        tokenizer=tokenizer,
+        rows=rows,
+        buckets=limit_buckets(settings.data.buckets, max_length),
+        members=members,
+        models=models,
+        inputs={
+            "encoder_weights": loaded.digest,
+            **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
+        },
+    )
+
+
+def _digest_examples(examples: Examples) -> str:
+    """Returns 16 hex digits of texts, pairs and labels, in order."""
+    digest = hashlib.sha256()
+    pairs = examples.pairs or ("",) * len(examples)
+    for text, pair in zip(examples.texts, pairs, strict=True):
+        digest.update(f"{text}\x1e{pair}\x1f".encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(examples.labels, np.int64).tobytes())
+    return digest.hexdigest()[:16]

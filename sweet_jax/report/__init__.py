@@ -1,0 +1,77 @@
+"""Reports from result files alone: pictures, tables, a page. Never imports jax."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweet_jax.report.comparison import (
+    Comparison,
+    check_comparable,
+    choose_target,
+    format_comparison,
+    make_comparison,
+)
+from sweet_jax.report.files import ReportError, read_run, write_whole
+from sweet_jax.report.html import make_comparison_html, make_report_html
+from sweet_jax.report.plots import plot_run
+from sweet_jax.report.tables import format_summary
+
+__all__ = [
+    "ReportError",
+    "format_comparison",
+    "format_summary",
+    "write_comparison",
+    "write_report",
+]
+
+
+def write_report(workdir: Path) -> list[Path]:
+    """Writes plots/*.png and report.html of a finished run into its work directory.
+
+    Returns:
+        The written files, the page last.
+
+    Raises:
+        ReportError: the directory holds no finished run, or a file is damaged.
+    """
+    run = read_run(workdir)
+    pictures = plot_run(run)
+    written = [
+        write_whole(workdir / "plots" / f"{picture.name}.png", picture.png)
+        for picture in pictures
+    ]
+    page = make_report_html(run, pictures).encode()
+    return [*written, write_whole(workdir / "report.html", page)]
+
+
+def write_comparison(
+    workdirs: Sequence[Path], output: Path | None = None
+) -> tuple[Comparison, list[Path]]:
+    """Writes the curves and numbers of several runs of one task side by side.
+
+    Args:
+        workdirs: finished runs.
+        output: directory to write to; None: `runs/comparison-TASK-DIGEST`, where the
+            digest is that of the runs' paths.
+
+    Returns:
+        The comparison and the written files, the page last.
+
+    Raises:
+        ReportError: a run is not readable, the runs are of different tasks, or the
+            directory holds something else.
+    """
+    runs = [read_run(workdir) for workdir in workdirs]
+    check_comparable(runs)
+    target = choose_target(runs, output)
+    comparison = make_comparison(runs)
+    record = json.dumps(comparison.record, indent=1, ensure_ascii=False).encode()
+    picture = comparison.picture
+    page = make_comparison_html(
+        comparison.title, comparison.notes, [picture], comparison.tables
+    )
+    return comparison, [
+        write_whole(target / "comparison.json", record),
+        write_whole(target / "plots" / f"{picture.name}.png", picture.png),
+        write_whole(target / "comparison.html", page.encode()),
+    ]

@@ -1,0 +1,256 @@
+"""Tables of a run's results: rows of text, and their form on a terminal."""
+
+import dataclasses
+import math
+import textwrap
+from typing import Any, TypeAlias
+
+WIDTH = 100  # columns of the terminal summary
+UNREACHABLE = "unreachable"
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews": "Matthews correlation",
+}
+
+Number: TypeAlias = float | int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of ready-made texts.
+
+    Attributes:
+        caption: what the table shows, one line.
+        header: column names.
+        rows: cells; as many in each row as in the header.
+        num_text_columns: leading columns that hold names, not numbers.
+        strong_rows: positions of rows that summarise others.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_text_columns: int = 1
+    strong_rows: frozenset[int] = frozenset()
+
+
+def is_number(value: Number) -> bool:
+    """Returns whether a result is there: unreachable points are null or NaN."""
+    return value is not None and math.isfinite(value)
+
+
+def format_number(value: Number, digits: int = 3) -> str:
+    """Returns the number with fixed digits, "-" where there is none."""
+    return f"{value:.{digits}f}" if is_number(value) else "-"
+
+
+def format_threshold(value: Number) -> str:
+    """Returns a threshold; +inf, which runs every exit, is `full`."""
+    if value is not None and math.isinf(value):
+        return "full"
+    return f"{value:.4g}" if is_number(value) else "-"
+
+
+def format_speedup(cost_fraction: Number) -> str:
+    """Returns 1 / cost fraction as `2.00x`."""
+    return f"{1 / cost_fraction:.2f}x" if cost_fraction else "-"
+
+
+def format_plain(value: Any) -> str:
+    """Returns a JSON value as a person writes it: `train 2,000, test 1,530`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {format_plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(format_plain(part) for part in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def metric_name(results: dict[str, Any]) -> str:
+    """Returns the name of the run's score as shown to people."""
+    metric = results["metric"]
+    if metric in METRIC_NAMES:
+        return METRIC_NAMES[metric]
+    return metric
+
+
+def score_of(value: dict[str, Any] | float | int) -> float | int:
+    """Returns a score that stands alone or in an object beside its accuracy."""
+    return value["score"] if isinstance(value, dict) else value
+
+
+def make_exit_table(results: dict[str, Any]) -> Table:
+    """Returns a row per exit, each measured alone on every test example."""
+    header = ["exit", "layer", metric_name(results), "accuracy", "NLL"]
+    header += ["ECE before", "ECE after", "T", "cost", "speed-up"]
+    rows = [
+        [
+            str(row["exit"]),
+            str(row["layer"]),
+            *(format_number(row[name]) for name in ("score", "accuracy", "nll")),
+            format_number(row["ece_before"]),
+            format_number(row["ece_after"]),
+            format_number(row["temperature"], 2),
+            format_number(row["cost_fraction"]),
+            format_speedup(row["cost_fraction"]),
+        ]
+        for row in results["exits"]
+    ]
+    if results["metric"] == "accuracy":
+        # The score is the accuracy already.
+        for cells in (header, *rows):
+            del cells[3]
+    return Table(
+        "Every exit alone, on all test examples",
+        tuple(header),
+        tuple(map(tuple, rows)),
+        num_text_columns=0,
+    )
+
+
+def make_speedup_matrix(results: dict[str, Any]) -> Table:
+    """Returns a row per criterion: its area and `score @ cost` at each speed-up."""
+    targets = _targets(results)
+    rows = []
+    for criterion, points in results["at_speedup"].items():
+        by_target = {point["target"]: point for point in points}
+        cells = (
+            f"{format_number(point['score'])} @ {format_number(point['cost_fraction'])}"
+            if is_number(point["score"])
+            else UNREACHABLE
+            for point in (by_target[target] for target in targets)
+        )
+        rows.append((criterion, format_number(results["area"][criterion]), *cells))
+    return Table(
+        f"{metric_name(results).capitalize()} @ realised cost at each speed-up,"
+        " threshold chosen on calibration part 1",
+        ("criterion", "area", *(f"{target:g}x" for target in targets)),
+        tuple(rows),
+    )
+
+
+def make_speedup_table(results: dict[str, Any]) -> Table:
+    """Returns a row per criterion and speed-up, the value chosen on test beside it."""
+    rows = []
+    for criterion, points in results["at_speedup"].items():
+        for point in points:
+            cells = ["-", UNREACHABLE, "-", "-"]
+            if is_number(point["score"]):
+                # JSON has no infinity: null where a score was reached is `full`.
+                threshold = point["threshold"]
+                cells = [
+                    "full" if threshold is None else format_threshold(threshold),
+                    format_number(point["score"]),
+                    format_number(point["cost_fraction"]),
+                    format_speedup(point["cost_fraction"]),
+                ]
+            oracle = point["oracle"]
+            best = "-" if oracle is None else format_number(score_of(oracle))
+            rows.append((criterion, f"{point['target']:g}x", *cells, best))
+    return Table(
+        "Score at a wanted speed-up: the threshold is chosen on calibration part 1,"
+        " score and cost are those of the test split",
+        (
+            "criterion",
+            "wanted",
+            "threshold",
+            metric_name(results),
+            "cost",
+            "speed-up",
+            "oracle (chosen on test)",
+        ),
+        tuple(rows),
+    )
+
+
+def make_grid_table(results: dict[str, Any], criterion: str) -> Table:
+    """Returns a row per threshold of the criterion's grid."""
+    exits = [f"exit {row['exit']}" for row in results["exits"]]
+    rows = tuple(
+        (
+            format_threshold(point["threshold"]),
+            format_number(point["score"]),
+            format_number(point["cost_fraction"]),
+            format_speedup(point["cost_fraction"]),
+            *map(format_plain, point["exit_counts"]),
+        )
+        for point in results["curves"][criterion]
+    )
+    header = ("threshold", metric_name(results), "cost", "speed-up", *exits)
+    caption = f"Threshold grid of {criterion}: examples leaving at each exit"
+    return Table(caption, header, rows, num_text_columns=0)
+
+
+def format_table(table: Table, width: int = WIDTH) -> list[str]:
+    """Returns the table's lines without its caption.
+
+    A table that is too wide goes on below, its naming columns repeated.
+    """
+    columns = list(zip(table.header, *table.rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    names = list(range(table.num_text_columns))
+    blocks, used = [list(names)], sum(widths[i] + 2 for i in names)
+    taken = used
+    for i in range(table.num_text_columns, len(columns)):
+        if taken + widths[i] > width and blocks[-1] != names:
+            blocks.append(list(names))
+            taken = used
+        blocks[-1].append(i)
+        taken += widths[i] + 2
+    lines = []
+    for block in blocks:
+        for cells in (table.header, *table.rows):
+            texts = (
+                cells[i].ljust(widths[i]) if i in names else cells[i].rjust(widths[i])
+                for i in block
+            )
+            lines.append("  ".join(texts).rstrip())
+        lines.append("")
+    return lines[:-1]
+
+
+def format_summary(results: dict[str, Any]) -> str:
+    """Returns the summary of a run for the terminal, at most 100 columns wide.
+
+    Args:
+        results: results.json of schema 1.
+    """
+    score = metric_name(results)
+    title = (
+        f"{results['task']} | {results['encoder']} | {results['method_label']}"
+        f" | seed {results['seed']}"
+    )
+    splits = f"rows: {format_plain(results['splits'])} | score: {score}"
+    matrix = make_speedup_matrix(results)
+    oracle = results["oracle_exit"]
+    lines = [*wrap(title), *wrap(splits)]
+    if results["faithful_release"]:
+        lines += ["faithful_release: reproduces the released code, defects included"]
+    lines += ["", *format_table(make_exit_table(results))]
+    lines += ["", *wrap(matrix.caption), *format_table(matrix), ""]
+    lines += wrap(
+        f"full depth {format_number(score_of(results['full']))}"
+        f" | majority class {format_number(results['majority'])}"
+        f" | oracle exit {format_number(oracle['score'])}"
+        f" @ {format_number(oracle['cost_fraction'])}"
+    )
+    lines += wrap(f"cost: {results['cost_formula']}", "      ")
+    for note in results["notes"]:
+        lines += wrap(f"note: {note}", "      ")
+    return "\n".join(lines)
+
+
+def _targets(results: dict[str, Any]) -> list[float | int]:
+    """Returns the wanted speed-ups, the same for every criterion."""
+    for points in results["at_speedup"].values():
+        return [point["target"] for point in points]
+    return []
+
+
+def wrap(text: str, indent: str = "  ") -> list[str]:
+    """Returns the text in lines of the terminal's width."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent)

@@ -1,0 +1,93 @@
+"""results.json of a run (schema 1): what was run, what came out, what it took."""
+
+from typing import Any
+
+from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.evaluation.curves import Evaluation
+from sweet_jax.models.initial import compute_shapes
+from sweet_jax.prepare import Prepared
+from sweet_jax.training.metrics_log import read_cost
+from sweet_jax.trees import count_parameters
+from sweet_jax.workdir import SCHEMA, Workdir, collect_versions
+
+
+def make_results(
+    prepared: Prepared,
+    work: Workdir,
+    evaluations: dict[str, Evaluation],
+    collector: Collector,
+    load_seconds: float,
+    evaluate_seconds: float,
+) -> dict[str, Any]:
+    """Returns the content of results.json.
+
+    Args:
+        prepared: the run's inputs.
+        work: its work directory, for digests and the cost of training.
+        evaluations: `test`, and further test sets.
+        collector: for what evaluation compiled.
+        load_seconds: reading inputs, in this process.
+        evaluate_seconds: banks, calibration and cascades, compilation apart.
+    """
+    settings = prepared.settings
+    cost = read_cost(work.path / "metrics.jsonl")
+    others = {
+        name: {"exits": e.exits, "at_speedup": e.at_speedup, "area": e.area}
+        for name, e in evaluations.items()
+        if name != "test"
+    }
+    return {
+        "schema": SCHEMA,
+        "digest": work.evaluation_digest,
+        "method": settings.method,
+        "method_label": settings.method_label,
+        "boundary_gradient_scale": settings.boundary_gradient_scale,
+        "task": settings.data.task,
+        "metric": prepared.raw.task.metric,
+        "encoder": settings.encoder.name,
+        "seed": settings.seed,
+        "exit_layers": list(settings.exits.layers),
+        "num_layers": settings.exits.layers[-1] + 1,
+        "label_names": list(prepared.raw.label_names),
+        "splits": {
+            name: prepared.rows[name].num_rows
+            for name in ("train", "calibration", "test")
+        },
+        "origin": prepared.splits.origin,
+        "notes": list(prepared.splits.notes),
+        **evaluations["test"].to_results(),
+        "extra_tests": others,
+        "faithful_release": settings.faithful_release,
+        "truncated_rows": {
+            name: rows.truncated_rows for name, rows in prepared.rows.items()
+        },
+        "padded_over_real": compute_train_padding(prepared),
+        "parameters": count_all_parameters(prepared),
+        "training_flops": cost.flops,
+        "training_temporary_bytes": cost.temporary_bytes,
+        "programs": {
+            "train": cost.num_programs,
+            "evaluate": len(collector.programs.by_shape),
+        },
+        "seconds": {
+            "load": round(load_seconds, 2),
+            "compile": round(cost.compile_seconds + collector.programs.seconds, 2),
+            "train": round(cost.seconds, 2),
+            "evaluate": round(evaluate_seconds, 2),
+        },
+        "versions": collect_versions(),
+    }
+
+
+def compute_train_padding(prepared: Prepared) -> float:
+    """Returns padded over real tokens of the first epoch, filling rows counted."""
+    settings, lengths = prepared.settings, prepared.rows["train"].lengths
+    batch_size = settings.train.batch_size
+    plans = plan_epoch(lengths, batch_size, prepared.buckets, settings.seed, epoch=0)
+    return round(compute_padding_ratio(plans, lengths, batch_size), 4)
+
+
+def count_all_parameters(prepared: Prepared) -> int:
+    """Returns the parameters of all models that are served together."""
+    return sum(count_parameters(compute_shapes(model)) for model in prepared.models)

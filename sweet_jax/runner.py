@@ -1,0 +1,303 @@
+"""The pipeline in order, resumable at each arrow.
+
+prepare -> train -> logit banks -> calibrate and evaluate -> model folder -> report
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float32
+
+from sweet_jax import report
+from sweet_jax.arrays import LogitBank, Params, read_digest, save_npz
+from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.devices import configure_jax
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.evaluation.curves import Evaluation, evaluate_banks
+from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.exits.calibration import fit_temperatures
+from sweet_jax.inference.model_folder import (
+    ModelDescription,
+    save_model_folder,
+    update_description,
+)
+from sweet_jax.models.initial import init_params
+from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
+from sweet_jax.prepare import Prepared, prepare
+from sweet_jax.settings import Settings
+from sweet_jax.training.loop import TrainData, train_member
+from sweet_jax.training.method import Member
+from sweet_jax.training.selection import BestEpoch
+from sweet_jax.workdir import (
+    Workdir,
+    default_workdir,
+    write_json,
+)
+
+# Folded into the seed's key, so that fresh weights share no key with dropout.
+_WEIGHTS_STREAM = 0
+
+
+def run(
+    settings: Settings, workdir: Path | None = None, quiet: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Runs the whole pipeline, or what of it is not yet done in the work directory.
+
+    Args:
+        settings: of the run.
+        workdir: None: `default_workdir`.
+        quiet: no progress.
+
+    Returns:
+        The work directory and what its results.json holds.
+
+    Raises:
+        ValueError: an input is wrong, or the work directory is another run's.
+        Interrupted: SIGTERM came in training; the same call goes on.
+    """
+    configure_jax(settings.encoder.matmul_precision)
+    start = time.perf_counter()
+    prepared = prepare(settings)
+    settings = prepared.settings
+    writes = jax.process_index() == 0
+    work = Workdir(
+        workdir or default_workdir(settings), settings, prepared.inputs, writes
+    )
+    try:
+        results = work.read_results()
+        if results is not None:
+            logging.info("%s is finished: nothing to do", work.path)
+            return work.path, results
+        pipeline = _Pipeline(prepared, work, quiet, time.perf_counter() - start)
+        results = pipeline.run()
+        if writes:
+            report.write_report(work.path)
+        return work.path, results
+    finally:
+        work.close()
+
+
+class _Pipeline:
+    """The stages of one run; each finds what an earlier process left of it."""
+
+    def __init__(
+        self, prepared: Prepared, work: Workdir, quiet: bool, load_seconds: float
+    ) -> None:
+        self._prepared, self._work, self._quiet = prepared, work, quiet
+        self._settings = prepared.settings
+        self._load_seconds = load_seconds
+        self._writes = jax.process_index() == 0
+        self._collector = Collector(
+            join_models(prepared.models),
+            self._settings.evaluate.batch_size,
+            prepared.buckets,
+            prepared.pad_id,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is not yet done and returns the results."""
+        banks, params = self._read_banks(), None
+        start = time.perf_counter()
+        if banks is None:
+            params = self._train()
+            start = time.perf_counter()
+            banks = self._collect(params)
+        temperatures = fit_temperatures(banks["calibration"].select_part(0))
+        evaluations = {
+            name: self._evaluate(bank, banks["calibration"], temperatures)
+            for name, bank in banks.items()
+            if name != "calibration"
+        }
+        seconds = time.perf_counter() - start - self._collector.programs.seconds
+        results = make_results(
+            prepared=self._prepared,
+            work=self._work,
+            evaluations=evaluations,
+            collector=self._collector,
+            load_seconds=self._load_seconds,
+            evaluate_seconds=seconds,
+        )
+        if self._writes:
+            self._save_model(params, evaluations["test"], temperatures)
+            arrays = evaluations["test"].arrays
+            save_npz(self._work.path / "curves.npz", arrays)
+            # Last: a run is finished when its results are there.
+            write_json(self._work.path / "results.json", results)
+        return results
+
+    def _train(self) -> Params:
+        """Trains every member, or restores it, and returns the serving parameters."""
+        trained = [
+            self._train_one(member, model)
+            for member, model in zip(
+                self._prepared.members, self._prepared.models, strict=True
+            )
+        ]
+        if len(trained) == 1:
+            return trained[0]
+        return {f"member_{i}": params for i, params in enumerate(trained)}
+
+    def _train_one(self, member: Member, model: MultiExitClassifier) -> Params:
+        prepared, settings = self._prepared, self._settings
+        root = self._work.path / "checkpoints" / (member.name or "model")
+        pooler = prepared.loaded.pooler
+        initial = init_params(
+            model,
+            jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS_STREAM),
+            keep_layers(prepared.loaded.encoder, model.exit_layers[-1] + 1),
+            pooler if settings.exits.pooler_init == "checkpoint" else None,
+        )
+        data = TrainData(prepared.rows["train"], prepared.buckets, prepared.pad_id)
+        best = None
+        if settings.train.select == "best":
+            best = BestEpoch(
+                Checkpoints(root / "best", keep=1),
+                self._make_selection_score(model),
+                initial,
+            )
+        store = Checkpoints(root / "steps")
+        try:
+            params = train_member(
+                model,
+                member,
+                initial,
+                data,
+                settings,
+                find_segment=functools.partial(
+                    find_segment, exit_layers=settings.exits.layers
+                ),
+                store=store,
+                metrics_path=self._work.path / "metrics.jsonl",
+                on_epoch_end=None if best is None else best.offer,
+                quiet=self._quiet,
+            )
+            store.keep_newest(1)
+            return jax.device_get(params if best is None else best.take())
+        finally:
+            store.close()
+
+    def _make_selection_score(
+        self, model: MultiExitClassifier
+    ) -> Callable[[Params], float]:
+        """Returns parameters -> mean exit score on calibration part 0."""
+        prepared = self._prepared
+        collector = Collector(
+            model,
+            self._settings.evaluate.batch_size,
+            prepared.buckets,
+            prepared.pad_id,
+        )
+        part = prepared.splits.part
+
+        def compute_selection_score(params: Params) -> float:
+            bank = collector.collect(params, prepared.rows["calibration"], part)
+            bank = bank.select_part(0)
+            answers_NE = bank.logits.argmax(axis=2)
+            metric = prepared.raw.task.metric
+            return float(
+                np.mean(
+                    [
+                        score_predictions(metric, bank.labels, answers_N)
+                        for answers_N in answers_NE.T
+                    ]
+                )
+            )
+
+        return compute_selection_score
+
+    def _bank_path(self, name: str) -> Path:
+        return self._work.path / f"logits_{name}.npz"
+
+    def _bank_names(self) -> list[str]:
+        return [name for name in self._prepared.rows if name != "train"]
+
+    def _read_banks(self) -> dict[str, LogitBank] | None:
+        """Returns the stored banks if all are of this training, with its model."""
+        digest = self._work.training_digest
+        paths = {name: self._bank_path(name) for name in self._bank_names()}
+        has_model = (self._work.path / "model" / "model.json").is_file()
+        if not has_model or any(read_digest(p) != digest for p in paths.values()):
+            return None
+        return {name: LogitBank.load(path) for name, path in paths.items()}
+
+    def _collect(self, params: Params) -> dict[str, LogitBank]:
+        banks = {}
+        for name in self._bank_names():
+            part = self._prepared.splits.part if name == "calibration" else None
+            banks[name] = self._collector.collect(
+                params, self._prepared.rows[name], part
+            )
+            if self._writes:
+                banks[name].save(self._bank_path(name), self._work.training_digest)
+        return banks
+
+    def _evaluate(
+        self,
+        bank: LogitBank,
+        calibration: LogitBank,
+        temperatures: Float32[np.ndarray, " E"],
+    ) -> Evaluation:
+        prepared, settings = self._prepared, self._settings
+        return evaluate_banks(
+            bank,
+            calibration,
+            temperatures,
+            prepared.raw.task.metric,
+            settings.method,
+            settings.exits.layers,
+            settings.evaluate.criteria,
+            settings.evaluate.num_thresholds,
+            settings.evaluate.speedups,
+            np.bincount(prepared.splits.train.labels, minlength=prepared.num_classes),
+        )
+
+    def _save_model(
+        self,
+        params: Params | None,
+        evaluation: Evaluation,
+        temperatures: Float32[np.ndarray, " E"],
+    ) -> None:
+        prepared, settings = self._prepared, self._settings
+        description = ModelDescription(
+            method=settings.method_label,
+            task=settings.data.task,
+            metric=prepared.raw.task.metric,
+            label_names=prepared.raw.label_names,
+            has_pairs=prepared.splits.train.pairs is not None,
+            exit_layers=settings.exits.layers,
+            member_exits=tuple(member.exits for member in prepared.members),
+            shared_pooler=prepared.models[0].shared_pooler,
+            pooling=settings.exits.pooling,
+            dtype=settings.encoder.dtype,
+            matmul_precision=settings.encoder.matmul_precision,
+            ignore_attributes=settings.encoder.ignore_attributes,
+            max_length=prepared.buckets[-1],
+            buckets=prepared.buckets,
+            temperatures=tuple(float(t) for t in temperatures),
+            cost_fractions=tuple(row["cost_fraction"] for row in evaluation.exits),
+            thresholds=evaluation.at_speedup,
+            digest=self._work.training_digest,
+        )
+        folder = self._work.path / "model"
+        if params is None:  # Only evaluate.* changed since the model was written.
+            update_description(folder, description)
+            return
+        save_model_folder(
+            folder,
+            description,
+            params,
+            prepared.folder / "config.json",
+            prepared.tokenizer,
+        )
+
+
+def keep_layers(encoder: Params, num_layers: int) -> Params:
+    """Returns the encoder cut to its first layers."""
+    dropped = {f"layer_{i}" for i in range(num_layers, len(encoder))}
+    return {name: part for name, part in encoder.items() if name not in dropped}

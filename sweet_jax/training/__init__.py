@@ -1,0 +1,1 @@
+"""Training: methods, losses, the optimiser, the step and the loop."""

@@ -1,0 +1,329 @@
+"""The training loop of one member: phases, steps, checkpoints, metrics.
+
+It knows nothing about exits. Every random choice is a pure function of the seed and
+the step, so a run that stops after any step goes on bit for bit.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.data.batches import BatchPlan, make_batch, plan_epoch
+from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.devices import (
+    Program,
+    Programs,
+    make_mesh,
+    replicate,
+    shape_of,
+    shard_batch,
+)
+from sweet_jax.models.initial import compute_shapes, make_example_batch
+from sweet_jax.settings import Settings
+from sweet_jax.training.interrupt import Interrupted, StopRequest
+from sweet_jax.training.method import Member, Phase
+from sweet_jax.training.metrics_log import MetricsLog, cut_metrics
+from sweet_jax.training.optim import make_optimizer, make_schedule
+from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
+
+# Folded into the seed's key, so that dropout shares no key with fresh weights.
+_DROPOUT_STREAM = 1
+
+
+class NonFiniteLossError(ValueError):
+    """The loss of an exit is NaN or infinite."""
+
+
+class StateStore(Protocol):
+    """Where training states are kept (`checkpoint.Checkpoints`)."""
+
+    def save(self, step: int, state: Any) -> None:
+        """Keeps the state of a step."""
+        ...
+
+    def restore_newest(
+        self, make_target: Callable[[int], Any]
+    ) -> tuple[int, Any] | None:
+        """Returns the newest state that reads."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainData:
+    """Training rows and how they become batches.
+
+    Attributes:
+        rows: tokenised rows.
+        buckets: lengths that batches are padded to.
+        pad_id: token id of padding.
+    """
+
+    rows: Tokenized
+    buckets: tuple[int, ...]
+    pad_id: int
+
+
+def count_steps(num_rows: int, settings: Settings) -> tuple[int, int]:
+    """Returns (steps per epoch, steps in all)."""
+    per_epoch = math.ceil(num_rows / settings.train.batch_size)
+    return per_epoch, per_epoch * settings.train.num_epochs
+
+
+def plan_phases(
+    phases: tuple[Phase, ...], num_steps: int
+) -> list[tuple[Phase, int, int]]:
+    """Returns (phase, first step, step after its last) for every phase."""
+    ends = [
+        round(num_steps * share / 100)
+        for share in itertools.accumulate(phase.steps_percent for phase in phases)
+    ]
+    return list(zip(phases, [0, *ends[:-1]], ends, strict=True))
+
+
+def measure_step(
+    model: nn.Module, phase: Phase, settings: Settings, length: int
+) -> Program:
+    """Compiles a phase's step for one length from shapes alone, for what it costs."""
+    params = compute_shapes(model)
+    optimizer = make_optimizer(
+        settings.optim, params, phase.trainable, lambda path: 0, num_steps=1
+    )
+    train_step = make_train_step(
+        model, phase, optimizer, settings.train.accumulate_steps
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(step, params, jax.eval_shape(optimizer.init, params))  # type: ignore[arg-type]
+    batch = make_example_batch(settings.train.batch_size, length)
+    programs = Programs(jax.jit(train_step, donate_argnums=0))
+    return programs.compile(shape_of(batch), state, batch, jax.random.key(0))
+
+
+def train_member(
+    model: nn.Module,
+    member: Member,
+    params: Params,
+    data: TrainData,
+    settings: Settings,
+    find_segment: Callable[[str], int],
+    store: StateStore,
+    metrics_path: Path,
+    on_epoch_end: Callable[[int, Params], None] | None = None,
+    quiet: bool = False,
+) -> Params:
+    """Trains one member, going on from its newest checkpoint.
+
+    Args:
+        model: a MultiExitClassifier.
+        member: name and phases.
+        params: parameters before training, on the host.
+        data: training rows.
+        settings: of the run.
+        find_segment: path -> segment, for clipping.
+        store: checkpoints of this member.
+        metrics_path: metrics.jsonl, cut back to the restored step.
+        on_epoch_end: called with (epochs done, parameters) after each epoch.
+        quiet: no progress.
+
+    Returns:
+        The parameters after the last step, on the mesh.
+
+    Raises:
+        NonFiniteLossError: names step and exit; the last good checkpoint stays.
+        Interrupted: SIGTERM came; the state after the last step is saved.
+    """
+    steps_per_epoch, num_steps = count_steps(data.rows.num_rows, settings)
+    mesh = make_mesh(settings.train.batch_size // settings.train.accumulate_steps)
+    runs = [
+        _PhaseRun(model, phase, first, stop, params, settings, find_segment, mesh)
+        for phase, first, stop in plan_phases(member.phases, num_steps)
+    ]
+
+    def make_target(step: int) -> TrainState:
+        # A checkpoint at a phase's end still holds that phase's optimiser.
+        return next(run for run in runs if step <= run.stop).make_target(params)
+
+    step, state = store.restore_newest(make_target) or (0, None)
+    cut_metrics(metrics_path, member.name, step)
+    if step:
+        logging.info("%s goes on after step %d", member.name or "training", step)
+    rng = jax.random.fold_in(jax.random.key(settings.seed), _DROPOUT_STREAM)
+    rng = replicate(rng, mesh)
+
+    with (
+        StopRequest() as stop_request,
+        MetricsLog(metrics_path, member.name, step, num_steps, quiet) as log,
+    ):
+        for run in runs:
+            if step >= run.stop:
+                continue
+            if state is None or step == run.first:
+                state = run.make_state(params if state is None else state.params)
+            log.write_cost(step, run.compile(state, data, rng))
+            pending = None
+            for plan in _iterate_plans(data, settings, step, run.stop):
+                batch = run.make_batch(data, plan)
+                state, metrics = run.programs.by_shape[shape_of(batch)].call(
+                    state, batch, rng
+                )
+                # Read one step late: the host prepares while the device computes.
+                if pending is not None:
+                    _write_metrics(log, *pending)
+                step += 1
+                pending = (step, step / steps_per_epoch, run, metrics)
+                stops = stop_request.is_set(step)
+                ends_epoch = step % steps_per_epoch == 0
+                saves = step % settings.train.checkpoint_every_steps == 0
+                if not (stops or ends_epoch or saves or step == run.stop):
+                    continue
+                _write_metrics(log, *pending)  # A bad state must not be saved.
+                pending = None
+                if ends_epoch and on_epoch_end is not None:
+                    on_epoch_end(step // steps_per_epoch, state.params)
+                if saves or stops or step == run.stop:
+                    store.save(step, state)
+                if stops and step < num_steps:
+                    raise Interrupted(step)
+    assert state is not None
+    return state.params
+
+
+class _PhaseRun:
+    """A phase of one member: its steps, optimiser and compiled programs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        phase: Phase,
+        first: int,
+        stop: int,
+        params: Params,
+        settings: Settings,
+        find_segment: Callable[[str], int],
+        mesh: Mesh,
+    ) -> None:
+        self.first, self.stop = first, stop
+        self._settings, self._mesh = settings, mesh
+        self._optimizer = make_optimizer(
+            settings.optim, params, phase.trainable, find_segment, stop - first
+        )
+        self.learning_rate = make_schedule(
+            settings.optim, settings.optim.encoder_learning_rate, stop - first
+        )
+        train_step = make_train_step(
+            model, phase, self._optimizer, settings.train.accumulate_steps
+        )
+        # The state is donated: its memory holds the next state.
+        self.programs = Programs(jax.jit(train_step, donate_argnums=0))
+
+    def make_state(self, params: Params) -> TrainState:
+        """Returns the state before the phase's first step, on the mesh."""
+        state = TrainState(
+            jnp.asarray(self.first, jnp.int32), params, self._optimizer.init(params)
+        )
+        return replicate(state, self._mesh)
+
+    def make_target(self, params: Params) -> TrainState:
+        """Returns the state's shapes and placement, to restore into."""
+        sharding = NamedSharding(self._mesh, PartitionSpec())
+
+        def describe(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        state = TrainState(step, params, jax.eval_shape(self._optimizer.init, params))  # type: ignore[arg-type]
+        return jax.tree.map(describe, state)
+
+    def make_batch(self, data: TrainData, plan: BatchPlan) -> Batch:
+        """Returns the batch of a plan, on the mesh."""
+        batch = make_batch(
+            data.rows, plan, self._settings.train.batch_size, data.pad_id
+        )
+        return shard_batch(batch, self._mesh)
+
+    def compile(
+        self, state: TrainState, data: TrainData, rng: jax.Array
+    ) -> dict[str, float]:
+        """Compiles the step for every length the phase meets; returns what that cost.
+
+        Before the first step, so that the time left on the bar is that of the steps.
+        """
+        counts: dict[int, int] = {}
+        for plan in _iterate_plans(data, self._settings, self.first, self.stop):
+            if plan.length not in counts:
+                batch = self.make_batch(data, plan)
+                self.programs.compile(shape_of(batch), state, batch, rng)
+            counts[plan.length] = counts.setdefault(plan.length, 0) + 1
+        programs = {shape[1]: p for shape, p in self.programs.by_shape.items()}
+        logging.info(
+            "compiled %d train steps (lengths %s) in %.1f s",
+            len(programs),
+            ", ".join(map(str, sorted(programs))),
+            self.programs.seconds,
+        )
+        return {
+            "phase": self.first,
+            "compile_seconds": round(self.programs.seconds, 3),
+            "num_programs": len(programs),
+            "flops": sum(counts[length] * p.flops for length, p in programs.items()),
+            "temporary_bytes": max(p.temporary_bytes for p in programs.values()),
+        }
+
+
+def _iterate_plans(
+    data: TrainData, settings: Settings, start: int, stop: int
+) -> Iterator[BatchPlan]:
+    """Yields the batch plans of steps start..stop-1; a function of the seed alone."""
+    steps_per_epoch, _ = count_steps(data.rows.num_rows, settings)
+    for epoch in itertools.count(start // steps_per_epoch):
+        first = epoch * steps_per_epoch
+        if first >= stop:
+            return
+        plans = plan_epoch(
+            data.rows.lengths,
+            settings.train.batch_size,
+            data.buckets,
+            settings.seed,
+            epoch,
+        )
+        yield from plans[max(start - first, 0) : stop - first]
+
+
+def _write_metrics(
+    log: MetricsLog, step: int, epoch: float, run: _PhaseRun, metrics: StepMetrics
+) -> None:
+    """Reads a step's metrics from the device and writes them.
+
+    Raises:
+        NonFiniteLossError: a loss is NaN or infinite.
+    """
+    metrics = jax.device_get(metrics)
+    weight = float(metrics.weight)
+    losses = [float(x) / max(weight, 1.0) for x in metrics.loss_sum_E]
+    bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        raise NonFiniteLossError(
+            f"the loss of exit {bad[0]} is {losses[bad[0]]} at step {step}: lower"
+            " optim.encoder_learning_rate or optim.exit_learning_rate; the last good"
+            " checkpoint stays"
+        )
+    log.write(
+        step,
+        {
+            "epoch": round(epoch, 4),
+            "loss": [round(loss, 6) for loss in losses],
+            "learning_rate": float(np.asarray(run.learning_rate(step - 1 - run.first))),
+            "gradient_norm": round(float(metrics.gradient_norm), 6),
+        },
+        num_examples=weight,
+    )

@@ -1,0 +1,181 @@
+"""What training says while it runs: metrics.jsonl, TensorBoard, a progress bar."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from absl import logging
+from tqdm import tqdm
+
+
+def cut_metrics(path: Path, member: str, step: int) -> None:
+    """Drops the rows of `member` after `step`, and a half-written last line.
+
+    A resumed run writes them again; without the cut they would stand there twice.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # The line that was being written at a kill -9.
+            continue
+        if row["member"] != member or row["step"] <= step:
+            kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+class MetricsLog:
+    """Writes a row per step and shows the run's progress.
+
+    On a terminal it is a bar; elsewhere a line about every tenth of the run.
+    """
+
+    def __init__(
+        self, path: Path, member: str, first_step: int, num_steps: int, quiet: bool
+    ) -> None:
+        """Opens metrics.jsonl for appending, after `cut_metrics`."""
+        self._file = path.open("a", encoding="utf-8")
+        self._member = member
+        self._num_steps = num_steps
+        self._start_step, self._start_time = first_step, time.perf_counter()
+        self._last_time = self._start_time
+        self._lines_every = max(num_steps // 10, 1)
+        self._quiet = quiet
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=num_steps,
+            initial=first_step,
+            desc=member or "train",
+            unit="step",
+            disable=quiet or not is_terminal,
+        )
+        self._prints_lines = not quiet and not is_terminal
+        self._board = _open_tensorboard(path.parent / "tensorboard" / (member or "run"))
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file, the bar and the board."""
+        self.close()
+
+    def write_cost(self, step: int, cost: dict[str, float]) -> None:
+        """Writes what the programs of a phase cost, and starts the clock of its steps.
+
+        Args:
+            step: steps done before the phase goes on.
+            cost: `phase` (its first step), `compile_seconds`, `num_programs`, `flops`
+                and `temporary_bytes`.
+        """
+        self._append({"step": step, "member": self._member, "cost": cost})
+        self._start_time = self._last_time = time.perf_counter()
+
+    def write(self, step: int, row: dict[str, Any], num_examples: float) -> None:
+        """Writes a step's row.
+
+        Args:
+            step: steps done.
+            row: `epoch`, `loss` (per exit), `learning_rate`, `gradient_norm`.
+            num_examples: real rows of the step.
+        """
+        now = time.perf_counter()
+        speed = num_examples / max(now - self._last_time, 1e-9)
+        full = {"step": step, "member": self._member, **row}
+        full["seconds"] = round(now - self._last_time, 4)
+        full["examples_per_second"] = round(speed, 2)
+        self._last_time = now
+        self._append(full)
+        losses = _format_losses(row["loss"])
+        self._bar.set_postfix_str(
+            f"loss {losses}, {speed:.0f} examples/s", refresh=False
+        )
+        self._bar.update(1)
+        if self._prints_lines and (
+            step % self._lines_every == 0 or step == self._num_steps
+        ):
+            self._print_line(step, losses, speed, now)
+        if self._board is not None:
+            for i, loss in enumerate(row["loss"]):
+                self._board.add_scalar(f"loss/exit_{i}", loss, step)
+            self._board.add_scalar("learning_rate", row["learning_rate"], step)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def _print_line(self, step: int, losses: str, speed: float, now: float) -> None:
+        done = max(step - self._start_step, 1)
+        left = (now - self._start_time) / done * (self._num_steps - step)
+        logging.info(
+            "%sstep %d/%d  loss %s  %.0f examples/s  %.0f s left",
+            f"{self._member} " if self._member else "",
+            step,
+            self._num_steps,
+            losses,
+            speed,
+            left,
+        )
+
+    def close(self) -> None:
+        """Closes everything; safe to call twice."""
+        self._file.close()
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCost:
+    """What training took, over all processes that worked on it.
+
+    Attributes:
+        seconds: in steps.
+        compile_seconds: in tracing and compiling.
+        flops: of all steps, by XLA's analysis; 0 where the backend does not say.
+        temporary_bytes: XLA's temporaries of the largest step on one device.
+        num_programs: compiled shapes.
+    """
+
+    seconds: float
+    compile_seconds: float
+    flops: float
+    temporary_bytes: int
+    num_programs: int
+
+
+def read_cost(path: Path) -> TrainingCost:
+    """Adds up the rows of metrics.jsonl; a resumed phase counts its FLOPs once."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    costs = [row for row in rows if "cost" in row]
+    # The last row of a phase replaces the earlier ones, of the processes before.
+    phases = {(row["member"], row["cost"]["phase"]): row["cost"] for row in costs}
+    return TrainingCost(
+        seconds=sum(row["seconds"] for row in rows if "seconds" in row),
+        compile_seconds=sum(row["cost"]["compile_seconds"] for row in costs),
+        flops=sum(cost["flops"] for cost in phases.values()),
+        temporary_bytes=max(cost["temporary_bytes"] for cost in phases.values()),
+        num_programs=sum(cost["num_programs"] for cost in phases.values()),
+    )
+
+
+def _format_losses(losses: Sequence[float]) -> str:
+    return " ".join(f"{loss:.3f}" for loss in losses)
+
+
+def _open_tensorboard(directory: Path) -> Any:
+    """Returns a writer if tensorboardX is installed, else None."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        return None
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(directory))

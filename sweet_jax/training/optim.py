@@ -1,0 +1,98 @@
+"""AdamW with a learning rate for the encoder, one for the exits, and clip scopes."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from sweet_jax.arrays import Params
+from sweet_jax.settings import OptimSettings
+from sweet_jax.trees import make_mask, map_paths
+
+
+def make_schedule(
+    settings: OptimSettings, peak: float, num_steps: int
+) -> optax.Schedule:
+    """Returns the learning rate by step (counted from 0 in the phase).
+
+    It rises from 0 over `warmup_percent` of the steps, then falls to 0 (`linear`) or
+    stays (`constant`).
+    """
+    warmup_steps = round(num_steps * settings.warmup_percent / 100)
+    end = 0.0 if settings.schedule == "linear" else peak
+    after = optax.linear_schedule(peak, end, max(num_steps - warmup_steps, 1))
+    if not warmup_steps:
+        return after
+    rise = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([rise, after], [warmup_steps])
+
+
+def make_optimizer(
+    settings: OptimSettings,
+    params: Params,
+    trainable: tuple[str, ...],
+    find_segment: Callable[[str], int],
+    num_steps: int,
+) -> optax.GradientTransformation:
+    """Returns the optimiser of one phase.
+
+    Args:
+        settings: learning rates, schedule, decay and clipping.
+        params: the parameters, for their paths.
+        trainable: regexes of the paths that learn; the rest keeps still and costs no
+            optimiser state.
+        find_segment: path -> segment, for clip_scope=segment.
+        num_steps: steps of the phase.
+    """
+    learns = make_mask(params, trainable)
+    labels = jax.tree.map(lambda on: "learns" if on else "frozen", learns)
+    adam = optax.chain(
+        make_clipping(settings, params, find_segment),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        # Before the learning rate: after it, decay would ignore the schedule.
+        optax.add_decayed_weights(settings.weight_decay, mask=make_decay_mask),
+        optax.partition(
+            {
+                name: optax.scale_by_learning_rate(
+                    make_schedule(settings, peak, num_steps)
+                )
+                for name, peak in (
+                    ("encoder", settings.encoder_learning_rate),
+                    ("exits", settings.exit_learning_rate),
+                )
+            },
+            lambda tree: map_paths(lambda path: path.split("/")[0], tree),
+        ),
+    )
+    return optax.partition({"learns": adam, "frozen": optax.set_to_zero()}, labels)
+
+
+def make_clipping(
+    settings: OptimSettings, params: Params, find_segment: Callable[[str], int]
+) -> optax.GradientTransformation:
+    """Returns the clipping of the scope: per segment with its exit, or of all.
+
+    One norm over all parameters would couple SWEET's segments again: a large gradient
+    of one exit would shrink the steps of the others.
+    """
+    if not settings.clip_norm:
+        return optax.identity()
+    clip = optax.clip_by_global_norm(settings.clip_norm)
+    if settings.clip_scope != "segment":
+        return clip
+    segments = {find_segment(path) for path in _paths(params)}
+    return optax.partition(
+        {str(segment): clip for segment in segments},
+        lambda tree: map_paths(lambda path: str(find_segment(path)), tree),
+    )
+
+
+def make_decay_mask(params: Params) -> Params:
+    """Returns True at kernels and embeddings; biases and norms do not decay."""
+    return map_paths(
+        lambda path: path.rsplit("/", 1)[1] in ("kernel", "embedding"), params
+    )
+
+
+def _paths(params: Params) -> list[str]:
+    return list(jax.tree.leaves(map_paths(lambda path: path, params)))

@@ -1,0 +1,122 @@
+"""The train state and the one jitted step of a phase."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from sweet_jax.arrays import Array, Batch, Params
+from sweet_jax.training.losses import compute_exit_losses
+from sweet_jax.training.method import Phase
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes.
+
+    Attributes:
+        step: steps done, over all phases.
+        params: float32 parameters.
+        opt_state: the phase's optimiser state.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any
+
+
+@flax.struct.dataclass
+class StepMetrics:
+    """Sums of a step, divided once where they are read.
+
+    Attributes:
+        loss_sum_E: sum of cross-entropies per exit.
+        weight: number of real rows.
+        gradient_norm: over all parameters, before clipping.
+    """
+
+    loss_sum_E: Float[Array, " E"]
+    weight: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+
+
+def make_train_step(
+    model: nn.Module,
+    phase: Phase,
+    optimizer: optax.GradientTransformation,
+    accumulate_steps: int = 1,
+) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, StepMetrics]]:
+    """Returns the pure step (state, batch, key) -> (state, metrics), not yet jitted.
+
+    Args:
+        model: a MultiExitClassifier.
+        phase: seam and exit scales; static, so that each phase compiles once.
+        optimizer: the phase's optimiser.
+        accumulate_steps: parts the batch is cut into; the result is that of the whole
+            batch but for dropout, because the loss divides by the whole weight.
+    """
+    # A phase without seams (one exit) calls the model as any other.
+    learning = [i for i, scale in enumerate(phase.exit_scale) if scale]
+
+    def compute_loss(
+        params: Params, batch: Batch, rng: PRNGKeyArray, total_weight: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        outputs = model.apply(
+            {"params": params},
+            batch,
+            train=True,
+            seam_scale=phase.seam_scale,
+            rngs={"dropout": rng},
+        )
+        sums = compute_exit_losses(outputs, batch.labels, batch.weights)  # type: ignore[arg-type]
+        loss = sum(phase.exit_scale[i] * sums[i] for i in learning) / total_weight
+        return jnp.asarray(loss), sums
+
+    gradient_fn = jax.value_and_grad(compute_loss, has_aux=True)
+
+    def compute_gradients(
+        params: Params, batch: Batch, rng: PRNGKeyArray, total_weight: Array
+    ) -> tuple[Params, tuple[Array, ...]]:
+        if accumulate_steps == 1:
+            (_, sums), gradients = gradient_fn(params, batch, rng, total_weight)
+            return gradients, sums
+
+        # Row b goes to part b % accumulate_steps, so that every device keeps its rows.
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulate_steps, *x.shape[1:]).swapaxes(0, 1),
+            batch,
+        )
+
+        def add_part(carry: Any, part_and_index: Any) -> tuple[Any, None]:
+            part, index = part_and_index
+            key = jax.random.fold_in(rng, index)
+            (_, sums), gradients = gradient_fn(params, part, key, total_weight)
+            return jax.tree.map(jnp.add, carry, (gradients, sums)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        start = (zeros, tuple(jnp.zeros(()) for _ in phase.exit_scale))
+        indices = jnp.arange(accumulate_steps)
+        (gradients, sums), _ = jax.lax.scan(add_part, start, (parts, indices))
+        return gradients, sums
+
+    def train_step(
+        state: TrainState, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[TrainState, StepMetrics]:
+        total_weight = jnp.maximum(batch.weights.sum(), 1)
+        step_rng = jax.random.fold_in(rng, state.step)
+        gradients, sums = compute_gradients(state.params, batch, step_rng, total_weight)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = StepMetrics(
+            loss_sum_E=jnp.stack(sums),
+            weight=batch.weights.sum(),
+            gradient_norm=optax.global_norm(gradients),
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics  # type: ignore[arg-type]
+
+    return train_step

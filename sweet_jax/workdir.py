@@ -1,0 +1,184 @@
+"""A run's work directory: whose it is, what it depends on, what is finished in it."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweet_jax.settings import (
+    Settings,
+    compute_digest,
+    evaluation_fields,
+    to_dict,
+    training_fields,
+)
+
+SCHEMA = 1
+_PACKAGES = (
+    "sweet_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "safetensors",
+)
+
+
+class WorkdirError(ValueError):
+    """The work directory is another run's, or in use."""
+
+
+def default_workdir(settings: Settings) -> Path:
+    """Returns `runs/{task}-{encoder}-{method}-s{seed}-{8 hex of the settings}`."""
+    digest = compute_digest(training_fields(settings))[:8]
+    task = Path(settings.data.task).name
+    encoder = Path(settings.encoder.name).name
+    return (
+        Path("runs") / f"{task}-{encoder}-{settings.method}-s{settings.seed}-{digest}"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, NaN refused."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        WorkdirError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error}): remove the work directory, or name another"
+            " with --workdir"
+        ) from error
+
+
+class Workdir:
+    """An opened work directory; closed at the end of the process or by `close`."""
+
+    def __init__(
+        self, path: Path, settings: Settings, inputs: Mapping[str, str], writes: bool
+    ) -> None:
+        """Opens a new directory, or one of the same training settings and inputs.
+
+        Args:
+            path: the directory.
+            settings: of the run, exits filled in.
+            inputs: digests of the data and weights.
+            writes: False on all but the first of several hosts.
+
+        Raises:
+            WorkdirError: it holds other files or another run (what differs is
+                listed), or another process works in it.
+        """
+        self.path, self._writes = path, writes
+        training = training_fields(settings) | {
+            f"inputs.{name}": digest for name, digest in inputs.items()
+        }
+        self.training_digest = compute_digest(training)
+        self.evaluation_digest = compute_digest(
+            evaluation_fields(settings) | {"training": self.training_digest}
+        )
+        config = path / "config.json"
+        if config.exists():
+            _check_same(read_json(config)["training"], training, path)
+        elif path.exists() and any(path.iterdir()):
+            raise WorkdirError(
+                f"{path} exists, is not empty and holds no run: name another --workdir"
+            )
+        if not writes:
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkdirError(
+                f"another process works in {path}: wait for it, or name another"
+                " --workdir"
+            ) from error
+        write_json(
+            config,
+            {"schema": SCHEMA, "settings": to_dict(settings), "training": training},
+        )
+        write_json(path / "versions.json", collect_versions())
+
+    def close(self) -> None:
+        """Lets other processes in."""
+        if self._writes:
+            self._lock.close()
+
+    def read_results(self) -> dict[str, Any] | None:
+        """Returns results.json if it is that of these settings, else None."""
+        path = self.path / "results.json"
+        if not path.exists():
+            return None
+        results = read_json(path)
+        current = results["digest"] == self.evaluation_digest
+        return results if current else None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the settings of a run as nested dicts.
+
+    Raises:
+        WorkdirError: the directory holds no run, or one of a newer schema.
+    """
+    config = path / "config.json"
+    if not config.is_file():
+        raise WorkdirError(f"{path} is no work directory: it has no config.json")
+    content = read_json(config)
+    if content["schema"] > SCHEMA:
+        raise WorkdirError(
+            f"{config} has schema {content['schema']}, this version reads up to"
+            f" {SCHEMA}: update sweet_jax"
+        )
+    return content["settings"]
+
+
+def collect_versions() -> dict[str, str]:
+    """Returns the versions of Python, the platform and the packages that matter."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # Run from a checkout, not installed.
+            versions[package] = "not installed"
+    return versions
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Raises WorkdirError with what differs between a stored run and this one."""
+    absent = dict.fromkeys(old.keys() | new.keys(), "(none)")
+    before, now = absent | dict(old), absent | dict(new)
+    differences = [
+        f"{name} was {before[name]!r}, now {now[name]!r}"
+        for name in sorted(absent)
+        if before[name] != now[name]
+    ]
+    if differences:
+        raise WorkdirError(
+            f"{path} holds a run of other settings: {'; '.join(differences)}. Name"
+            " another --workdir, or use the same settings"
+        )
