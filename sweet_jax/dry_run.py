@@ -30,7 +30,7 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
     lines = [
         f"work directory  {workdir or default_workdir(settings)}",
         f"method          {settings.method_label}, exits after layers"
-        f" {', '.join(map(str, settings.exits.layers))} of {prepared.config.num_layers}",
+        f" {_join(settings.exits.layers)} of {prepared.config.num_layers}",
         f"encoder         {settings.encoder.name}: width {prepared.config.hidden_size},"
         f" {settings.encoder.dtype}, on {len(jax.devices())} {jax.default_backend()}"
         " device(s)",
@@ -48,17 +48,22 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
         )
         lines.append(
             f"{name:<15} {rows.num_rows:,} rows ({share}); tokens: median {median:.0f},"
-            f" 95 % within {high:.0f}, longest {lengths.max()}, {rows.truncated_rows} cut"
+            f" 95 % within {high:.0f}, longest {lengths.max()}, cut"
+            f" {rows.truncated_rows}"
         )
     lines.append(
         f"padding         {compute_train_padding(prepared):.3f} padded over real tokens"
-        f" in training, lengths {', '.join(map(str, prepared.buckets))}"
+        f" in training, lengths {_join(prepared.buckets)}"
     )
     lines.append(f"memory          {_estimate_memory(prepared)}")
     lines += [f"note            {note}" for note in prepared.splits.notes]
     lines.append("settings")
     lines += [f"  {name} = {v!r}" for name, v in flatten_settings(settings).items()]
     return "\n".join(lines)
+
+
+def _join(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _estimate_memory(prepared: Prepared) -> str:

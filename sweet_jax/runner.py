@@ -30,6 +30,7 @@ from sweet_jax.inference.model_folder import (
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.prepare import Prepared, prepare
+from sweet_jax.results import make_results
 from sweet_jax.settings import Settings
 from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.method import Member

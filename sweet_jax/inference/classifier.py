@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,13 +114,12 @@ class AdaptiveClassifier:
         check_threshold(
             criterion, limit, num_classes, len(self.description.exit_layers)
         )
-        if isinstance(texts, str) or (
-            isinstance(texts, tuple) and self._is_pair(texts)
-        ):
-            texts = [texts]
-        if not texts:
+        inputs: list[Any] = list(texts)
+        if isinstance(texts, str) or self._is_pair(texts):
+            inputs = [texts]
+        if not inputs:
             return []
-        bank = self.collect(self._make_examples(list(texts)))
+        bank = self.collect(self._make_examples(inputs))
         temperatures = np.array(self.description.temperatures, np.float32)
         logits_NEC = apply_temperatures(bank.logits, temperatures)
         scores_NE = compute_scores(criterion, logits_NEC)

@@ -46,24 +46,20 @@ class Run:
         results: results.json.
         curves: arrays of curves.npz by their names, such as `exact/margin/score`.
         metrics: rows of metrics.jsonl that carry losses; empty without that file.
-        config: config.json; empty without that file.
+        settings: of config.json, with dotted names such as `optim.clip_norm`; empty
+            without that file.
     """
 
     path: Path
     results: dict[str, Any]
     curves: dict[str, np.ndarray]
     metrics: list[dict[str, Any]]
-    config: dict[str, Any]
+    settings: dict[str, Any]
 
     @property
     def criteria(self) -> list[str]:
         """The criteria that were swept, in the order of the settings."""
         return list(self.results["curves"])
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """config.json with dotted names, such as `optim.clip_norm`."""
-        return _flatten(self.config)
 
     @property
     def num_exits(self) -> int:
@@ -94,7 +90,7 @@ def read_run(workdir: Path) -> Run:
         results=results,
         curves=_read_curves(workdir / "curves.npz", results),
         metrics=_read_metrics(workdir / "metrics.jsonl"),
-        config=_read_config(workdir / "config.json"),
+        settings=_read_settings(workdir / "config.json"),
     )
 
 
@@ -214,8 +210,13 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    return _read_json_object(path) if path.exists() else {}
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    config = _read_json_object(path)
+    if not isinstance(config.get("settings"), dict):
+        raise ReportError(f"{path} is damaged (no settings): repeat the run's command")
+    return _flatten(config["settings"])
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -220,10 +220,10 @@ def _facts_table(results: dict[str, Any]) -> Table:
 
 
 def _settings(run: Run) -> str:
-    if not run.config:
+    if not run.settings:
         return ""
     rows = tuple(
         (name, tables.format_plain(value)) for name, value in run.settings.items()
     )
-    table = Table("config.json", ("setting", "value"), rows)
+    table = Table("As in config.json", ("setting", "value"), rows)
     return _details("All settings", [_table(table, wrap=True)])
