@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401 (teaches numpy, and so safetensors, bfloat16)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -117,6 +116,7 @@ def load_encoder(folder: Path, config: BertConfig, num_layers: int) -> LoadedEnc
             for path in paths:
                 tensor = inventory.wanted[path]
                 to_ours, _ = TRANSFORMS[tensor.transform]
+                # numpy has no bfloat16 of its own: importing jax taught it.
                 array = to_ours(tensors.get_tensor(tensor.name))
                 flat[path] = np.ascontiguousarray(array, dtype=np.float32)
     tree = unflatten_paths({path: flat[path] for path in inventory.wanted})

@@ -516,18 +516,17 @@ def _load_tfds(task: Task, settings: DataSettings) -> RawTask:
         tfds = importlib.import_module("tensorflow_datasets")
         # The GLUE builders are registered by this import only.
         importlib.import_module("tensorflow_datasets.text")
+        # TensorFlow would otherwise take the accelerator's memory.
+        tf.config.set_visible_devices([], "GPU")
+        builder = tfds.builder(task.hub_path)
+        builder.download_and_prepare()
     except ModuleNotFoundError as error:
         raise ValueError(
             f"data.task={task.name} needs {error.name}, which is not installed:"
             " pip install 'sweet_jax[tfds]'"
         ) from error
-    # TensorFlow would otherwise take the accelerator's memory.
-    tf.config.set_visible_devices([], "GPU")
-    try:
-        builder = tfds.builder(task.hub_path)
-        builder.download_and_prepare()
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"data.task={task.name} cannot be loaded: {reason}") from error
     features = builder.info.features
     label_column = task.label_column or settings.label_column

@@ -143,7 +143,7 @@ def check_threshold(
 ) -> None:
     """Raises ValueError unless the threshold is in its criterion's range or `FULL`.
 
-    Compared in float32, as scores are: 0.33333334 is 1/3.
+    Compared in float32, as scores are: 0.33333333 is 1/3.
     """
     low, high = threshold_range(criterion, num_classes, num_exits)
     # Written so that NaN is refused too.

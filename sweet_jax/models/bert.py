@@ -182,7 +182,7 @@ class BertEncoder(nn.Module):
     def embed(self, batch: Batch, train: bool) -> Carry:
         """Returns the carry before layer 0: `x_BLD` and `mask_BL`."""
         x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train)
-        return {"x_BLD": x_BLD, "mask_BL": batch.mask}
+        return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask)}
 
     def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
         """Returns the carry after layers start, ..., stop - 1."""

@@ -68,7 +68,7 @@ def find_encoder(settings: EncoderSettings) -> Path:
             f"encoder.name={name!r} is no existing folder, and neither a hub id nor one"
             f" of {', '.join(PRESETS)}"
         )
-    close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.7)
     if close and "/" not in name:
         raise SettingsError(
             f"encoder.name={name!r} is unknown: did you mean {close[0]}?"
@@ -144,8 +144,13 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
 def _find_in_cache(name: str, revision: str | None) -> Path | None:
     """Returns the cached snapshot if it is whole, else None."""
     try:
+        # The same patterns as when downloading: the client remembers a repository's
+        # files and would miss the pickles that were left there on purpose.
         path = huggingface_hub.snapshot_download(
-            name, revision=revision, local_files_only=True
+            name,
+            revision=revision,
+            allow_patterns=list(HUB_PATTERNS),
+            local_files_only=True,
         )
     except errors.LocalEntryNotFoundError:
         return None

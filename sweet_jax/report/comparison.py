@@ -248,8 +248,8 @@ def _make_tables(groups: Sequence[Group]) -> list[Table]:
     return [exits] + [
         dataclasses.replace(
             table,
-            caption=f"{name} at speed-ups and area by {', '.join(names)}; thresholds"
-            " chosen on calibration part 1",
+            caption=f"{name} at speed-ups, and area: {', '.join(names)}; thresholds of"
+            " calibration part 1",
         )
         for table, names in alike.items()
     ]

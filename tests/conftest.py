@@ -1,0 +1,116 @@
+"""A tiny real encoder folder and a tiny real task, for tests of the whole pipeline."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.safetensors import export_encoder
+from sweet_jax.models.initial import make_example_batch
+from sweet_jax.settings import Settings, from_config_dict
+
+GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
+BAD = ["bad", "poor", "awful", "dull", "grim", "cold"]
+NEUTRAL = ["the", "a", "film", "plot", "cast", "and", "with", "very", "scene", "it"]
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+TINY_CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 32,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT folder of 4 layers, width 16, with a word-level tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny_encoder")
+    (folder / "config.json").write_text(json.dumps(TINY_CONFIG), encoding="utf-8")
+    config = load_config(folder)
+    encoder = make_encoder(config, 4, jnp.float32)
+    params = encoder.init(jax.random.key(0), make_example_batch())["params"]
+    export_encoder(params, None, config, TINY_CONFIG, folder)
+    vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}),
+        encoding="utf-8",
+    )
+    return folder
+
+
+def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:
+    """Returns rows whose label is told by one word among neutral ones."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        words = list(rng.choice(NEUTRAL, rng.integers(1, 12)))
+        words.insert(
+            int(rng.integers(len(words) + 1)), str(rng.choice(GOOD if i % 2 else BAD))
+        )
+        rows.append({"sentence": " ".join(words), "label": ("no", "yes")[i % 2]})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl and test.jsonl of short sentences."""
+    folder = tmp_path_factory.mktemp("tiny_task")
+    for name, count, seed in (("train", 120, 1), ("test", 50, 2)):
+        lines = (json.dumps(row) for row in make_sentences(count, seed))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_encoder: Path, tiny_task: Path) -> dict[str, Any]:
+    """Settings, as a nested dict, of a run that takes seconds."""
+    return {
+        "method": "sweet",
+        "encoder": {"name": str(tiny_encoder)},
+        "exits": {"layers": (0, 1, 3)},
+        "data": {
+            "task": "file",
+            "train_file": str(tiny_task / "train.jsonl"),
+            "test_file": str(tiny_task / "test.jsonl"),
+            "max_train_examples": 40,
+            "calibration_examples": 24,
+            "max_length": 16,
+            "buckets": (8, 16),
+        },
+        "train": {"batch_size": 8, "num_epochs": 2, "checkpoint_every_steps": 3},
+        "evaluate": {"batch_size": 16},
+    }
+
+
+@pytest.fixture
+def tiny_settings(tiny_config: dict[str, Any]) -> Settings:
+    """The same as settings."""
+    return from_config_dict(tiny_config)

@@ -1,0 +1,256 @@
+"""Who trains what: the claims of the methods, as properties of gradients."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.models.initial import init_params
+from sweet_jax.models.multi_exit import (
+    MultiExitClassifier,
+    find_segment,
+    join_models,
+    make_models,
+    scale_seam,
+)
+from sweet_jax.settings import Settings, from_config_dict
+from sweet_jax.training.losses import compute_exit_losses
+from sweet_jax.training.method import Member, make_members
+from sweet_jax.trees import flatten_paths
+
+LAYERS = (0, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_encoder):
+    return load_config(tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    rng = np.random.default_rng(3)
+    mask = (np.arange(9)[None] < rng.integers(3, 10, (6, 1))).astype(np.int32)
+    return Batch(
+        token_ids=rng.integers(4, 30, (6, 9)).astype(np.int32) * mask,
+        type_ids=np.zeros((6, 9), np.int32),
+        mask=mask,
+        labels=rng.integers(0, 3, 6).astype(np.int32),
+        weights=np.array([1, 1, 1, 1, 1, 0], np.float32),
+        row_ids=np.arange(6, dtype=np.int32),
+    )
+
+
+def build(
+    config: Any, **fields: Any
+) -> tuple[tuple[Member, ...], list[MultiExitClassifier], list[Params], Settings]:
+    """Returns members, models and equal initial weights of a method."""
+    settings = from_config_dict(fields)
+    members = make_members(settings, len(LAYERS))
+    models = make_models(
+        functools.partial(make_encoder, config, dtype=jnp.float32),
+        [member.exits for member in members],
+        LAYERS,
+        num_classes=3,
+        features=config.hidden_size,
+        settings=settings.exits,
+        shared_pooler=settings.faithful_release and settings.method != "multi_model",
+    )
+    encoder = make_encoder(config, 4, jnp.float32)
+    example = Batch(*(np.zeros((1, 2), np.int32),) * 3, *(np.zeros(1, np.int32),) * 3)
+    full = encoder.init(
+        jax.random.key(1), example._replace(weights=np.zeros(1, np.float32))
+    )
+    params = []
+    for model in models:
+        depth = model.exit_layers[-1] + 1
+        cut = {
+            name: part
+            for name, part in full["params"].items()
+            if not name.startswith("layer_") or int(name[6:]) < depth
+        }
+        params.append(init_params(model, jax.random.key(2), cut, None))
+    return members, list(models), params, settings
+
+
+def compute_gradients(
+    model: MultiExitClassifier, member: Member, params: Params, batch: Batch
+) -> list[dict[str, np.ndarray]]:
+    """Returns d CE_j / d params in training mode, flat, for every exit j."""
+    phase = member.phases[0]
+
+    def loss(p: Params, j: int) -> jax.Array:
+        outputs: Any = model.apply(
+            {"params": p},
+            batch,
+            train=True,
+            seam_scale=phase.seam_scale,
+            rngs={"dropout": jax.random.key(5)},
+        )
+        return jnp.asarray(compute_exit_losses(outputs, batch.labels, batch.weights)[j])
+
+    def all_gradients(p: Params) -> list[Params]:
+        return [jax.grad(loss)(p, j) for j in range(len(phase.exit_scale))]
+
+    gradients = jax.jit(all_gradients)(params)
+    return [jax.tree.map(np.asarray, flatten_paths(g)) for g in gradients]
+
+
+def by_segment(flat: dict[str, np.ndarray]) -> dict[int, dict[str, np.ndarray]]:
+    groups: dict[int, dict[str, np.ndarray]] = {}
+    for path, value in flat.items():
+        groups.setdefault(find_segment(path, LAYERS), {})[path] = value
+    return groups
+
+
+def test_sweet_cross_gradients_are_exactly_zero(config, batch):
+    members, models, params, _ = build(config, method="sweet")
+    gradients = compute_gradients(models[0], members[0], params[0], batch)
+    for j in range(3):
+        groups = by_segment(gradients[j])
+        for i, group in groups.items():
+            if i != j:
+                assert all((g == 0).all() for g in group.values()), (i, j)
+            else:
+                # Key biases never matter to a softmax; all else learns.
+                idle = [p for p, g in group.items() if not g.any()]
+                assert all(p.endswith("attention/key/bias") for p in idle), idle
+
+
+def test_early_exit_trains_every_segment_up_to_the_exit(config, batch):
+    members, models, params, _ = build(config, method="early_exit")
+    gradients = compute_gradients(models[0], members[0], params[0], batch)
+    for j in range(3):
+        groups = by_segment(gradients[j])
+        for i, group in groups.items():
+            learns = any(g.any() for p, g in group.items() if p.startswith("encoder/"))
+            assert learns == (i <= j), (i, j)
+
+
+@pytest.mark.parametrize("a", [0.2, 0.5])
+def test_boundary_scale_is_a_power_of_the_distance(config, batch, a):
+    joint_members, models, params, _ = build(config, method="early_exit")
+    members, *_ = build(config, method="sweet", boundary_gradient_scale=a)
+    joint = compute_gradients(models[0], joint_members[0], params[0], batch)
+    scaled = compute_gradients(models[0], members[0], params[0], batch)
+    for j in range(3):
+        for path, value in scaled[j].items():
+            i = find_segment(path, LAYERS)
+            expected = joint[j][path] * a ** max(j - i, 0)
+            np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_forward_passes_of_all_seams_are_identical(config, batch, train):
+    _, models, params, _ = build(config, method="sweet")
+
+    def forward(scale: float) -> list[np.ndarray]:
+        outputs: Any = models[0].apply(
+            {"params": params[0]},
+            batch,
+            train=train,
+            seam_scale=(scale,) * 2,
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return [np.asarray(o.logits_BC) for o in outputs]
+
+    for other in (0.0, 0.3):
+        for one, two in zip(forward(1.0), forward(other), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_sweet_segment_0_learns_as_the_multi_model_member(config, batch):
+    members, models, params, _ = build(config, method="sweet")
+    mm_members, mm_models, mm_params, _ = build(config, method="multi_model")
+    sweet = compute_gradients(models[0], members[0], params[0], batch)[0]
+    alone = compute_gradients(mm_models[0], mm_members[0], mm_params[0], batch)[0]
+    owned = by_segment(sweet)[0]
+    assert owned.keys() == alone.keys()
+    for path, value in alone.items():
+        np.testing.assert_allclose(owned[path], value, rtol=1e-6, atol=1e-9)
+
+
+def test_multi_model_members_are_disjoint_and_start_like_sweet(config):
+    _, _, params, _ = build(config, method="sweet")
+    _, mm_models, mm_params, _ = build(config, method="multi_model")
+    shared = flatten_paths(params[0])
+    for i, tree in enumerate(mm_params):
+        for path, leaf in flatten_paths(tree).items():
+            np.testing.assert_array_equal(leaf, shared[path])
+        assert f"exits/exit_{i}/classifier/kernel" in flatten_paths(tree)
+    joined = join_models(mm_models)
+    variables = jax.eval_shape(joined.init, jax.random.key(0), Batch(*_zeros()))[
+        "params"
+    ]
+    tops = {path.split("/")[0] for path in flatten_paths(variables)}
+    assert tops == {"member_0", "member_1", "member_2"}
+
+
+def _zeros():
+    ids, row = np.zeros((1, 2), np.int32), np.zeros(1, np.int32)
+    return ids, ids, ids, row, np.zeros(1, np.float32), row
+
+
+def test_multi_model_set_answers_as_its_members(config, batch):
+    _, models, params, _ = build(config, method="multi_model")
+    joined = join_models(models)
+    tree = {f"member_{i}": p for i, p in enumerate(params)}
+    together: Any = joined.apply({"params": tree}, batch)
+    for i, (model, p) in enumerate(zip(models, params, strict=True)):
+        alone: Any = model.apply({"params": p}, batch)
+        np.testing.assert_array_equal(together[i].logits_BC, alone[0].logits_BC)
+
+
+def test_segment_calls_compose_to_the_whole_model(config, batch):
+    for method in ("sweet", "multi_model"):
+        _, models, params, _ = build(config, method=method)
+        model = join_models(models)
+        tree = (
+            params[0]
+            if len(params) == 1
+            else {f"member_{i}": p for i, p in enumerate(params)}
+        )
+        whole: Any = model.apply({"params": tree}, batch)
+        carry: Any = model.apply({"params": tree}, batch, method="start")
+        for i in range(3):
+            carry = model.apply({"params": tree}, i, carry, method="run_segment")
+            out: Any = model.apply({"params": tree}, i, carry, method="exit_outputs")
+            np.testing.assert_allclose(
+                out.logits_BC, whole[i].logits_BC, rtol=1e-6, atol=1e-6
+            )
+
+
+def test_faithful_release_shares_one_pooler_among_exits(config, batch):
+    members, models, params, _ = build(config, method="sweet", faithful_release=True)
+    flat = flatten_paths(params[0])
+    assert [p for p in flat if "pooler/kernel" in p] == ["exits/pooler/kernel"]
+    for gradient in compute_gradients(models[0], members[0], params[0], batch):
+        # The release's leak: every exit's loss reaches the one pooler.
+        assert gradient["exits/pooler/kernel"].any()
+
+
+def test_seam_passes_everything_that_is_shared():
+    carry = {
+        "x_BLD": jnp.ones((1, 2, 3)),
+        "table": jnp.ones(4),
+        "mask_BL": jnp.ones(2, int),
+    }
+
+    def total(c: dict[str, jax.Array]) -> jax.Array:
+        stopped = scale_seam({**c, "mask_BL": carry["mask_BL"]}, 0.0)
+        return sum(v.sum() for v in stopped.values())  # type: ignore[return-value]
+
+    floats = {name: carry[name] for name in ("x_BLD", "table")}
+    gradient = jax.grad(total)(floats)
+    assert not any(np.asarray(g).any() for g in gradient.values())
+
+
+def test_a_row_without_tokens_gives_finite_outputs_and_gradients(config, batch):
+    members, models, params, _ = build(config, method="early_exit")
+    empty = batch._replace(mask=np.zeros_like(batch.mask))
+    for gradient in compute_gradients(models[0], members[0], params[0], empty):
+        assert all(np.isfinite(g).all() for g in gradient.values())
