@@ -5,7 +5,11 @@ import os
 # Set before jax is imported anywhere: four simulated devices for the sharding tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4"
+    # Tests compile much and compute little: LLVM need not optimise.
+    + " --xla_backend_optimization_level=0"
+    + " --xla_llvm_disable_expensive_passes=true"
 )
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

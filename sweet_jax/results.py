@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import Evaluation
@@ -54,6 +56,9 @@ def make_results(
             name: prepared.rows[name].num_rows
             for name in ("train", "calibration", "test")
         },
+        "train_label_counts": np.bincount(
+            prepared.splits.train.labels, minlength=prepared.num_classes
+        ).tolist(),
         "origin": prepared.splits.origin,
         "notes": list(prepared.splits.notes),
         **evaluations["test"].to_results(),

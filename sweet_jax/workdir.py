@@ -110,7 +110,7 @@ class Workdir:
         if not writes:
             return
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        self._lock = (path / ".lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -118,11 +118,15 @@ class Workdir:
                 f"another process works in {path}: wait for it, or name another"
                 " --workdir"
             ) from error
-        write_json(
-            config,
-            {"schema": SCHEMA, "settings": to_dict(settings), "training": training},
+        content = json.loads(
+            json.dumps(
+                {"schema": SCHEMA, "settings": to_dict(settings), "training": training}
+            )
         )
-        write_json(path / "versions.json", collect_versions())
+        # Left alone where nothing changed: a finished run is not written to.
+        if not config.exists() or read_json(config) != content:
+            write_json(config, content)
+            write_json(path / "versions.json", collect_versions())
 
     def close(self) -> None:
         """Lets other processes in."""

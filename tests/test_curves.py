@@ -230,6 +230,22 @@ def test_results_are_plain_json(rng):
     assert results["cost_formula"] == "sum_i n_i (e_i + 1) / (N (e_last + 1))"
     assert results["curves"]["confidence"][1]["threshold"] == 0.4  # not 0.40000001
 
+    for point in results["curves"]["margin"]:
+        assert all(type(count) is int for count in point["exit_counts"])
+
+
+def test_full_is_null_beside_a_score(rng):
+    # All exits but the last are sure and wrong: a faster cascade is a worse one.
+    bank = _make_bank(rng)
+    wrong_NC = 9 * np.eye(3)[(bank.labels + 1) % 3]
+    logits = np.repeat(wrong_NC[:, None], 4, axis=1)
+    logits[:, 3] = np.eye(3)[bank.labels]
+    bank = dataclasses.replace(bank, logits=logits.astype(np.float32))
+    _, evaluation = _evaluate(bank, bank, speedups=(1.0,), criteria=("margin",))
+    (row,) = evaluation.at_speedup["margin"]
+    assert (row["threshold"], row["score"], row["cost_fraction"]) == (None, 1.0, 1.0)
+    json.dumps(evaluation.to_results(), allow_nan=False)
+
 
 def test_arrays_of_the_curves_file(rng):
     _, evaluation = _evaluate(_make_bank(rng), _make_bank(rng))

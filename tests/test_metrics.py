@@ -143,6 +143,12 @@ def test_bins_close_above_and_hold_certainty():
     np.testing.assert_array_equal(bins.count, [1, 1])
 
 
+def test_logits_that_nearly_tie_are_answered_by_their_argmax():
+    # Both probabilities round to 0.5, yet the exit answers 1.
+    bins = compute_reliability(np.array([[-1e-30, 0.0]]), np.array([1]))
+    assert bins.accuracy[bins.count > 0] == 1
+
+
 @fast
 @hypothesis.given(data=st.data())
 def test_bins_partition_the_weight(data):

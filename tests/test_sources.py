@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ GOOD = [("a fine film", "pos"), ("a bad film", "neg"), ("fine, fine", "pos")]
 
 
 def write_jsonl(path, rows):
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    # Bytes: text mode would change line ends within strings on some systems.
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
     return path
 
 
@@ -140,6 +143,14 @@ def test_tsv_knows_no_quotes(tmp_path):
     path.write_text('sentence\tlabel\n"a half-open quote\t1\nwith "quotes" in\t0\n')
     raw = load_files(path, path)
     assert raw.splits["test"].texts == ('"a half-open quote', 'with "quotes" in')
+
+
+def test_only_line_feeds_end_a_line_of_jsonl(tmp_path):
+    """JSON may hold other line separators unescaped within its strings."""
+    rows = [{"text": f"one{c}two", "label": i} for i, c in enumerate("\u2028\x85")]
+    path = write_jsonl(tmp_path / "train.jsonl", rows)
+    read = load_files(path, path).splits["train"]
+    assert read.texts == ("one\u2028two", "one\x85two")
 
 
 def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path):
@@ -447,6 +458,15 @@ def test_mnli_reads_both_validation_splits(hub_cache, tmp_path):
     assert raw.splits["train"].pairs == ("", "h", "h")
 
 
+def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
+    """MRPC's is on the hub with labels; GLUE is compared on validation."""
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
+    folder = write_parquet(tmp_path / "mrpc", train=rows, validation=rows, test=rows)
+    task = dataclasses.replace(get_task("mrpc"), hub_path=str(folder), hub_config="")
+    raw = load_hub_task(task, DataSettings(task="mrpc"))
+    assert set(raw.splits) == {"train", "validation"}
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -508,6 +528,8 @@ def test_an_unreachable_hub_is_one_line_within_15_seconds(tmp_path):
         "from sweet_jax.settings import DataSettings\n"
         "try: load_task(DataSettings(task='rte'))\n"
         "except ValueError as error: print(error)\n"
+        "import datasets.config\n"
+        "print(datasets.config.HF_HUB_OFFLINE)\n"
     )
     start = time.monotonic()
     result = subprocess.run(
@@ -519,9 +541,10 @@ def test_an_unreachable_hub_is_one_line_within_15_seconds(tmp_path):
         check=True,
     )
     assert time.monotonic() - start < 15
-    (line,) = result.stdout.splitlines()
+    line, offline = result.stdout.splitlines()
     assert line.startswith("data.task=rte cannot be loaded: the hub")
     assert "out of reach" in line
+    assert offline == "False"  # as it was before
 
 
 def test_a_hub_that_never_answers_is_given_up(monkeypatch):
@@ -531,6 +554,21 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch):
         start = time.monotonic()
         assert not is_hub_reachable.__wrapped__(seconds=0.3)
         assert time.monotonic() - start < 2
+
+
+def test_a_name_that_never_resolves_is_given_up(monkeypatch):
+    """No time limit of a connection covers the look-up of its name."""
+    end = threading.Event()
+
+    def hang(*args, **kwargs):
+        end.wait(5)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    start = time.monotonic()
+    assert not is_hub_reachable.__wrapped__(seconds=0.3)
+    assert time.monotonic() - start < 2
+    end.set()
 
 
 # ---------------------------------------------------------------- tfds

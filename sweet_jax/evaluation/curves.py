@@ -151,17 +151,13 @@ def compute_area(curve: Curve, first_cost: float) -> float:
         first_cost: cost of exit 0. At 1 (a single exit) the mean is the score there.
     """
     order = np.argsort(curve.cost_fraction, kind="stable")
-    # Costs a rounding error below first_cost are first_cost.
-    costs = np.maximum(curve.cost_fraction[order], first_cost)
-    best = np.maximum.accumulate(curve.score[order])
-    within = costs <= 1 + _COST_TOLERANCE
-    costs, best = np.minimum(costs[within], 1.0), best[within]
+    # Mean costs may miss first_cost by a rounding error. What costs more than 1 comes
+    # last in `best` and is no wider than a point.
+    costs = np.clip(curve.cost_fraction[order], first_cost, 1.0)
     if first_cost == 1:
-        return float(best[-1])
-    widths = np.diff(costs, append=1.0)
-    # Nothing costs less than exit 0, but rounding may leave a gap before the first.
-    widths[0] += costs[0] - first_cost
-    return float(best @ widths / (1 - first_cost))
+        return float(curve.score[order[0]])
+    best = np.maximum.accumulate(curve.score[order])
+    return float(best @ np.diff(costs, append=1.0) / (1 - first_cost))
 
 
 def choose_threshold(curve: Curve, max_cost: float) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.sources import Examples
-from sweet_jax.data.tokenize import load_tokenizer, tokenize_examples
+from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.exits.calibration import apply_temperatures
@@ -137,10 +137,13 @@ class AdaptiveClassifier:
 
     def collect(self, examples: Examples) -> LogitBank:
         """Returns the outputs of all exits on the examples, before temperature."""
-        rows = tokenize_examples(
+        return self._collector.collect(self._params, self.tokenize(examples))
+
+    def tokenize(self, examples: Examples) -> Tokenized:
+        """Returns the examples as the model reads them."""
+        return tokenize_examples(
             self._tokenizer, examples, self.description.max_length, cache_dir=None
         )
-        return self._collector.collect(self._params, rows)
 
     def _is_pair(self, text: object) -> bool:
         return (

@@ -3,7 +3,6 @@
 import signal
 import threading
 from types import FrameType
-from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -29,7 +28,7 @@ class StopRequest:
         self._previous: signal._HANDLER = None
         self._installed = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         """Installs the handler; only the main thread may."""
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._handle)

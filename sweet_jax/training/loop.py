@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class NonFiniteLossError(ValueError):
     """The loss of an exit is NaN or infinite."""
 
 
+@runtime_checkable
 class StateStore(Protocol):
     """Where training states are kept (`checkpoint.Checkpoints`)."""
 
@@ -253,7 +254,7 @@ class _PhaseRun:
 
     def compile(
         self, state: TrainState, data: TrainData, rng: jax.Array
-    ) -> dict[str, float]:
+    ) -> dict[str, float | int]:
         """Compiles the step for every length the phase meets; returns what that cost.
 
         Before the first step, so that the time left on the bar is that of the steps.

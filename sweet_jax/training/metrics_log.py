@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from absl import logging
 from tqdm import tqdm
@@ -61,7 +61,7 @@ class MetricsLog:
         self._prints_lines = not quiet and not is_terminal
         self._board = _open_tensorboard(path.parent / "tensorboard" / (member or "run"))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsLog":
         """Returns itself."""
         return self
 
@@ -69,7 +69,7 @@ class MetricsLog:
         """Closes the file, the bar and the board."""
         self.close()
 
-    def write_cost(self, step: int, cost: dict[str, float]) -> None:
+    def write_cost(self, step: int, cost: dict[str, float | int]) -> None:
         """Writes what the programs of a phase cost, and starts the clock of its steps.
 
         Args:

@@ -1,9 +1,8 @@
 """The train state and the one jitted step of a phase."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,8 +14,7 @@ from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.method import Phase
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """Everything a step changes.
 
     Attributes:
@@ -30,8 +28,7 @@ class TrainState:
     opt_state: Any
 
 
-@flax.struct.dataclass
-class StepMetrics:
+class StepMetrics(NamedTuple):
     """Sums of a step, divided once where they are read.
 
     Attributes:
@@ -114,7 +111,7 @@ def make_train_step(
         metrics = StepMetrics(
             loss_sum_E=jnp.stack(sums),
             weight=batch.weights.sum(),
-            gradient_norm=optax.global_norm(gradients),
+            gradient_norm=optax.tree.norm(gradients),
         )
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics  # type: ignore[arg-type]

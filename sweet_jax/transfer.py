@@ -1,0 +1,132 @@
+"""A finished run on other data: the model folder, the run's calibration, new rows."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweet_jax import report
+from sweet_jax.arrays import LogitBank, save_npz
+from sweet_jax.data.sources import Examples, load_task
+from sweet_jax.devices import configure_jax
+from sweet_jax.evaluation.curves import evaluate_banks
+from sweet_jax.inference.classifier import load
+from sweet_jax.settings import DataSettings, SettingsError, from_config_dict
+from sweet_jax.workdir import WorkdirError, read_json, read_settings, write_json
+
+
+def evaluate_on(
+    run: Path,
+    data: str,
+    text_columns: tuple[str, ...] = (),
+    label_column: str = "label",
+    output: Path | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Measures a finished run on labelled rows that it has not seen.
+
+    Temperatures and thresholds are those of the run's own calibration rows.
+
+    Args:
+        run: work directory of a finished run.
+        data: a .jsonl, .csv or .tsv file, or the name of a task (its test rows, else
+            its validation rows, else all).
+        text_columns: one or two; (): found by their usual names.
+        label_column: labels are matched by name with those of training.
+        output: where to write; None: `RUN/evaluations/NAME`.
+
+    Returns:
+        What results.json holds, and the directory it lies in.
+
+    Raises:
+        ValueError: the run is not finished, its files are damaged, the data are wrong
+            or have a label that training lacks, or the output directory is not empty.
+    """
+    start = time.perf_counter()
+    settings = from_config_dict(read_settings(run))
+    configure_jax(settings.encoder.matmul_precision)
+    if not (run / "results.json").is_file():
+        raise WorkdirError(f"{run} is not finished: run its command again first")
+    old = read_json(run / "results.json")
+    path = output or run / "evaluations" / (Path(data).stem or data)
+    if path.exists() and any(path.iterdir()):
+        raise WorkdirError(f"{path} is not empty: name another --output")
+    rows = _load_rows(data, text_columns, label_column, tuple(old["label_names"]))
+    calibration = LogitBank.load(run / "logits_calibration.npz")
+    classifier = load(run / "model", settings.evaluate.batch_size)
+    if classifier.description.has_pairs != (rows.pairs is not None):
+        wanted = (
+            "pairs of texts" if classifier.description.has_pairs else "single texts"
+        )
+        raise SettingsError(
+            f"{data}: the run was trained on {wanted}; name --text_columns"
+        )
+    load_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    bank = classifier.collect(rows)
+    evaluation = evaluate_banks(
+        bank,
+        calibration,
+        np.array(classifier.description.temperatures, np.float32),
+        old["metric"],
+        settings.method,
+        classifier.description.exit_layers,
+        settings.evaluate.criteria,
+        settings.evaluate.num_thresholds,
+        settings.evaluate.speedups,
+        # The majority class of the new rows would need their labels: that of training.
+        np.asarray(old["train_label_counts"]),
+    )
+    results = {
+        **old,
+        **evaluation.to_results(),
+        "task": f"{data} (trained on {old['task']})",
+        "splits": {**old["splits"], "test": len(rows)},
+        "origin": {**old["origin"], "test": data},
+        "extra_tests": {},
+        "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
+        "seconds": {
+            "load": round(load_seconds, 2),
+            "compile": 0.0,
+            "train": 0.0,
+            "evaluate": round(time.perf_counter() - start, 2),
+        },
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    bank.save(path / "logits_test.npz", classifier.description.digest)
+    save_npz(path / "curves.npz", evaluation.arrays)
+    write_json(path / "results.json", results)
+    report.write_report(path)
+    return results, path
+
+
+def _load_rows(
+    data: str,
+    text_columns: tuple[str, ...],
+    label_column: str,
+    label_names: tuple[str, ...],
+) -> Examples:
+    """Returns the rows with labels numbered as in training."""
+    if Path(data).is_file():
+        fields = DataSettings(
+            task="file",
+            train_file=data,
+            text_columns=text_columns,
+            label_column=label_column,
+        )
+    else:
+        fields = DataSettings(task=data, text_columns=text_columns)
+    raw = load_task(fields)
+    # A lone file is read as a training file; a task gives its most test-like split.
+    split = next(n for n in ("test", "validation", "all", "train") if n in raw.splits)
+    examples = raw.splits[split]
+    unknown = sorted(set(raw.label_names) - set(label_names))
+    if unknown:
+        raise SettingsError(
+            f"{data} has labels that training lacks: {', '.join(unknown)}; known are"
+            f" {', '.join(label_names)}"
+        )
+    numbers = np.array([label_names.index(name) for name in raw.label_names], np.int32)
+    return Examples(
+        examples.texts, examples.pairs, numbers[examples.labels], examples.row_ids
+    )

@@ -1,0 +1,209 @@
+"""The pipeline on a tiny real encoder and task: stages, resuming, ownership."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sweet_jax
+from sweet_jax import runner, transfer
+from sweet_jax.arrays import LogitBank
+from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.evaluation.cascade import choose_exits
+from sweet_jax.exits.calibration import apply_temperatures
+from sweet_jax.exits.criteria import compute_scores
+from sweet_jax.inference.model_folder import ModelFolderError
+from sweet_jax.settings import Settings, from_config_dict
+from sweet_jax.training.interrupt import Interrupted
+from sweet_jax.training.loop import NonFiniteLossError
+from sweet_jax.trees import flatten_paths
+from sweet_jax.workdir import WorkdirError
+
+ARTEFACTS = (
+    "config.json versions.json metrics.jsonl logits_calibration.npz logits_test.npz"
+    " curves.npz results.json report.html model/model.json model/params.safetensors"
+    " model/checksums.json plots/speed_accuracy.png"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Caches of the tests never touch the user's."""
+    root = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(root))
+
+
+@pytest.fixture
+def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
+    """Two layers, two exits, one length: one small program each."""
+    tiny_config["exits"]["layers"] = (0, 1)
+    tiny_config["data"]["buckets"] = (16,)
+    return tiny_config
+
+
+def change(config: dict[str, Any], **sections: Any) -> Settings:
+    merged = {
+        name: {**config[name], **value}
+        if name in config and name != "method"
+        else value
+        for name, value in sections.items()
+    }
+    return from_config_dict({**config, **merged})
+
+
+def read_metrics(path: Path) -> list[tuple[str, int, list[float]]]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [(r["member"], r["step"], r["loss"]) for r in rows if "loss" in r]
+
+
+@pytest.mark.parametrize("method", ["sweet", "multi_model"])
+def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
+    settings = change(config, method=method)
+    path, results = runner.run(settings, tmp_path / "run", quiet=True)
+    assert not [name for name in ARTEFACTS.split() if not (path / name).exists()]
+    assert results == json.loads((path / "results.json").read_text())
+    assert results["splits"] == {"train": 40, "calibration": 24, "test": 50}
+    assert results["truncated_rows"]["train"] == 0
+    assert results["training_flops"] > 0
+    costs = {"sweet": [0.5, 1.0], "multi_model": [0.5, 1.5]}[method]
+    assert [row["cost_fraction"] for row in results["exits"]] == costs
+
+    # The same command again finds it finished and writes nothing.
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*.*") if p.is_file()}
+    assert runner.run(settings, path, quiet=True)[1] == results
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+    # The classifier answers as the cascade on the bank says.
+    bank = LogitBank.load(path / "logits_test.npz")
+    lines = Path(settings.data.test_file).read_text().splitlines()
+    texts = [json.loads(line)["sentence"] for line in lines]
+    classifier = sweet_jax.load(path / "model")
+    assert method in repr(classifier)
+    temperatures = np.array(classifier.description.temperatures, np.float32)
+    logits = apply_temperatures(bank.logits, temperatures)
+    scores = compute_scores("confidence", logits)
+    middle = float(np.median(np.asarray(scores)[:, 0])) + 1e-4
+    exits = np.asarray(choose_exits(scores, np.array([middle], np.float32)))[0]
+    answers = classifier.predict(texts, threshold=middle)
+    assert {0, 1} == {a.exit for a in answers}
+    assert [a.exit for a in answers] == exits.tolist()
+    for answer, row, i in zip(answers, np.asarray(logits), exits, strict=True):
+        assert answer.label == classifier.label_names[row[i].argmax()]
+        assert sum(answer.probabilities) == pytest.approx(1, abs=1e-6)
+    assert {a.exit for a in classifier.predict(texts)} == {1}
+    with pytest.raises(ValueError, match="threshold"):
+        classifier.predict(texts, threshold=0.2)
+    with pytest.raises(ValueError, match="input 1 is empty"):
+        classifier.predict(["fine", " "])
+
+    # Only what depends on a changed evaluate field is done again.
+    with pytest.raises(WorkdirError, match=r"optim.clip_norm was 1.0, now 0.5"):
+        runner.run(change(config, method=method, optim={"clip_norm": 0.5}), path)
+    fewer = change(config, method=method, evaluate={"criteria": ("margin",)})
+    _, again = runner.run(fewer, path, quiet=True)
+    assert list(again["curves"]) == ["margin"]
+    assert again["exits"] == results["exits"]
+    for name in ("logits_test.npz", "model/params.safetensors", "metrics.jsonl"):
+        assert (path / name).stat().st_mtime_ns == before[path / name]
+    sweet_jax.load(path / "model")
+
+    # Other data, the run's own calibration.
+    found, where = transfer.evaluate_on(path, settings.data.test_file)
+    for mine, theirs in zip(found["exits"], again["exits"], strict=True):
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-6)
+    assert (where / "report.html").is_file()
+    with pytest.raises(WorkdirError, match="is not empty"):
+        transfer.evaluate_on(path, settings.data.test_file)
+
+    # An altered file is refused by name.
+    with (path / "model" / "params.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelFolderError, match=r"params.safetensors was altered"):
+        sweet_jax.load(path / "model")
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends SIGTERM to this process once a run has written so many steps."""
+    from sweet_jax.training import loop
+
+    original = loop._write_metrics
+
+    def write_and_signal(log: Any, step: int, *rest: Any) -> None:
+        original(log, step, *rest)
+        if step == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "_write_metrics", write_and_signal)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
+    settings = change(config, train={"checkpoint_every_steps": 2})
+    whole, _ = runner.run(settings, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Interrupted) as stopped:
+            runner.run(settings, tmp_path / "parts", quiet=True)
+    steps = tmp_path / "parts" / "checkpoints" / "model" / "steps"
+    assert stopped.value.step in Checkpoints(steps).list_steps()
+    # A damaged newest checkpoint, and rows after the one that is restored.
+    newest = steps / str(stopped.value.step)
+    for file in newest.rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "mem')
+    parts, _ = runner.run(settings, tmp_path / "parts", quiet=True)
+    assert read_metrics(parts) == read_metrics(whole)
+    one, two = (
+        flatten_paths(sweet_jax.load(path / "model")._params) for path in (whole, parts)
+    )
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(leaf, two[name], err_msg=name)
+
+
+def test_a_diverging_run_names_step_and_exit_and_keeps_its_checkpoint(config, tmp_path):
+    huge = change(
+        config,
+        optim={
+            "encoder_learning_rate": 1.0,
+            "exit_learning_rate": 1.0,
+            "weight_decay": 1e30,
+            "schedule": "constant",
+            "warmup_percent": 0.0,
+        },
+        train={"checkpoint_every_steps": 1},
+    )
+    with pytest.raises(NonFiniteLossError, match=r"loss of exit 0 is nan at step \d"):
+        runner.run(huge, tmp_path / "run", quiet=True)
+    steps = tmp_path / "run" / "checkpoints" / "model" / "steps"
+    assert Checkpoints(steps).list_steps()
+
+
+def test_select_best_takes_the_best_epoch_on_part_0(config, tmp_path):
+    settings = change(config, train={"select": "best", "num_epochs": 3})
+    path, _ = runner.run(settings, tmp_path / "run", quiet=True)
+    best = path / "checkpoints" / "model" / "best"
+    (epoch,) = Checkpoints(best).list_steps()
+    assert 1 <= epoch <= 3
+    bank = LogitBank.load(path / "logits_calibration.npz").select_part(0)
+    scores = (bank.logits.argmax(2) == bank.labels[:, None]).mean()
+    kept = Checkpoints(best).restore_newest(
+        lambda _: {
+            "params": sweet_jax.load(path / "model")._params,
+            "score": np.zeros((), np.float64),
+        }
+    )
+    assert kept is not None
+    assert float(kept[1]["score"]) == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_directory_of_something_else_is_left_alone(config, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(WorkdirError, match="holds no run"):
+        runner.run(from_config_dict(config), tmp_path, quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

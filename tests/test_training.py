@@ -1,0 +1,272 @@
+"""The training step: optimiser groups, clipping, sharding, accumulation, memory."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sweet_jax import devices
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.devices import make_mesh, replicate, shard_batch
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.models.initial import init_params
+from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
+from sweet_jax.settings import ExitSettings, OptimSettings, from_config_dict
+from sweet_jax.training.loop import measure_step, plan_phases
+from sweet_jax.training.losses import compute_cross_entropy_sum
+from sweet_jax.training.method import METHODS, Phase, make_members
+from sweet_jax.training.metrics_log import cut_metrics
+from sweet_jax.training.optim import make_optimizer, make_schedule
+from sweet_jax.training.state import TrainState, make_train_step
+from sweet_jax.trees import flatten_paths, make_mask
+
+LAYERS = (0, 1)
+SETTINGS = OptimSettings(
+    encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
+    warmup_percent=0.0, clip_scope="global",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder) -> MultiExitClassifier:
+    """Two exits, no dropout."""
+    config = dataclasses.replace(
+        load_config(tiny_encoder), hidden_dropout=0.0, attention_dropout=0.0
+    )
+    return MultiExitClassifier(
+        encoder=make_encoder(config, 2, jnp.float32),
+        exit_layers=LAYERS,
+        exit_numbers=(0, 1),
+        num_classes=2,
+        features=config.hidden_size,
+        settings=ExitSettings(dropout=0.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def params(model) -> Params:
+    encoder = model.encoder.clone(parent=None)
+    zeros = np.zeros((1, 2), np.int32)
+    batch = Batch(
+        zeros, zeros, zeros, zeros[0, :1], np.zeros(1, np.float32), zeros[0, :1]
+    )
+    loaded = encoder.init(jax.random.key(0), batch)["params"]
+    return jax.device_get(init_params(model, jax.random.key(1), loaded, None))
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, 30, (8, 6)).astype(np.int32)
+    return Batch(
+        ids,
+        np.zeros_like(ids),
+        np.ones_like(ids),
+        (ids[:, 0] % 2).astype(np.int32),
+        np.array([1] * 7 + [0], np.float32),
+        np.arange(8, dtype=np.int32),
+    )
+
+
+def run_steps(
+    model: Any, params: Params, batch: Batch, steps: int, rows: int = 8, **fields: Any
+) -> tuple[Params, list[np.ndarray]]:
+    """Returns parameters and losses per exit after some steps on one batch."""
+    phase = Phase((1.0,), (1.0, 1.0))
+    optimizer = make_optimizer(
+        SETTINGS,
+        params,
+        (".*",),
+        functools.partial(find_segment, exit_layers=LAYERS),
+        9,
+    )
+    step = jax.jit(make_train_step(model, phase, optimizer, **fields))
+    mesh = make_mesh(rows)
+    state = replicate(
+        TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh
+    )
+    key, losses = replicate(jax.random.key(3), mesh), []
+    for _ in range(steps):
+        state, metrics = step(state, shard_batch(batch, mesh), key)
+        losses.append(np.asarray(metrics.loss_sum_E))
+    return jax.device_get(state.params), losses
+
+
+def assert_trees_close(one: Params, two: Params, rtol: float) -> None:
+    other = flatten_paths(two)
+    for path, leaf in flatten_paths(one).items():
+        np.testing.assert_allclose(
+            leaf, other[path], rtol=rtol, atol=1e-5, err_msg=path
+        )
+
+
+def test_several_devices_and_accumulation_equal_one_device(
+    model, params, batch, monkeypatch
+):
+    assert len(jax.devices()) == 4, "conftest simulates four devices"
+    sharded, sharded_losses = run_steps(model, params, batch, 3)
+    parts, _ = run_steps(model, params, batch, 3, rows=4, accumulate_steps=2)
+    one = jax.devices()[:1]
+    monkeypatch.setattr(devices.jax, "devices", lambda: one)
+    single, single_losses = run_steps(model, params, batch, 3)
+    np.testing.assert_allclose(sharded_losses, single_losses, rtol=1e-4)
+    assert_trees_close(sharded, single, rtol=1e-3)
+    assert_trees_close(parts, single, rtol=1e-3)
+
+
+def test_joint_training_overfits_eight_examples(model, params, batch):
+    _, losses = run_steps(model, params, batch, 60)
+    assert (losses[-1] < 0.1 * losses[0]).all(), losses[-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_whole_phases(method):
+    for member in make_members(from_config_dict({"method": method}), 3):
+        assert sum(phase.steps_percent for phase in member.phases) == 100
+        for phase in member.phases:
+            assert len(phase.exit_scale) == len(member.exits)
+            assert len(phase.seam_scale) == len(member.exits) - 1
+
+
+def test_phases_cover_all_steps_once():
+    halves = (Phase((), (1.0,), steps_percent=50), Phase((), (1.0,), steps_percent=50))
+    spans = [(first, stop) for _, first, stop in plan_phases(halves, 7)]
+    assert spans == [(0, 4), (4, 7)]
+
+
+def test_clip_scope_segment_keeps_segments_apart(params):
+    gradient = jax.tree.map(jnp.ones_like, params)
+    huge = {**gradient, "exits": {**gradient["exits"]}}
+    huge["exits"]["exit_1"] = jax.tree.map(
+        lambda x: x * 1e6, gradient["exits"]["exit_1"]
+    )
+
+    def update(scope: str, tree: Params) -> dict[str, np.ndarray]:
+        settings = dataclasses.replace(SETTINGS, clip_scope=scope)
+        find = functools.partial(find_segment, exit_layers=LAYERS)
+        from sweet_jax.training.optim import make_clipping
+
+        clipping = make_clipping(settings, params, find)
+        clipped, _ = clipping.update(tree, clipping.init(params), params)
+        return flatten_paths(clipped)  # type: ignore[arg-type]
+
+    path = "exits/exit_0/classifier/kernel"
+    np.testing.assert_array_equal(
+        update("segment", gradient)[path], update("segment", huge)[path]
+    )
+    assert np.abs(update("global", huge)[path]).max() < 1e-3
+    norm = np.sqrt(
+        sum(
+            (np.asarray(g) ** 2).sum()
+            for p, g in update("segment", huge).items()
+            if find_segment(p, LAYERS) == 1
+        )
+    )
+    assert norm == pytest.approx(1.0, rel=1e-4)
+
+
+def test_frozen_parameters_keep_still_and_have_no_state(params):
+    optimizer = make_optimizer(SETTINGS, params, ("exits/.*",), lambda path: 0, 3)
+    state = optimizer.init(params)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradient, state, params)
+    moves = {p: bool(np.any(u)) for p, u in flatten_paths(updates).items()}  # type: ignore[arg-type]
+    learns = flatten_paths(make_mask(params, ("exits/.*",)))
+    assert moves == learns
+    state_size = sum(np.size(x) for x in jax.tree.leaves(state))
+    exits_size = sum(np.size(x) for x in jax.tree.leaves(params["exits"]))
+    assert state_size < 2 * exits_size + 20
+
+
+def test_two_learning_rates_and_decay_of_kernels_only(params):
+    settings = dataclasses.replace(SETTINGS, weight_decay=0.5, clip_norm=0.0)
+    optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, 3)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates = flatten_paths(optimizer.update(zero, optimizer.init(params), params)[0])  # type: ignore[arg-type]
+    flat = flatten_paths(params)
+    for path, rate in (
+        ("encoder/layer_0/attention/query/kernel", 0.01),
+        ("exits/exit_0/classifier/kernel", 0.1),
+    ):
+        np.testing.assert_allclose(updates[path], -rate * 0.5 * flat[path], rtol=1e-5)
+    assert not np.any(updates["encoder/layer_0/attention/norm/scale"])
+
+
+@pytest.mark.parametrize("kind", ["linear", "constant"])
+def test_schedule_rises_then_falls_or_stays(kind):
+    settings = OptimSettings(schedule=kind, warmup_percent=20.0)
+    rates = [float(np.asarray(make_schedule(settings, 1.0, 10)(i))) for i in range(11)]
+    assert rates[0] == 0
+    assert rates[2] == 1
+    assert rates[10] == pytest.approx(0.0 if kind == "linear" else 1.0)
+
+
+def test_filling_rows_add_exactly_nothing():
+    logits = np.array([[1.0, 2.0], [np.nan, np.inf]], np.float32)
+    labels = np.zeros(2, np.int32)
+    weights = np.array([1, 0], np.float32)
+    loss = compute_cross_entropy_sum(logits, labels, weights)
+    alone = compute_cross_entropy_sum(logits[:1], labels[:1], weights[:1])
+    assert float(loss) == float(alone)
+    gradient = jax.grad(compute_cross_entropy_sum)(jnp.asarray(logits), labels, weights)
+    assert not np.any(np.asarray(gradient)[1])
+
+
+def test_bank_does_not_depend_on_batch_size_or_padding(model, params):
+    rng = np.random.default_rng(2)
+    lengths = rng.integers(1, 14, 23)
+    ids = rng.integers(4, 30, lengths.sum()).astype(np.int32)
+    rows = Tokenized(
+        ids,
+        np.zeros_like(ids),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.arange(23, dtype=np.int32) % 2,
+        np.arange(23, dtype=np.int64),
+        0,
+    )
+    banks = [
+        Collector(model, size, buckets, pad_id=0).collect(params, rows)
+        for size, buckets in ((4, (16,)), (7, (8, 14)), (23, (20,)))
+    ]
+    for bank in banks[1:]:
+        np.testing.assert_allclose(bank.logits, banks[0].logits, atol=1e-5)
+        np.testing.assert_array_equal(bank.row_ids, np.arange(23))
+
+
+def test_sweet_needs_less_temporary_memory_than_early_exit(model):
+    """Stacking the exits' losses would tie their backward passes together."""
+    wide = dataclasses.replace(
+        model.encoder.config, hidden_size=64, intermediate_size=256
+    )
+    big = MultiExitClassifier(
+        encoder=make_encoder(wide, 3, jnp.float32),
+        exit_layers=(0, 1, 2),
+        exit_numbers=(0, 1, 2),
+        num_classes=2,
+        features=64,
+        settings=ExitSettings(),
+    )
+    sizes = {}
+    for method in ("sweet", "early_exit"):
+        settings = from_config_dict({"method": method})
+        phase = make_members(settings, 3)[0].phases[0]
+        sizes[method] = measure_step(big, phase, settings, 32).temporary_bytes
+    assert sizes["sweet"] < 0.75 * sizes["early_exit"], sizes
+
+
+def test_cutting_metrics_keeps_other_members_and_whole_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"member": "a", "step": 1}\n{"member": "b", "step": 5}\n'
+        '{"member": "a", "step": 2}\n{"member": "a", "st'
+    )
+    cut_metrics(path, "a", 1)
+    assert (
+        path.read_text() == '{"member": "a", "step": 1}\n{"member": "b", "step": 5}\n'
+    )
