@@ -101,6 +101,9 @@ def run_steps(
 def assert_trees_close(one: Params, two: Params, rtol: float) -> None:
     other = flatten_paths(two)
     for path, leaf in flatten_paths(one).items():
+        # Softmax does not see key biases: their gradient is noise, which Adam scales up.
+        if path.endswith("attention/key/bias"):
+            continue
         np.testing.assert_allclose(
             leaf, other[path], rtol=rtol, atol=1e-5, err_msg=path
         )
@@ -135,7 +138,10 @@ def test_every_method_says_whole_phases(method):
 
 
 def test_phases_cover_all_steps_once():
-    halves = (Phase((), (1.0,), steps_percent=50), Phase((), (1.0,), steps_percent=50))
+    halves = (
+        Phase((), (1.0,), steps_percent=50.0),
+        Phase((), (1.0,), steps_percent=50.0),
+    )
     spans = [(first, stop) for _, first, stop in plan_phases(halves, 7)]
     assert spans == [(0, 4), (4, 7)]
 

@@ -15,11 +15,11 @@ def compute_cross_entropy_sum(
     weights_B: Float[Array, " B"],
 ) -> Float[Array, ""]:
     """Returns the weighted sum of cross-entropies; rows of weight 0 add exactly 0."""
-    loss_B = optax.softmax_cross_entropy_with_integer_labels(
-        logits_BC.astype(jnp.float32), labels_B
-    )
-    # where, not multiplication alone: 0 * NaN of a filling row would be NaN.
-    return jnp.where(weights_B > 0, loss_B * weights_B, 0).sum()
+    # where, not multiplication alone: 0 * NaN of a filling row would be NaN. And before
+    # the loss, not after it: a NaN logit makes NaN of the 0 that comes back.
+    logits_BC = jnp.where(weights_B[:, None] > 0, logits_BC.astype(jnp.float32), 0)
+    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, labels_B)
+    return (loss_B * weights_B).sum()
 
 
 def compute_exit_losses(
