@@ -267,7 +267,7 @@ def replace_fields(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return dataclasses.replace(settings, **top)
 
 
-def from_config_dict(config: Mapping[str, Any]) -> Settings:
+def from_config_dict(config: Any) -> Settings:
     """Makes settings from a nested mapping, checked and with AUTO resolved.
 
     Args:

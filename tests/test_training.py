@@ -101,7 +101,7 @@ def run_steps(
 def assert_trees_close(one: Params, two: Params, rtol: float) -> None:
     other = flatten_paths(two)
     for path, leaf in flatten_paths(one).items():
-        # Softmax does not see key biases: their gradient is noise, which Adam scales up.
+        # Softmax does not see key biases: their gradient is noise, scaled up by Adam.
         if path.endswith("attention/key/bias"):
             continue
         np.testing.assert_allclose(

@@ -49,7 +49,8 @@ def init_params(
     def init_exits(key: PRNGKeyArray) -> Params:
         states_BLD = jnp.zeros((1, 1, model.features))
         mask_BL = jnp.ones((1, 1), jnp.int32)
-        return model.init(key, states_BLD, mask_BL, method=model.run_exits)["params"]
+        variables = model.init(key, states_BLD, mask_BL, method=model.run_exits)
+        return dict(variables["params"])
 
     fresh = flatten_paths(jax.jit(init_exits)(rng))
     if pooler is not None:
