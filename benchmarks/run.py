@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sweet_jax.arrays import Batch
-from sweet_jax.convert.hf_config import make_encoder
 from sweet_jax.data.batches import make_batch, plan_evaluation
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
