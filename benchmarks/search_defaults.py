@@ -1,6 +1,6 @@
 """The search behind the defaults: one change at a time, judged on calibration part 0.
 
-    python benchmarks/search_defaults.py --out=runs/search [--shard=1/2]
+    python benchmarks/search_defaults.py --out=runs/search [--shard=1/2] [--table]
 
 Every row is a whole run of the main job on the embedded task (2,000 examples) with a
 seed that no reported figure uses. Only calibration part 0 is read here: its mean score
@@ -87,9 +87,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shard", default="1/1", help="i/n: every n-th trial")
+    parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     index, count = map(int, arguments.shard.split("/"))
-    for method, change in list_trials()[index - 1 :: count]:
+    trials = [] if arguments.table else list_trials()[index - 1 :: count]
+    for method, change in trials:
         run_trial(arguments.out, method, change)
     print("| method | change from the base | part 0, by exit | mean |")
     print("|---|---|---|---|")
