@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +126,33 @@ class Programs:
 
     def compile(self, shape: tuple[int, int], *args: Any) -> Program:
         """Returns the program of a batch shape, compiling it at its first use."""
-        if shape not in self.by_shape:
-            start = time.perf_counter()
-            compiled = self._jitted.lower(*args).compile()
-            cost = compiled.cost_analysis() or {}
-            memory = compiled.memory_analysis()
+        self.compile_all({shape: args})
+        return self.by_shape[shape]
+
+    def compile_all(
+        self, args_by_shape: dict[tuple[int, int], tuple[Any, ...]]
+    ) -> None:
+        """Compiles every shape that has no program yet, as many at once as cores.
+
+        A good part of XLA's compilation runs on one thread.
+        """
+        new = {s: a for s, a in args_by_shape.items() if s not in self.by_shape}
+        if not new:
+            return
+        start = time.perf_counter()
+        # Tracing holds Python's lock; compiling lets go of it.
+        lowered = [self._jitted.lower(*args) for args in new.values()]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiled = list(pool.map(lambda program: program.compile(), lowered))
+        for shape, program in zip(new, compiled, strict=True):
+            cost = program.cost_analysis() or {}
+            memory = program.memory_analysis()
             self.by_shape[shape] = Program(
-                compiled,
+                program,
                 float(cost["flops"]) if "flops" in cost else 0.0,
                 memory.temp_size_in_bytes if memory is not None else 0,
             )
-            self.seconds += time.perf_counter() - start
-        return self.by_shape[shape]
+        self.seconds += time.perf_counter() - start
 
 
 def shape_of(batch: Batch) -> tuple[int, int]:

@@ -110,14 +110,15 @@ def _load_rows(
     if Path(data).is_file():
         fields = DataSettings(
             task="file",
+            # The reader wants both; it is the same file, and only one is used.
             train_file=data,
+            test_file=data,
             text_columns=text_columns,
             label_column=label_column,
         )
     else:
         fields = DataSettings(task=data, text_columns=text_columns)
     raw = load_task(fields)
-    # A lone file is read as a training file; a task gives its most test-like split.
     split = next(n for n in ("test", "validation", "all", "train") if n in raw.splits)
     examples = raw.splits[split]
     unknown = sorted(set(raw.label_names) - set(label_names))

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Array, Batch, LogitBank, Params
-from sweet_jax.data.batches import make_batch, plan_evaluation
+from sweet_jax.data.batches import BatchPlan, make_batch, plan_evaluation
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import Programs, make_mesh, replicate, shape_of, shard_batch
 
@@ -68,11 +68,13 @@ class Collector:
         """
         params = replicate(params, self._mesh)
         plans = plan_evaluation(rows.lengths, self._batch_size, self._buckets)
+        by_length = {plan.length: plan for plan in plans}
+        examples = [self._make_batch(rows, plan) for plan in by_length.values()]
+        self.programs.compile_all({shape_of(b): (params, b) for b in examples})
         pending: list[tuple[Int[np.ndarray, " B"], dict[str, Any]]] = []
         for plan in plans:
-            batch = make_batch(rows, plan, self._batch_size, self._pad_id)
-            batch = shard_batch(batch, self._mesh)
-            program = self.programs.compile(shape_of(batch), params, batch)
+            batch = self._make_batch(rows, plan)
+            program = self.programs.by_shape[shape_of(batch)]
             # Outputs are small: dispatch everything, read at the end.
             pending.append((plan.rows, program.call(params, batch)))
         logits = _scatter(rows.num_rows, [(r, o["logits_BEC"]) for r, o in pending])
@@ -87,6 +89,10 @@ class Collector:
             if has_lte
             else None,
         )
+
+    def _make_batch(self, rows: Tokenized, plan: BatchPlan) -> Batch:
+        batch = make_batch(rows, plan, self._batch_size, self._pad_id)
+        return shard_batch(batch, self._mesh)
 
 
 def _scatter(

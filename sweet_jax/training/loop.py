@@ -260,11 +260,13 @@ class _PhaseRun:
         Before the first step, so that the time left on the bar is that of the steps.
         """
         counts: dict[int, int] = {}
+        args_by_shape = {}
         for plan in _iterate_plans(data, self._settings, self.first, self.stop):
             if plan.length not in counts:
                 batch = self.make_batch(data, plan)
-                self.programs.compile(shape_of(batch), state, batch, rng)
+                args_by_shape[shape_of(batch)] = (state, batch, rng)
             counts[plan.length] = counts.setdefault(plan.length, 0) + 1
+        self.programs.compile_all(args_by_shape)
         programs = {shape[1]: p for shape, p in self.programs.by_shape.items()}
         logging.info(
             "compiled %d train steps (lengths %s) in %.1f s",
