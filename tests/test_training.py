@@ -98,14 +98,22 @@ def run_steps(
     return jax.device_get(state.params), losses
 
 
-def assert_trees_close(one: Params, two: Params, rtol: float) -> None:
+def assert_trees_close(one: Params, two: Params, steps: int) -> None:
+    """Compares parameters to a thousandth of the distance that they can have moved.
+
+    Adam divides by the gradient's own size, so the rounding noise of a tiny gradient
+    shows as a part of a step, whatever the size of the parameter.
+    """
     other = flatten_paths(two)
     for path, leaf in flatten_paths(one).items():
-        # Softmax does not see key biases: their gradient is noise, scaled up by Adam.
+        # Softmax does not see key biases: their gradient is nothing but noise.
         if path.endswith("attention/key/bias"):
             continue
+        rate = SETTINGS.exit_learning_rate
+        if path.startswith("encoder/"):
+            rate = SETTINGS.encoder_learning_rate
         np.testing.assert_allclose(
-            leaf, other[path], rtol=rtol, atol=1e-5, err_msg=path
+            leaf, other[path], rtol=0, atol=1e-3 * rate * steps, err_msg=path
         )
 
 
@@ -119,8 +127,8 @@ def test_several_devices_and_accumulation_equal_one_device(
     monkeypatch.setattr(devices.jax, "devices", lambda: one)
     single, single_losses = run_steps(model, params, batch, 3)
     np.testing.assert_allclose(sharded_losses, single_losses, rtol=1e-4)
-    assert_trees_close(sharded, single, rtol=1e-3)
-    assert_trees_close(parts, single, rtol=1e-3)
+    assert_trees_close(sharded, single, steps=3)
+    assert_trees_close(parts, single, steps=3)
 
 
 def test_joint_training_overfits_eight_examples(model, params, batch):
