@@ -99,7 +99,7 @@ def make_comparison(runs: Sequence[Run]) -> Comparison:
         title=f"{len(runs)} runs on {results['task']}",
         notes=make_notes(runs),
         picture=tradeoff.plot_comparison(groups),
-        tables=_make_tables(groups),
+        tables=make_tables(groups),
         record={
             "schema": 1,
             "task": results["task"],
@@ -228,7 +228,8 @@ def make_notes(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _make_tables(groups: Sequence[Group]) -> list[Table]:
+def make_tables(groups: Sequence[Group]) -> list[Table]:
+    """Returns the exits' scores, then speed-ups and area, criteria alike together."""
     runs = [run for group in groups for run in group.runs]
     num_exits = max(run.num_exits for run in runs)
     name = tables.metric_name(runs[0].results).capitalize()
@@ -238,7 +239,7 @@ def _make_tables(groups: Sequence[Group]) -> list[Table]:
         [*(f"exit {i}" for i in range(num_exits)), "full"],
         lambda run: [
             *_padded([row["score"] for row in run.results["exits"]], num_exits),
-            tables.score_of(run.results["full"]),
+            run.results["full"],
         ],
     )
     # Criteria that choose alike, as three do with two classes, share a table.

@@ -31,6 +31,7 @@ _EXIT_FIELDS = frozenset(
         "temperature", "cost_fraction",
     )
 )  # fmt: skip
+_EXTRA_TEST_FIELDS = frozenset(("exits", "at_speedup", "area"))
 
 
 class ReportError(ValueError):
@@ -123,13 +124,13 @@ def read_results(workdir: Path) -> dict[str, Any]:
             f"{path} has schema {schema}, this version reads up to {SCHEMA}: update"
             " sweet_jax"
         )
-    if missing := sorted(_FIELDS - results.keys()):
-        raise ReportError(f"{path} lacks {', '.join(missing)}: evaluate again")
-    for row in results["exits"]:
-        if missing := sorted(_EXIT_FIELDS - row.keys()):
-            raise ReportError(
-                f"{path} lacks {', '.join(missing)} in exits: evaluate again"
-            )
+    _check_fields(path, _FIELDS, results)
+    _check_exits(path, results, "exits")
+    if "extra_tests" in results:
+        for name, measures in results["extra_tests"].items():
+            place = f"extra_tests.{name}"
+            _check_fields(path, _EXTRA_TEST_FIELDS, measures, f" in {place}")
+            _check_exits(path, measures, f"{place}.exits")
     return results
 
 
@@ -143,6 +144,18 @@ def write_whole(path: Path, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _check_exits(path: Path, measures: dict[str, Any], place: str) -> None:
+    for row in measures["exits"]:
+        _check_fields(path, _EXIT_FIELDS, row, f" in {place}")
+
+
+def _check_fields(
+    path: Path, fields: frozenset[str], found: dict[str, Any], place: str = ""
+) -> None:
+    if missing := sorted(fields - found.keys()):
+        raise ReportError(f"{path} lacks {', '.join(missing)}{place}: evaluate again")
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

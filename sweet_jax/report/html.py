@@ -1,7 +1,7 @@
 """A self-contained page: pictures and tables in one file, no script, no network."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -72,9 +72,9 @@ def make_report_html(run: Run, pictures: Sequence[Picture]) -> str:
         f'<p class="note">Cost: {escape(results["cost_formula"])}</p>',
         _notes(results["notes"]),
         _picture(by_name["speed_accuracy"]),
-        _table(tables.make_exit_table(results)),
-        _table(tables.make_speedup_table(results)),
+        *_scores(results),
         _details("Threshold grids", [_grid(results, c) for c in run.criteria]),
+        *_extra_tests(results),
         *(_picture(p) for p in pictures if p.name != "speed_accuracy"),
         "<h2>Settings and data</h2>",
         _table(_facts_table(results), wrap=True),
@@ -124,7 +124,7 @@ def _key_figures(results: dict[str, Any]) -> str:
     figures = [
         (
             "Full depth",
-            number(tables.score_of(results["full"])),
+            number(results["full"]),
             "every layer, last exit",
         ),
         (
@@ -196,6 +196,30 @@ def _table(table: Table, wrap: bool = False) -> str:
     )
 
 
+def _scores(results: dict[str, Any]) -> list[str]:
+    """Returns what was measured on one test set, in tables."""
+    return [
+        _table(tables.make_exit_table(results)),
+        _table(tables.make_speedup_table(results)),
+    ]
+
+
+def _extra_tests(results: dict[str, Any]) -> list[str]:
+    """Returns a heading, the areas and the tables of every further test set."""
+    parts = []
+    for name, test in tables.list_extra_tests(results).items():
+        areas = ", ".join(
+            f"{criterion} {tables.format_number(area)}"
+            for criterion, area in test["area"].items()
+        )
+        parts += [
+            f"<h2>Test set {escape(name)}</h2>",
+            f'<p class="note">Area: {escape(areas)}</p>',
+            *_scores(test),
+        ]
+    return parts
+
+
 def _details(title: str, parts: Sequence[str]) -> str:
     content = "\n".join(parts)
     return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
@@ -206,17 +230,38 @@ def _grid(results: dict[str, Any], criterion: str) -> str:
 
 
 def _facts_table(results: dict[str, Any]) -> Table:
-    names = {
-        "label_names": "labels",
-        "truncated_rows": "rows cut to the longest length",
-        "padded_over_real": "padded / real tokens",
-        "seconds": "seconds",
-        "versions": "versions",
+    # Per field: the words for it, and what makes a text of it.
+    facts: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "label_names": ("labels", tables.format_plain),
+        "origin": ("where the rows come from", _format_origin),
+        "truncated_rows": ("rows cut to the longest length", tables.format_plain),
+        "padded_over_real": ("padded / real tokens", tables.format_plain),
+        "parameters": ("parameters", lambda n: f"{n / 1e6:.4g} M"),
+        "training_flops": ("arithmetic of training", _format_flops),
+        "training_temporary_bytes": ("temporaries of a train step", _format_bytes),
+        "programs": ("compiled programs", tables.format_plain),
+        "seconds": ("seconds", tables.format_plain),
+        "versions": ("versions", tables.format_plain),
     }
     rows = tuple(
-        (shown, tables.format_plain(results[name])) for name, shown in names.items()
+        (words, make_text(results[field]))
+        for field, (words, make_text) in facts.items()
+        if field in results  # files of before the field existed lack it
     )
-    return Table("What the run worked on, and how long", ("fact", "value"), rows)
+    return Table("What the run worked on, and what it took", ("fact", "value"), rows)
+
+
+def _format_origin(origin: dict[str, str]) -> str:
+    return "; ".join(f"{split}: {source}" for split, source in origin.items())
+
+
+def _format_flops(flops: float) -> str:
+    # The compiler of some backends does not count: 0 is none, not nothing done.
+    return f"{flops / 1e12:.4g} TFLOP" if flops else "not known"
+
+
+def _format_bytes(size: int) -> str:
+    return f"{size / 1e6:.4g} MB" if size else "not known"
 
 
 def _settings(run: Run) -> str:

@@ -45,13 +45,6 @@ def format_number(value: Number, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if is_number(value) else "-"
 
 
-def format_threshold(value: Number) -> str:
-    """Returns a threshold; +inf, which runs every exit, is `full`."""
-    if value is not None and math.isinf(value):
-        return "full"
-    return f"{value:.4g}" if is_number(value) else "-"
-
-
 def format_speedup(cost_fraction: Number) -> str:
     """Returns 1 / cost fraction as `2.00x`."""
     return f"{1 / cost_fraction:.2f}x" if cost_fraction else "-"
@@ -78,9 +71,17 @@ def metric_name(results: dict[str, Any]) -> str:
     return metric
 
 
-def score_of(value: dict[str, Any] | float | int) -> float | int:
-    """Returns a score that stands alone or in an object beside its accuracy."""
-    return value["score"] if isinstance(value, dict) else value
+def list_extra_tests(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns, per further test set, the results with its measures for the test's.
+
+    Files of before the field existed have none.
+    """
+    if "extra_tests" not in results:
+        return {}
+    return {
+        name: {**results, **measures}
+        for name, measures in results["extra_tests"].items()
+    }
 
 
 def make_exit_table(results: dict[str, Any]) -> Table:
@@ -143,17 +144,16 @@ def make_speedup_table(results: dict[str, Any]) -> Table:
                 # JSON has no infinity: null where a score was reached is `full`.
                 threshold = point["threshold"]
                 cells = [
-                    "full" if threshold is None else format_threshold(threshold),
+                    "full" if threshold is None else format_plain(threshold),
                     format_number(point["score"]),
                     format_number(point["cost_fraction"]),
                     format_speedup(point["cost_fraction"]),
                 ]
-            oracle = point["oracle"]
-            best = "-" if oracle is None else format_number(score_of(oracle))
-            rows.append((criterion, f"{point['target']:g}x", *cells, best))
+            oracle = format_number(point["oracle"])
+            rows.append((criterion, f"{point['target']:g}x", *cells, oracle))
     return Table(
         "Score at a wanted speed-up: the threshold is chosen on calibration part 1,"
-        " score and cost are those of the test split",
+        " score and cost are measured on all test examples",
         (
             "criterion",
             "wanted",
@@ -167,12 +167,32 @@ def make_speedup_table(results: dict[str, Any]) -> Table:
     )
 
 
+def make_extra_tests_table(results: dict[str, Any]) -> Table:
+    """Returns a row per further test set: its exits, and speed-ups by one criterion.
+
+    The criterion is the first one that was swept.
+    """
+    criterion = next(iter(results["at_speedup"]))
+    exits = [f"exit {row['exit']}" for row in results["exits"]]
+    targets = [f"{target:g}x" for target in _targets(results)]
+    rows = []
+    for name, test in list_extra_tests(results).items():
+        measured = (*test["exits"], *test["at_speedup"][criterion])
+        rows.append((name, *(format_number(row["score"]) for row in measured)))
+    return Table(
+        f"{metric_name(results).capitalize()} on further test sets: every exit alone,"
+        f" and at speed-ups by {criterion}",
+        ("test set", *exits, *targets),
+        tuple(rows),
+    )
+
+
 def make_grid_table(results: dict[str, Any], criterion: str) -> Table:
     """Returns a row per threshold of the criterion's grid."""
     exits = [f"exit {row['exit']}" for row in results["exits"]]
     rows = tuple(
         (
-            format_threshold(point["threshold"]),
+            format_plain(point["threshold"]),
             format_number(point["score"]),
             format_number(point["cost_fraction"]),
             format_speedup(point["cost_fraction"]),
@@ -232,8 +252,11 @@ def format_summary(results: dict[str, Any]) -> str:
         lines += ["faithful_release: reproduces the released code, defects included"]
     lines += ["", *format_table(make_exit_table(results))]
     lines += ["", *wrap(matrix.caption), *format_table(matrix), ""]
+    extra = make_extra_tests_table(results)
+    if extra.rows:
+        lines += [*wrap(extra.caption), *format_table(extra), ""]
     lines += wrap(
-        f"full depth {format_number(score_of(results['full']))}"
+        f"full depth {format_number(results['full'])}"
         f" | majority class {format_number(results['majority'])}"
         f" | oracle exit {format_number(oracle['score'])}"
         f" @ {format_number(oracle['cost_fraction'])}"

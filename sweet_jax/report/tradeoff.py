@@ -78,7 +78,7 @@ def plot_speed_accuracy(run: Run) -> Picture:
         f" {_SAME_CURVE} share a panel, the others stay grey for comparison.",
         f"{name} against the share of layers run, one panel per criterion:"
         f" {'; '.join(', '.join(group) for group in groups)}. Full depth"
-        f" {tables.format_number(tables.score_of(results['full']))}, majority class"
+        f" {tables.format_number(results['full'])}, majority class"
         f" {tables.format_number(results['majority'])}. {exits}.",
         style.render_png(figure),
     )
@@ -177,7 +177,7 @@ def _draw_references(
     axes: Axes, results: dict[str, Any], limits: tuple[float, float]
 ) -> None:
     """Draws the full-depth score and the majority; far below, only an arrow down."""
-    full, majority = tables.score_of(results["full"]), results["majority"]
+    full, majority = results["full"], results["majority"]
     left = axes.get_xlim()[0]
     spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5}
     spot["path_effects"] = [style.halo("white")]
