@@ -4,8 +4,11 @@ A checkpoint is whole or absent: orbax writes into a temporary directory and ren
 it. One that was damaged afterwards is skipped with a warning, newest to oldest.
 """
 
+import contextlib
+import logging as std_logging
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +53,9 @@ class Checkpoints:
             shutil.rmtree(path)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._checkpointer.save(path, state)
-            self._checkpointer.wait_until_finished()
+            with _told_once():
+                self._checkpointer.save(path, state)
+                self._checkpointer.wait_until_finished()
         # tensorstore reports a full disk as ValueError, or as the runtime's own error.
         except (OSError, ValueError, RuntimeError) as error:
             left = [s for s in self.list_steps() if s != step]
@@ -103,6 +107,31 @@ class Checkpoints:
         self._checkpointer.close()
 
 
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Keeps libraries quiet about a save that fails: its error is raised here.
+
+    The threads of orbax log the same error with their stacks, and once its event loop
+    is closed every other write prints a page of traceback about that, before and after
+    the error is raised here. So they stay quiet where the body raises.
+    """
+    hook, handler = sys.unraisablehook, logging.get_absl_handler()
+
+    def show(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    def is_no_stack(record: std_logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    sys.unraisablehook = show
+    handler.addFilter(is_no_stack)
+    yield
+    handler.removeFilter(is_no_stack)
+    sys.unraisablehook = hook
+
+
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    """Returns the error's first line, its middle left out where it is long."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:60]} ... {line[-120:]}"

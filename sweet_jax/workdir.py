@@ -103,7 +103,8 @@ class Workdir:
         config = path / "config.json"
         if config.exists():
             _check_same(read_json(config)["training"], training, path)
-        elif path.exists() and any(path.iterdir()):
+        # Dot files are the lock and half-written ones of a process killed right here.
+        elif path.exists() and any(p.name[0] != "." for p in path.iterdir()):
             raise WorkdirError(
                 f"{path} exists, is not empty and holds no run: name another --workdir"
             )
@@ -124,9 +125,10 @@ class Workdir:
             )
         )
         # Left alone where nothing changed: a finished run is not written to.
-        if not config.exists() or read_json(config) != content:
+        versions = path / "versions.json"
+        if not config.exists() or read_json(config) != content or not versions.exists():
             write_json(config, content)
-            write_json(path / "versions.json", collect_versions())
+            write_json(versions, collect_versions())
 
     def close(self) -> None:
         """Lets other processes in."""

@@ -48,6 +48,7 @@ class MetricsLog:
         self._num_steps = num_steps
         self._start_step, self._start_time = first_step, time.perf_counter()
         self._last_time = self._start_time
+        self._num_examples = 0.0
         self._lines_every = max(num_steps // 10, 1)
         self._quiet = quiet
         is_terminal = sys.stderr.isatty()
@@ -89,7 +90,9 @@ class MetricsLog:
             num_examples: real rows of the step.
         """
         now = time.perf_counter()
-        speed = num_examples / max(now - self._last_time, 1e-9)
+        # The mean so far: a single step is read late, and two at once at the end.
+        self._num_examples += num_examples
+        speed = self._num_examples / max(now - self._start_time, 1e-9)
         full = {"step": step, "member": self._member, **row}
         full["seconds"] = round(now - self._last_time, 4)
         full["examples_per_second"] = round(speed, 2)
