@@ -29,8 +29,9 @@ from sweet_jax.exits.criteria import compute_scores, make_thresholds
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.prepare import Prepared, prepare
+from sweet_jax.resolve import from_config_dict
 from sweet_jax.results import compute_train_padding
-from sweet_jax.settings import METHODS, from_config_dict
+from sweet_jax.settings import METHODS
 from sweet_jax.training.loop import measure_step
 from sweet_jax.training.method import make_members
 from sweet_jax.training.optim import make_optimizer
@@ -197,7 +198,7 @@ def measure_compilation() -> None:
         for name in ("cold", "persistent cache"):
             code = (
                 "from sweet_jax import runner\n"
-                "from sweet_jax.settings import from_config_dict\n"
+                "from sweet_jax.resolve import from_config_dict\n"
                 "import sys\n"
                 "s = from_config_dict({'data': {'max_train_examples': 64},"
                 " 'train': {'num_epochs': 1}})\n"

@@ -49,7 +49,8 @@ class Checkpoints:
             CheckpointError: the disk refused; older checkpoints stay as they are.
         """
         path = self._directory / str(step)
-        if path.exists():  # Left by a run that went further and was set back.
+        # Left by a run that went further and was set back.
+        if path.exists() and jax.process_index() == 0:
             shutil.rmtree(path)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -76,8 +77,9 @@ class Checkpoints:
             make_target: step -> tree of arrays or ShapeDtypeStructs (with shardings)
                 of the state at that step.
         """
-        for leftover in self._directory.glob("*orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # Of a killed process.
+        if jax.process_index() == 0:
+            for leftover in self._directory.glob("*orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)  # Of a killed process.
         for step in reversed(self.list_steps()):
             try:
                 return step, self.restore(step, make_target(step))

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from sweet_jax import settings as settings_lib
+from sweet_jax.resolve import parse_config_string
+from sweet_jax.settings import Settings, to_dict
 
 INPUT_ERROR_STATUS = 2
 _PACKAGE = str(Path(__file__).parent)
@@ -28,9 +29,9 @@ def make_config(text: str = "", **fields: Any) -> Any:
     """
     from ml_collections import ConfigDict
 
-    config = ConfigDict(settings_lib.to_dict(settings_lib.Settings()))
+    config = ConfigDict(to_dict(Settings()))
     config.update(fields)
-    config.update_from_flattened_dict(settings_lib.parse_config_string(text))
+    config.update_from_flattened_dict(parse_config_string(text))
     return config.lock()
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sweet_jax.arrays import Batch
@@ -40,12 +42,30 @@ def configure_jax(matmul_precision: str) -> None:
 
 
 def join_hosts() -> None:
-    """Joins the run's other hosts; they are found through the environment.
+    """Joins the run's other hosts, which compute one run together.
 
-    On CPU hosts gloo carries what devices exchange.
+    jax finds them on TPU pods and under Slurm, Open MPI and Kubernetes. Elsewhere
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID say it, on every host. On CPU hosts gloo carries what devices
+    exchange.
+
+    Raises:
+        ValueError: no other hosts are known, or they do not answer.
     """
+    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    values = [os.environ[name] for name in names if name in os.environ]
+    if not all(value.isdecimal() for value in values):
+        raise ValueError(f"{' and '.join(names)} must be whole numbers, not {values}")
+    count, index = map(int, values) if len(values) == 2 else (None, None)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize()
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=index)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--multihost cannot join other hosts ({str(error).splitlines()[0]}):"
+            " outside of TPU pods, Slurm, Open MPI and Kubernetes set"
+            f" JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(names)} on every host"
+        ) from error
 
 
 def make_mesh(num_rows: int) -> Mesh:
@@ -87,7 +107,25 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     sharding = NamedSharding(mesh, PartitionSpec())
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda x: _from_all_hosts(np.asarray(x), sharding), tree)
+
+    def place(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = _from_all_hosts(np.asarray(jax.random.key_data(x)), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        return _from_all_hosts(np.asarray(x), sharding)
+
+    return jax.tree.map(place, tree)
+
+
+def is_first_host() -> bool:
+    """Whether this process writes the files of the run."""
+    return jax.process_index() == 0
+
+
+def wait_for_hosts(name: str) -> None:
+    """Waits until every host of the run has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:

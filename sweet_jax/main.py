@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from sweet_jax.command_line import run_command
-from sweet_jax.settings import SettingsError, from_config_dict
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import SettingsError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/...")
@@ -35,7 +36,7 @@ def main() -> int:
 
     # Imported here: a wrong setting is reported before jax loads.
     from sweet_jax import runner
-    from sweet_jax.devices import join_hosts
+    from sweet_jax.devices import is_first_host, join_hosts
     from sweet_jax.dry_run import describe_run
     from sweet_jax.report import format_summary
     from sweet_jax.training.interrupt import EXIT_STATUS, Interrupted
@@ -50,8 +51,9 @@ def main() -> int:
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)
         return EXIT_STATUS
-    print(format_summary(results))
-    print(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")
+    if is_first_host():
+        print(format_summary(results))
+        print(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")
     return 0
 
 

@@ -5,7 +5,6 @@ directory exists.
 """
 
 import dataclasses
-import functools
 import hashlib
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from sweet_jax import settings as settings_lib
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.data.batches import limit_buckets
-from sweet_jax.data.sources import Examples, RawTask, load_task
+from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import Splits, make_splits
 from sweet_jax.data.tokenize import (
     Tokenized,
@@ -28,7 +28,7 @@ from sweet_jax.data.tokenize import (
 )
 from sweet_jax.devices import find_cache
 from sweet_jax.models.bert import BertConfig
-from sweet_jax.models.multi_exit import MultiExitClassifier, make_models
+from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import Settings
 from sweet_jax.training.method import Member, make_members
@@ -122,20 +122,16 @@ def prepare(settings: Settings) -> Prepared:
         for name, examples in named.items()
     }
     members = make_members(settings, len(layers))
-    models = make_models(
-        functools.partial(
-            make_encoder,
-            config,
-            dtype=jnp.dtype(settings.encoder.dtype),
-            remat=settings.encoder.remat,
-        ),
-        [member.exits for member in members],
-        layers,
+    dtype = jnp.dtype(settings.encoder.dtype)
+    model = MultiExitClassifier(
+        encoder=make_encoder(config, depth, dtype, settings.encoder.remat),
+        exit_layers=layers,
+        exit_numbers=tuple(range(len(layers))),
         num_classes=len(raw.label_names),
         features=config.hidden_size,
         settings=settings.exits,
         shared_pooler=settings.faithful_release and settings.method != "multi_model",
-        dtype=jnp.dtype(settings.encoder.dtype),
+        dtype=dtype,
         init_scale=config.initializer_range,
     )
     return Prepared(
@@ -149,7 +145,7 @@ def prepare(settings: Settings) -> Prepared:
         rows=rows,
         buckets=limit_buckets(settings.data.buckets, max_length),
         members=members,
-        models=models,
+        models=split_model(model, [member.exits for member in members]),
         inputs={
             "encoder_weights": loaded.digest,
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},

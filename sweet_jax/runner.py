@@ -17,9 +17,9 @@ from jaxtyping import Float32
 from sweet_jax import report
 from sweet_jax.arrays import LogitBank, Params, read_digest, save_npz
 from sweet_jax.checkpoint import Checkpoints
-from sweet_jax.devices import configure_jax
+from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.evaluation.curves import Evaluation, evaluate_banks
+from sweet_jax.evaluation.curves import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.inference.model_folder import (
@@ -66,19 +66,22 @@ def run(
     start = time.perf_counter()
     prepared = prepare(settings)
     settings = prepared.settings
-    writes = jax.process_index() == 0
     work = Workdir(
-        workdir or default_workdir(settings), settings, prepared.inputs, writes
+        workdir or default_workdir(settings), settings, prepared.inputs, is_first_host()
     )
     try:
         results = work.read_results()
+        wait_for_hosts("all know whether the run is finished")
         if results is not None:
             logging.info("%s is finished: nothing to do", work.path)
             return work.path, results
         pipeline = _Pipeline(prepared, work, quiet, time.perf_counter() - start)
-        results = pipeline.run()
-        if writes:
+        pipeline.run()
+        if is_first_host():
             report.write_report(work.path)
+        wait_for_hosts("the results are written")
+        results = work.read_results()
+        assert results is not None
         return work.path, results
     finally:
         work.close()
@@ -93,7 +96,6 @@ class _Pipeline:
         self._prepared, self._work, self._quiet = prepared, work, quiet
         self._settings = prepared.settings
         self._load_seconds = load_seconds
-        self._writes = jax.process_index() == 0
         self._collector = Collector(
             join_models(prepared.models),
             self._settings.evaluate.batch_size,
@@ -101,14 +103,16 @@ class _Pipeline:
             prepared.pad_id,
         )
 
-    def run(self) -> dict[str, Any]:
-        """Runs what is not yet done and returns the results."""
+    def run(self) -> None:
+        """Runs what is not yet done; the first host writes it down."""
         banks, params = self._read_banks(), None
         start = time.perf_counter()
         if banks is None:
             params = self._train()
             start = time.perf_counter()
             banks = self._collect(params)
+        if not is_first_host():
+            return
         temperatures = fit_temperatures(banks["calibration"].select_part(0))
         evaluations = {
             name: self._evaluate(bank, banks["calibration"], temperatures)
@@ -124,13 +128,10 @@ class _Pipeline:
             load_seconds=self._load_seconds,
             evaluate_seconds=seconds,
         )
-        if self._writes:
-            self._save_model(params, evaluations["test"], temperatures)
-            arrays = evaluations["test"].arrays
-            save_npz(self._work.path / "curves.npz", arrays)
-            # Last: a run is finished when its results are there.
-            write_json(self._work.path / "results.json", results)
-        return results
+        self._save_model(params, evaluations["test"], temperatures)
+        save_npz(self._work.path / "curves.npz", evaluations["test"].arrays)
+        # Last: a run is finished when its results are there.
+        write_json(self._work.path / "results.json", results)
 
     def _train(self) -> Params:
         """Trains every member, or restores it, and returns the serving parameters."""
@@ -234,7 +235,7 @@ class _Pipeline:
             banks[name] = self._collector.collect(
                 params, self._prepared.rows[name], part
             )
-            if self._writes:
+            if is_first_host():
                 banks[name].save(self._bank_path(name), self._work.training_digest)
         return banks
 
@@ -244,18 +245,15 @@ class _Pipeline:
         calibration: LogitBank,
         temperatures: Float32[np.ndarray, " E"],
     ) -> Evaluation:
-        prepared, settings = self._prepared, self._settings
+        prepared = self._prepared
         return evaluate_banks(
-            bank,
-            calibration,
-            temperatures,
-            prepared.raw.task.metric,
-            settings.method,
-            settings.exits.layers,
-            settings.evaluate.criteria,
-            settings.evaluate.num_thresholds,
-            settings.evaluate.speedups,
-            np.bincount(prepared.splits.train.labels, minlength=prepared.num_classes),
+            CascadeSpec.from_settings(self._settings, prepared.raw.task.metric),
+            test=bank,
+            calibration=calibration,
+            temperatures=temperatures,
+            train_label_counts_C=np.bincount(
+                prepared.splits.train.labels, minlength=prepared.num_classes
+            ),
         )
 
     def _save_model(

@@ -1,12 +1,11 @@
-"""Settings of a run: frozen dataclasses with the defaults, and their checks.
+"""Settings of a run: frozen dataclasses with the defaults.
 
 The dataclasses below are the reference of every field a person can set with
 `--config.section.field=value`. A value of `AUTO` (-1) in a number means "the method's
-own default", resolved by `resolve` after all overrides.
+own default", filled in by `sweet_jax.resolve` after all overrides.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
@@ -160,82 +159,6 @@ class Settings:
         return f"{self.method}(a={a:g})" if a else self.method
 
 
-# What `AUTO` and `auto` stand for, by method. How the numbers were found:
-# docs/defaults.md.
-METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sweet": {
-        "optim.encoder_learning_rate": 1e-4,
-        "optim.exit_learning_rate": 1e-3,
-        "optim.clip_scope": "segment",
-        "train.num_epochs": 3,
-    },
-    "early_exit": {
-        "optim.encoder_learning_rate": 1e-4,
-        "optim.exit_learning_rate": 1e-3,
-        "optim.clip_scope": "global",
-        "train.num_epochs": 3,
-    },
-    "multi_model": {
-        "optim.encoder_learning_rate": 1e-4,
-        "optim.exit_learning_rate": 1e-3,
-        "optim.clip_scope": "member",
-        "train.num_epochs": 3,
-    },
-}
-
-# The released code's own choices (FACTS of the code at a2d8a30; README command).
-FAITHFUL_RELEASE: dict[str, Any] = {
-    "exits.pooling": "cls",
-    "exits.pooler_init": "checkpoint",
-    "optim.encoder_learning_rate": 5e-5,
-    "optim.exit_learning_rate": 5e-5,
-    "optim.schedule": "linear",
-    "optim.warmup_percent": 0.0,
-    "optim.weight_decay": 0.0,
-    "optim.clip_norm": 1.0,
-    "optim.clip_scope": "global",
-    "data.max_train_examples": 6000,
-    "data.max_length": 256,
-    "data.buckets": (256,),
-    "train.batch_size": 16,
-    "train.num_epochs": 2,
-    "train.select": "last",
-    "boundary_gradient_scale": 0.0,
-}
-
-_CHOICES = {
-    "method": METHODS,
-    "encoder.dtype": ("float32", "bfloat16"),
-    "encoder.matmul_precision": ("default", "high", "highest"),
-    "exits.pooling": ("mean", "cls"),
-    "exits.pooler_init": ("fresh", "checkpoint"),
-    "optim.schedule": ("linear", "constant"),
-    "optim.clip_scope": ("auto", "segment", "global", "member"),
-    "train.select": ("last", "best"),
-}
-
-# field -> (lowest, highest) with None for no bound; AUTO is always allowed where the
-# default is AUTO.
-_RANGES: dict[str, tuple[float | None, float | None]] = {
-    "seed": (0, 2**31 - 1),
-    "exits.dropout": (0, 0.99),
-    "data.max_train_examples": (0, None),
-    "data.calibration_examples": (4, None),
-    "data.max_length": (3, None),
-    "optim.encoder_learning_rate": (0, 1),
-    "optim.exit_learning_rate": (0, 1),
-    "optim.warmup_percent": (0, 100),
-    "optim.weight_decay": (0, None),
-    "optim.clip_norm": (0, None),
-    "train.batch_size": (1, None),
-    "train.num_epochs": (1, None),
-    "train.checkpoint_every_steps": (1, None),
-    "train.accumulate_steps": (1, None),
-    "evaluate.num_thresholds": (2, 10001),
-    "evaluate.batch_size": (1, None),
-}
-
-
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Returns nested plain dicts; tuples stay tuples."""
     return dataclasses.asdict(settings)
@@ -265,91 +188,6 @@ def replace_fields(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for section, fields in sections.items():
         top[section] = dataclasses.replace(getattr(settings, section), **fields)
     return dataclasses.replace(settings, **top)
-
-
-def from_config_dict(config: Any) -> Settings:
-    """Makes settings from a nested mapping, checked and with AUTO resolved.
-
-    Args:
-        config: a ConfigDict or a dict; fields that are absent take their defaults.
-
-    Raises:
-        SettingsError: an unknown key, a value of the wrong type or out of range, or
-            fields that contradict each other.
-    """
-    defaults = flatten_settings(Settings())
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) or hasattr(value, "items"):
-            if name not in {key.split(".")[0] for key in defaults if "." in key}:
-                raise _unknown_key(name, defaults)
-            flat.update({f"{name}.{key}": v for key, v in value.items()})
-        else:
-            flat[name] = value
-    changes = {}
-    for name, value in flat.items():
-        if name not in defaults:
-            raise _unknown_key(name, defaults)
-        changes[name] = _convert(name, value, defaults[name])
-    settings = resolve(replace_fields(Settings(), changes))
-    _check(settings)
-    return settings
-
-
-def resolve(settings: Settings) -> Settings:
-    """Returns settings whose AUTO fields hold their method's or release's values.
-
-    Raises:
-        SettingsError: the method is unknown, or a field contradicts faithful_release.
-    """
-    _check_choice("method", settings.method, METHODS)
-    flat, defaults = flatten_settings(settings), flatten_settings(Settings())
-    changes = {
-        name: value
-        for name, value in METHOD_DEFAULTS[settings.method].items()
-        if flat[name] in (AUTO, "auto")
-    }
-    if settings.faithful_release:
-        release = dict(FAITHFUL_RELEASE)
-        if settings.method == "multi_model":
-            release["optim.clip_scope"] = "member"
-        for name, value in release.items():
-            if flat[name] not in (defaults[name], value):
-                raise SettingsError(
-                    f"{name}={flat[name]} contradicts faithful_release=True, which"
-                    f" means {name}={value}: drop one of the two"
-                )
-        changes.update(release)
-    return replace_fields(settings, changes)
-
-
-def parse_config_string(text: str) -> dict[str, Any]:
-    """Parses the part of `--config=file.py:key=value,...` after the colon.
-
-    Returns:
-        Dotted field names to values, from the keys task, encoder, method and seed.
-
-    Raises:
-        SettingsError: a part is not key=value, or the key is another one.
-    """
-    names = {
-        "task": "data.task",
-        "encoder": "encoder.name",
-        "method": "method",
-        "seed": "seed",
-    }
-    fields: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, separator, value = part.partition("=")
-        if not separator or key not in names:
-            raise SettingsError(
-                f"config string part {part!r}: allowed are key=value with the keys"
-                f" {', '.join(names)}; other fields go as --config.section.field=value"
-            )
-        if key == "seed" and not value.isdecimal():
-            raise SettingsError(f"seed={value!r} must be a whole number of 0 or more")
-        fields[names[key]] = int(value) if key == "seed" else value
-    return fields
 
 
 def compute_digest(fields: Mapping[str, Any]) -> str:
@@ -399,105 +237,4 @@ def check_exit_layers(layers: tuple[int, ...], num_layers: int | None = None) ->
         raise SettingsError(
             f"exits.layers={layers} goes past the encoder of {num_layers} layers:"
             f" {allowed}"
-        )
-
-
-def _unknown_key(name: str, defaults: Mapping[str, Any]) -> SettingsError:
-    close = difflib.get_close_matches(name, defaults, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(close)}?" if close else "see sweet_jax/settings.py"
-    )
-    return SettingsError(f"unknown config key {name!r}: {hint}")
-
-
-def _convert(name: str, value: Any, default: Any) -> Any:
-    """Returns the value in the default's type, or raises SettingsError."""
-    if isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-    elif isinstance(default, tuple):
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            value = (value,)
-        if isinstance(value, tuple | list):
-            item_type = _item_type(name, default)
-            return tuple(
-                _convert(f"{name}[{i}]", v, item_type()) for i, v in enumerate(value)
-            )
-    elif isinstance(default, str):
-        if isinstance(value, str):
-            return value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(default, float):
-            return float(value)
-        if value == int(value):
-            return int(value)
-    expected = "a list" if isinstance(default, tuple) else type(default).__name__
-    raise SettingsError(
-        f"{name}={value!r} is a {type(value).__name__}, expected {expected}"
-    )
-
-
-def _item_type(name: str, default: tuple[Any, ...]) -> type:
-    if default:
-        return type(default[0])
-    return int if name == "exits.layers" else str
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingsError(f"{name}={value!r}: allowed are {', '.join(allowed)}{hint}")
-
-
-def _check(settings: Settings) -> None:
-    """Raises SettingsError where a field is out of range or contradicts another."""
-    flat = flatten_settings(settings)
-    for name, allowed in _CHOICES.items():
-        _check_choice(name, flat[name], allowed)
-    for name, (low, high) in _RANGES.items():
-        value = flat[name]
-        if (low is not None and value < low) or (high is not None and value > high):
-            bound = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise SettingsError(f"{name}={value}: allowed is {bound}")
-    a = settings.boundary_gradient_scale
-    if not 0 <= a < 1:
-        raise SettingsError(
-            f"boundary_gradient_scale={a}: allowed is 0 <= a < 1 (1 is early_exit)"
-        )
-    if a and settings.method != "sweet":
-        raise SettingsError(
-            f"boundary_gradient_scale={a} belongs to method=sweet, not to"
-            f" {settings.method}: drop it or set method=sweet"
-        )
-    scopes = {
-        "sweet": ("segment", "global"),
-        "early_exit": ("global",),
-        "multi_model": ("member",),
-    }[settings.method]
-    _check_choice(
-        f"optim.clip_scope of method={settings.method}",
-        settings.optim.clip_scope,
-        scopes,
-    )
-    check_exit_layers(settings.exits.layers)
-    for criterion in settings.evaluate.criteria:
-        _check_choice("evaluate.criteria", criterion, CRITERIA)
-    if not settings.evaluate.criteria:
-        raise SettingsError(f"evaluate.criteria is empty: allowed are {CRITERIA}")
-    if any(s < 1 for s in settings.evaluate.speedups):
-        raise SettingsError(
-            f"evaluate.speedups={settings.evaluate.speedups}: allowed is 1 or more"
-        )
-    if settings.train.batch_size % settings.train.accumulate_steps:
-        raise SettingsError(
-            f"train.accumulate_steps={settings.train.accumulate_steps} must divide"
-            f" train.batch_size={settings.train.batch_size}"
-        )
-    buckets = settings.data.buckets
-    if not buckets or any(b <= a for a, b in itertools.pairwise(buckets)):
-        raise SettingsError(f"data.buckets={buckets}: allowed are rising lengths")
-    if len(settings.data.text_columns) > 2:
-        raise SettingsError(
-            f"data.text_columns={settings.data.text_columns}: allowed are one or two"
         )

@@ -8,11 +8,13 @@ import numpy as np
 
 from sweet_jax import report
 from sweet_jax.arrays import LogitBank, save_npz
-from sweet_jax.data.sources import Examples, load_task
+from sweet_jax.data.examples import Examples
+from sweet_jax.data.sources import load_task
 from sweet_jax.devices import configure_jax
-from sweet_jax.evaluation.curves import evaluate_banks
+from sweet_jax.evaluation.curves import CascadeSpec, evaluate_banks
 from sweet_jax.inference.classifier import load
-from sweet_jax.settings import DataSettings, SettingsError, from_config_dict
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import DataSettings, SettingsError
 from sweet_jax.workdir import WorkdirError, read_json, read_settings, write_json
 
 
@@ -65,17 +67,12 @@ def evaluate_on(
     start = time.perf_counter()
     bank = classifier.collect(rows)
     evaluation = evaluate_banks(
-        bank,
-        calibration,
-        np.array(classifier.description.temperatures, np.float32),
-        old["metric"],
-        settings.method,
-        classifier.description.exit_layers,
-        settings.evaluate.criteria,
-        settings.evaluate.num_thresholds,
-        settings.evaluate.speedups,
+        CascadeSpec.from_settings(settings, old["metric"]),
+        test=bank,
+        calibration=calibration,
+        temperatures=np.array(classifier.description.temperatures, np.float32),
         # The majority class of the new rows would need their labels: that of training.
-        np.asarray(old["train_label_counts"]),
+        train_label_counts_C=np.asarray(old["train_label_counts"]),
     )
     results = {
         **old,

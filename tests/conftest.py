@@ -14,7 +14,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.safetensors import export_encoder
 from sweet_jax.models.initial import make_example_batch
-from sweet_jax.settings import Settings, from_config_dict
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import Settings
 
 GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
 BAD = ["bad", "poor", "awful", "dull", "grim", "cold"]
@@ -41,13 +42,15 @@ TINY_CONFIG = {
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT folder of 4 layers, width 16, with a word-level tokenizer."""
+    """A BERT folder of 4 layers, width 16, a pooler and a word-level tokenizer."""
     folder = tmp_path_factory.mktemp("tiny_encoder")
     (folder / "config.json").write_text(json.dumps(TINY_CONFIG), encoding="utf-8")
     config = load_config(folder)
     encoder = make_encoder(config, 4, jnp.float32)
     params = encoder.init(jax.random.key(0), make_example_batch())["params"]
-    export_encoder(params, None, config, TINY_CONFIG, folder)
+    kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
+    pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
+    export_encoder(params, pooler, config, TINY_CONFIG, folder)
     vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]

@@ -3,35 +3,25 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
+import re
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from main_command import MainCommand
 
 from sweet_jax import command_line
-from sweet_jax.settings import METHODS, from_config_dict
-
-# Imports once, then runs each command line in a forked child: absl's flags are global
-# and ml_collections adds to them while it parses: one process takes one command line.
-_DRIVER = """
-import json, os, runpy, sys
-import sweet_jax.dry_run
-cases = json.load(sys.stdin)
-for arguments, path in cases:
-    if os.fork() == 0:
-        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), 2)
-        sys.argv = ["main", *arguments]
-        runpy.run_module("sweet_jax.main", run_name="__main__")
-    _, status = os.wait()
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import METHODS
 
 SWEET = "--config=configs/sweet.py"
+ROWS = [{"text": f"row {i}", "label": i % 2} for i in range(40)]
 
-
-CASES: list[tuple[list[str], str]] = [
+# What a person can get wrong in words, and what the line must say.
+WRONG_WORDS: list[tuple[list[str], str]] = [
     ([], "--config is missing"),
     (["--config=configs/absent.py"], "configs/absent.py"),
     ([SWEET, "--config.optim.learning_rate=1"], "learning_rate"),
@@ -40,8 +30,14 @@ CASES: list[tuple[list[str], str]] = [
     ([SWEET + ":method=sweat"], "did you mean sweet"),
     ([SWEET + ":tsk=sst2"], "allowed are key=value with the keys task"),
     ([SWEET, "--config.exits.layers=(3, 1)"], "are not rising"),
+    ([SWEET, "--config.exits.layers=(1, 1)"], "are not rising"),
+    ([SWEET, "--config.exits.layers=(-1, 1)"], "has a negative layer"),
     ([SWEET, "--config.exits.layers=(0, 9)"], "past the encoder of 6 layers"),
     ([SWEET, "--config.boundary_gradient_scale=1.5"], "0 <= a < 1"),
+    (
+        [SWEET + ":method=early_exit", "--config.boundary_gradient_scale=0.2"],
+        "belongs to method=sweet",
+    ),
     ([SWEET + ":task=rotten_tomato"], "rotten_tomatoes"),
     ([SWEET + ":task=stsb"], "regression"),
     ([SWEET + ":encoder=minilm-l7"], "minilm-l6"),
@@ -51,31 +47,140 @@ CASES: list[tuple[list[str], str]] = [
 ]
 
 
-def test_wrong_input_is_one_line_and_status_2(tmp_path):
-    workdir = tmp_path / "run"
-    commands = [
-        ([*arguments, "--dry_run", f"--workdir={workdir}"], str(tmp_path / f"{i}.txt"))
-        for i, (arguments, _) in enumerate(CASES)
-    ]
-    # Only an error ends a child early, so a dry run that succeeds shows as status 0.
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER],
-        input=json.dumps(commands),
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    statuses = done.stdout.split()
-    assert len(statuses) == len(CASES)
-    for (arguments, message), (_, path), status in zip(
-        CASES, commands, statuses, strict=True
-    ):
-        last = Path(path).read_text().strip().splitlines()[-1]
-        assert status == "2", (arguments, last)
-        assert last.startswith("error: "), (arguments, last)
-        assert message in last, (arguments, last)
+def to_jsonl(rows: list[dict[str, Any]]) -> str:
+    """Returns the content of a .jsonl file."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+# Test files that cannot be used, and what the line must say.
+WRONG_FILES: dict[str, tuple[str, str | bytes, str]] = {
+    "missing column": (
+        "test.jsonl", to_jsonl([{"text": "a", "class": 1}]), "no column 'label'"
+    ),
+    "unknown label": (
+        "test.jsonl", to_jsonl([*ROWS, {"text": "a", "label": 7}]),
+        "test.jsonl line 41 has the label '7', which the training rows lack",
+    ),
+    "empty text": (
+        "test.jsonl", to_jsonl([*ROWS[:2], {"text": " ", "label": 1}]),
+        "test.jsonl line 3 has an empty text",
+    ),
+    "empty file": ("test.jsonl", "", "test.jsonl is empty"),
+    "not UTF-8": ("test.jsonl", b'{"text": "caf\xe9"}', "line 1: byte 13 (0xe9)"),
+    "ragged row": (
+        "test.csv", "text,label\na,1\nb,c,0\n", "test.csv line 3 has 3 fields"
+    ),
+    "one class": (
+        "train.jsonl", to_jsonl([row | {"label": 1} for row in ROWS]),
+        "rows of the one class '1' only",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> Iterator[MainCommand]:
+    """The main command without a network."""
+    command = MainCommand(tmp_path_factory.mktemp("command"))
+    yield command
+    command.close()
+
+
+def assert_refused(
+    command: MainCommand, arguments: list[str], message: str, workdir: Path
+) -> None:
+    """One line, status 2, and nothing written."""
+    status, last = command.run([*arguments, f"--workdir={workdir}"])
+    assert status == 2, (arguments, last)
+    assert last.startswith("error: "), (arguments, last)
+    assert message in last, (arguments, last)
     assert not workdir.exists(), "something was written before the error"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG_WORDS, ids=[message for _, message in WRONG_WORDS]
+)
+def test_wrong_words_are_one_line_and_status_2(command, tmp_path, arguments, message):
+    assert_refused(command, arguments, message, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("encoder=bert-base-uncased", "cannot be reached"), ("task=sst2", "out of reach")],
+)
+def test_a_hub_id_without_network_is_refused_within_15_seconds(
+    command, tmp_path, words, message
+):
+    start = time.monotonic()
+    assert_refused(command, [f"{SWEET}:{words}"], message, tmp_path / "run")
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_wrong_files_are_one_line_and_status_2(command, tiny_encoder, tmp_path, case):
+    name, content, message = WRONG_FILES[case]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(to_jsonl(ROWS))
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(data)
+    files = {"train": "train.jsonl", "test": "test.jsonl", Path(name).stem: name}
+    arguments = [f"--config.data.{s}_file={tmp_path / f}" for s, f in files.items()]
+    assert_refused(
+        command,
+        [f"{SWEET}:task=file,encoder={tiny_encoder}", *arguments],
+        message,
+        tmp_path / "run",
+    )
+
+
+@pytest.mark.parametrize("case", ["no weights", "pickle", "truncated", "vocabulary"])
+def test_wrong_encoders_are_one_line_and_status_2(
+    command, tiny_encoder, tmp_path, case
+):
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    weights = folder / "model.safetensors"
+    if case == "truncated":
+        os.truncate(weights, weights.stat().st_size // 2)
+    elif case == "vocabulary":
+        config = json.loads((folder / "config.json").read_text())
+        config["vocab_size"] = 5
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        weights.unlink()
+        if case == "pickle":
+            (folder / "pytorch_model.bin").write_bytes(b"")
+    message = {
+        "no weights": "safetensors",
+        "pickle": "sweet_jax.convert --from-torch",
+        "truncated": "model.safetensors",
+        "vocabulary": "5 rows",
+    }[case]
+    assert_refused(command, [f"{SWEET}:encoder={folder}"], message, tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dry_run_says_what_a_run_would_do_and_warns_of_too_few_rows(
+    command, tiny_encoder, tiny_task, tmp_path, method
+):
+    running = command.start(
+        [
+            f"--config=configs/{method}.py:task=file,encoder={tiny_encoder}",
+            f"--config.data.train_file={tiny_task / 'train.jsonl'}",
+            f"--config.data.test_file={tiny_task / 'test.jsonl'}",
+            "--config.data.max_train_examples=5000",
+            "--config.data.calibration_examples=24",
+            "--config.data.max_length=16",
+            "--config.exits.layers=(0, 1)",
+            f"--workdir={tmp_path / 'run'}",
+            "--dry_run",
+        ]
+    )
+    status, _ = running.finish()
+    text = running.output.read_text()
+    assert status == 0, text
+    assert method in text
+    assert re.search(r"max_train_examples=5000.* 96", text), text
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_our_own_errors_are_the_users(tmp_path):

@@ -13,6 +13,7 @@ from sweet_jax import settings
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.curves import (
+    CascadeSpec,
     Curve,
     calibrate_bank,
     choose_threshold,
@@ -24,6 +25,14 @@ from sweet_jax.exits.calibration import apply_temperatures, fit_temperatures
 from sweet_jax.exits.criteria import FULL, compute_scores
 
 LAYERS = (0, 1, 3, 5)
+SPEC = CascadeSpec(
+    metric="accuracy",
+    method="sweet",
+    exit_layers=LAYERS,
+    criteria=settings.CRITERIA,
+    num_thresholds=11,
+    speedups=(1.0, 1.5, 2.0, 6.0, 7.0),
+)
 
 
 def _make_bank(rng, num_rows=200, exit_layers=LAYERS, num_classes=3) -> LogitBank:
@@ -42,19 +51,21 @@ def _make_bank(rng, num_rows=200, exit_layers=LAYERS, num_classes=3) -> LogitBan
     )
 
 
-def _evaluate(test, held_out, **changes):
+def _evaluate(test, held_out, train_label_counts_C=None, **changes):
     """Evaluates with every criterion; returns the temperatures, too."""
     temperatures = fit_temperatures(held_out.select(held_out.part == 0))
-    arguments = {
-        "metric": "accuracy",
-        "method": "sweet",
-        "exit_layers": LAYERS,
-        "criteria": settings.CRITERIA,
-        "num_thresholds": 11,
-        "speedups": (1.0, 1.5, 2.0, 6.0, 7.0),
-        "train_label_counts_C": np.bincount(held_out.labels),
-    } | changes
-    return temperatures, evaluate_banks(test, held_out, temperatures, **arguments)
+    evaluation = evaluate_banks(
+        dataclasses.replace(SPEC, **changes),
+        test=test,
+        calibration=held_out,
+        temperatures=temperatures,
+        train_label_counts_C=(
+            np.bincount(held_out.labels)
+            if train_label_counts_C is None
+            else train_label_counts_C
+        ),
+    )
+    return temperatures, evaluation
 
 
 def _make_curve(cost_fraction, score) -> Curve:
@@ -148,15 +159,10 @@ def test_thresholds_are_chosen_on_the_budget_rows_alone(rng):
     # Neither test labels nor rows of part 0 move them (temperatures held fixed).
     broken = np.where((held_out.part == 0)[:, None, None], 0, held_out.logits)
     again = evaluate_banks(
-        dataclasses.replace(test, labels=(test.labels + 1) % 3),
-        dataclasses.replace(held_out, logits=broken.astype(np.float32)),
-        temperatures,
-        metric="accuracy",
-        method="sweet",
-        exit_layers=LAYERS,
-        criteria=settings.CRITERIA,
-        num_thresholds=11,
-        speedups=(1.0, 1.5, 2.0, 6.0, 7.0),
+        SPEC,
+        test=dataclasses.replace(test, labels=(test.labels + 1) % 3),
+        calibration=dataclasses.replace(held_out, logits=broken.astype(np.float32)),
+        temperatures=temperatures,
         train_label_counts_C=np.ones(3),
     )
     for criterion in settings.CRITERIA:
@@ -305,15 +311,10 @@ def test_a_single_exit_and_a_single_row(rng, method):
     one = _make_bank(rng, num_rows=1, exit_layers=(5,))
     budget = dataclasses.replace(one, part=np.ones(1, int))
     evaluation = evaluate_banks(
-        one,
-        budget,
-        np.ones(1, np.float32),
-        metric="accuracy",
-        method=method,
-        exit_layers=(5,),
-        criteria=settings.CRITERIA,
-        num_thresholds=11,
-        speedups=(1.0, 2.0),
+        dataclasses.replace(SPEC, method=method, exit_layers=(5,), speedups=(1.0, 2.0)),
+        test=one,
+        calibration=budget,
+        temperatures=np.ones(1, np.float32),
         train_label_counts_C=np.ones(3),
     )
     for criterion, (at_1, at_2) in evaluation.at_speedup.items():

@@ -1,6 +1,5 @@
 """Who trains what: the claims of the methods, as properties of gradients."""
 
-import functools
 from typing import Any
 
 import jax
@@ -15,10 +14,11 @@ from sweet_jax.models.multi_exit import (
     MultiExitClassifier,
     find_segment,
     join_models,
-    make_models,
     scale_seam,
+    split_model,
 )
-from sweet_jax.settings import Settings, from_config_dict
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import Settings
 from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.method import Member, make_members
 from sweet_jax.trees import flatten_paths
@@ -51,16 +51,17 @@ def build(
     """Returns members, models and equal initial weights of a method."""
     settings = from_config_dict(fields)
     members = make_members(settings, len(LAYERS))
-    models = make_models(
-        functools.partial(make_encoder, config, dtype=jnp.float32),
-        [member.exits for member in members],
-        LAYERS,
+    encoder = make_encoder(config, 4, jnp.float32)
+    model = MultiExitClassifier(
+        encoder=encoder,
+        exit_layers=LAYERS,
+        exit_numbers=(0, 1, 2),
         num_classes=3,
         features=config.hidden_size,
         settings=settings.exits,
         shared_pooler=settings.faithful_release and settings.method != "multi_model",
     )
-    encoder = make_encoder(config, 4, jnp.float32)
+    models = split_model(model, [member.exits for member in members])
     example = Batch(*(np.zeros((1, 2), np.int32),) * 3, *(np.zeros(1, np.int32),) * 3)
     full = encoder.init(
         jax.random.key(1), example._replace(weights=np.zeros(1, np.float32))

@@ -17,7 +17,8 @@ from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.exits.calibration import apply_temperatures
 from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.inference.model_folder import ModelFolderError
-from sweet_jax.settings import Settings, from_config_dict
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import Settings
 from sweet_jax.training.interrupt import Interrupted
 from sweet_jax.training.loop import NonFiniteLossError
 from sweet_jax.trees import flatten_paths
@@ -125,6 +126,23 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
         file.write(b"x")
     with pytest.raises(ModelFolderError, match=r"params.safetensors was altered"):
         sweet_jax.load(path / "model")
+
+
+def test_faithful_release_calibrates_on_test_and_says_so(config, tmp_path):
+    for section, field in (("data", "buckets"), ("train", "num_epochs")):
+        del config[section][field]
+    config["data"] = config["data"] | {"max_train_examples": 6000, "max_length": 256}
+    config["train"]["batch_size"] = 16
+    config["exits"]["pooling"] = "cls"
+    settings = change(config, faithful_release=True)
+    path, results = runner.run(settings, tmp_path / "run", quiet=True)
+    assert results["faithful_release"]
+    assert "faithful_release" in (path / "report.html").read_text()
+    banks = [LogitBank.load(path / f"logits_{n}.npz") for n in ("calibration", "test")]
+    np.testing.assert_array_equal(banks[0].row_ids, banks[1].row_ids)
+    assert set(results["origin"]) >= {"calibration"}
+    paths = flatten_paths(sweet_jax.load(path / "model")._params)
+    assert sum("pooler/kernel" in p for p in paths) == 1
 
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:

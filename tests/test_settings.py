@@ -3,7 +3,8 @@
 import pytest
 
 from sweet_jax import settings as settings_lib
-from sweet_jax.settings import SettingsError, from_config_dict
+from sweet_jax.resolve import from_config_dict, parse_config_string
+from sweet_jax.settings import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_auto_resolves_by_method_after_overrides(method):
 
 
 def test_config_string():
-    parsed = settings_lib.parse_config_string("task=sst2,method=early_exit,seed=3")
+    parsed = parse_config_string("task=sst2,method=early_exit,seed=3")
     assert parsed == {"data.task": "sst2", "method": "early_exit", "seed": 3}
     with pytest.raises(SettingsError, match="allowed are key=value with the keys task"):
-        settings_lib.parse_config_string("tsak=sst2")
+        parse_config_string("tsak=sst2")
 
 
 def test_int_is_accepted_for_a_float_and_not_the_other_way():

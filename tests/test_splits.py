@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.data.sources import Examples, RawTask, load_task
+from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import assign_parts, make_splits, order_stratified
 from sweet_jax.data.tasks import get_task
-from sweet_jax.settings import from_config_dict
+from sweet_jax.resolve import from_config_dict
 
 label_arrays = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
     lambda values: np.array(values, np.int32)

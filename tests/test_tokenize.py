@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.data.sources import Examples
+from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import (
     check_vocabulary,
     load_tokenizer,

@@ -15,18 +15,20 @@ from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import make_mesh, replicate, shard_batch
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.models.initial import init_params
-from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
-from sweet_jax.settings import ExitSettings, OptimSettings, from_config_dict
+from sweet_jax.models.initial import compute_shapes, init_params
+from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import ExitSettings, OptimSettings
 from sweet_jax.training.loop import measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
 from sweet_jax.training.method import METHODS, Phase, make_members
 from sweet_jax.training.metrics_log import cut_metrics
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.state import TrainState, make_train_step
-from sweet_jax.trees import flatten_paths, make_mask
+from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
 LAYERS = (0, 1)
+JOINT = Phase((1.0,), (1.0, 1.0))
 SETTINGS = OptimSettings(
     encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
     warmup_percent=0.0, clip_scope="global",
@@ -75,10 +77,15 @@ def batch() -> Batch:
 
 
 def run_steps(
-    model: Any, params: Params, batch: Batch, steps: int, rows: int = 8, **fields: Any
+    model: Any,
+    params: Params,
+    batch: Batch,
+    steps: int,
+    rows: int = 8,
+    phase: Phase = JOINT,
+    **fields: Any,
 ) -> tuple[Params, list[np.ndarray]]:
     """Returns parameters and losses per exit after some steps on one batch."""
-    phase = Phase((1.0,), (1.0, 1.0))
     optimizer = make_optimizer(
         SETTINGS,
         params,
@@ -131,9 +138,19 @@ def test_several_devices_and_accumulation_equal_one_device(
     assert_trees_close(parts, single, steps=3)
 
 
-def test_joint_training_overfits_eight_examples(model, params, batch):
-    _, losses = run_steps(model, params, batch, 60)
-    assert (losses[-1] < 0.1 * losses[0]).all(), losses[-1]
+@pytest.mark.parametrize(
+    ("method", "scale"),
+    [("sweet", 0.0), ("sweet", 0.3), ("early_exit", 0.0), ("multi_model", 0.0)],
+)
+def test_each_method_overfits_eight_examples(model, params, batch, method, scale):
+    settings = from_config_dict({"method": method, "boundary_gradient_scale": scale})
+    members = make_members(settings, len(LAYERS))
+    models = split_model(model, [member.exits for member in members])
+    for member, part in zip(members, models, strict=True):
+        own = flatten_paths(compute_shapes(part))
+        tree = unflatten_paths({p: flatten_paths(params)[p] for p in own})
+        _, losses = run_steps(part, tree, batch, 60, phase=member.phases[0])
+        assert (losses[-1] < 0.1 * losses[0]).all(), (member.name, losses[-1])
 
 
 @pytest.mark.parametrize("method", METHODS)

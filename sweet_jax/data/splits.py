@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from sweet_jax.data.sources import Examples, RawTask
+from sweet_jax.data.examples import Examples, RawTask
 from sweet_jax.settings import Settings
 
 # The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool rows.

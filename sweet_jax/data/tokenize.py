@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from sweet_jax.arrays import save_npz
-from sweet_jax.data.sources import Examples
+from sweet_jax.data.examples import Examples
 
 # Part of the cache key: raise it when the stored arrays change their meaning.
 _FORMAT_VERSION = 1

@@ -4,7 +4,6 @@ Arrays in, plain numbers and arrays out; no model and no file.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sweet_jax.exits.criteria import (
     make_thresholds,
     threshold_range,
 )
+from sweet_jax.settings import Settings
 
 # Points of the shares "where examples exit" for criteria that do not count.
 NUM_SHARE_THRESHOLDS = 101
@@ -82,6 +82,39 @@ class CalibratedBank:
         else:
             statistics = cascade.sweep(scores_NE, thresholds_T, *examples)
         return make_curve(statistics, metric, self.label_counts, costs_E)
+
+
+@dataclasses.dataclass(frozen=True)
+class CascadeSpec:
+    """Which cascades are measured, and how.
+
+    Attributes:
+        metric: of `score`: accuracy, matthews or f1.
+        method: how the exits were trained, which decides what an exit costs.
+        exit_layers: the layer each exit reads.
+        criteria: names of criteria.
+        num_thresholds: points of the grid of criteria that do not count.
+        speedups: targets s; a cascade within target costs at most 1/s.
+    """
+
+    metric: str
+    method: str
+    exit_layers: tuple[int, ...]
+    criteria: tuple[str, ...]
+    num_thresholds: int
+    speedups: tuple[float, ...]
+
+    @classmethod
+    def from_settings(cls, settings: Settings, metric: str) -> "CascadeSpec":
+        """Returns what a run of these settings measures, its exit layers known."""
+        return cls(
+            metric=metric,
+            method=settings.method,
+            exit_layers=settings.exits.layers,
+            criteria=settings.evaluate.criteria,
+            num_thresholds=settings.evaluate.num_thresholds,
+            speedups=settings.evaluate.speedups,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,36 +237,28 @@ def calibrate_bank(
 
 
 def evaluate_banks(
+    spec: CascadeSpec,
+    *,
     test: LogitBank,
     calibration: LogitBank,
     temperatures: Float32[np.ndarray, " E"],
-    metric: str,
-    method: str,
-    exit_layers: tuple[int, ...],
-    criteria: Sequence[str],
-    num_thresholds: int,
-    speedups: Sequence[float],
     train_label_counts_C: Num[np.ndarray, " C"],
 ) -> Evaluation:
     """Measures the exits and their cascades on test.
 
     Args:
+        spec: what is measured.
         test: the rows that every figure is about.
         calibration: of these, the rows of part 1 choose thresholds; no other is used.
         temperatures: fitted on calibration part 0.
-        metric: of `score`: accuracy, matthews or f1.
-        method: how the exits were trained, which decides what an exit costs.
-        exit_layers: the layer each exit reads.
-        criteria: names of criteria.
-        num_thresholds: points of the grid of criteria that do not count.
-        speedups: targets s; a cascade within target costs at most 1/s.
         train_label_counts_C: training rows per class, for the majority class.
 
     Raises:
         ValueError: a name is unknown, a bank is empty or holds non-finite logits, or
             calibration has no row of part 1.
     """
-    costs_E = cascade.costs_from_layers(method, exit_layers)
+    metric = spec.metric
+    costs_E = cascade.costs_from_layers(spec.method, spec.exit_layers)
     budget_rows = calibration.part == 1
     if not budget_rows.any():
         raise ValueError(
@@ -242,21 +267,19 @@ def evaluate_banks(
         )
     calibrated = calibrate_bank(test, temperatures)
     budget = calibrate_bank(calibration.select(budget_rows), temperatures)
-    exit_rows, arrays = _measure_exits(
-        test, calibrated, temperatures, metric, exit_layers, costs_E
-    )
+    exit_rows, arrays = _measure_exits(test, calibrated, temperatures, spec, costs_E)
     curves, at_speedup, area = {}, {}, {}
-    for criterion in criteria:
+    for criterion in spec.criteria:
         exact = calibrated.make_curve(criterion, metric, costs_E)
         grid, share = (
             calibrated.make_curve(
                 criterion, metric, costs_E, _make_grid(criterion, number, test)
             )
-            for number in (num_thresholds, NUM_SHARE_THRESHOLDS)
+            for number in (spec.num_thresholds, NUM_SHARE_THRESHOLDS)
         )
         chooser = budget.make_curve(criterion, metric, costs_E)
         curves[criterion] = [_describe_point(grid, k) for k in range(len(grid.score))]
-        at_speedup[criterion] = [_measure_at(s, chooser, exact) for s in speedups]
+        at_speedup[criterion] = [_measure_at(s, chooser, exact) for s in spec.speedups]
         area[criterion] = compute_area(exact, float(costs_E[0]))
         arrays |= {
             f"exact/{criterion}/threshold": exact.threshold,
@@ -269,7 +292,7 @@ def evaluate_banks(
         }
     majority = np.full(len(test.labels), int(np.argmax(train_label_counts_C)))
     return Evaluation(
-        cost_formula=cascade.COST_FORMULA[method],
+        cost_formula=cascade.COST_FORMULA[spec.method],
         exits=exit_rows,
         curves=curves,
         at_speedup=at_speedup,
@@ -292,21 +315,20 @@ def _measure_exits(
     test: LogitBank,
     calibrated: CalibratedBank,
     temperatures: Float32[np.ndarray, " E"],
-    metric: str,
-    exit_layers: tuple[int, ...],
+    spec: CascadeSpec,
     costs_E: Float[np.ndarray, " E"],
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Returns one row per exit and the arrays of its reliability."""
     rows, arrays = [], {}
     examples = (test.labels, test.weights)
-    for i, layer in enumerate(exit_layers):
+    for i, layer in enumerate(spec.exit_layers):
         before_NC, after_NC = test.logits[:, i], calibrated.bank.logits[:, i]
         answers = (test.labels, calibrated.predictions[:, i], test.weights)
         rows.append(
             {
                 "exit": i,
                 "layer": layer,
-                "score": metrics.score_predictions(metric, *answers),
+                "score": metrics.score_predictions(spec.metric, *answers),
                 "accuracy": metrics.score_predictions("accuracy", *answers),
                 "nll": metrics.compute_nll(after_NC, *examples),
                 "nll_before": metrics.compute_nll(before_NC, *examples),

@@ -1,7 +1,6 @@
 """The classifier people use: texts in, labels with probabilities and exits out."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.convert.hf_config import load_config, make_encoder
-from sweet_jax.data.sources import Examples
+from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.exits.calibration import apply_temperatures
 from sweet_jax.exits.criteria import check_threshold, compute_scores
 from sweet_jax.inference.model_folder import ModelDescription, load_model_folder
-from sweet_jax.models.multi_exit import join_models, make_models
+from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
 from sweet_jax.settings import ExitSettings
 
 Text = str | tuple[str, str]
@@ -57,19 +56,21 @@ class AdaptiveClassifier:
         self.description = description
         config = load_config(folder / "encoder", description.ignore_attributes)
         self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
-        models = make_models(
-            functools.partial(make_encoder, config, dtype=jnp.dtype(description.dtype)),
-            description.member_exits,
-            description.exit_layers,
+        dtype = jnp.dtype(description.dtype)
+        layers = description.exit_layers
+        model = MultiExitClassifier(
+            encoder=make_encoder(config, layers[-1] + 1, dtype),
+            exit_layers=layers,
+            exit_numbers=tuple(range(len(layers))),
             num_classes=len(description.label_names),
             features=config.hidden_size,
             settings=ExitSettings(pooling=description.pooling),
             shared_pooler=description.shared_pooler,
-            dtype=jnp.dtype(description.dtype),
+            dtype=dtype,
         )
         self._params = params
         self._collector = Collector(
-            join_models(models),
+            join_models(split_model(model, description.member_exits)),
             batch_size,
             description.buckets,
             int(self._tokenizer.pad_token_id),  # type: ignore[arg-type]

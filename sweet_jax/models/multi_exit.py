@@ -5,7 +5,7 @@ is their composition. Training, one-pass evaluation and real early exit all run 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -171,41 +171,20 @@ class MultiModelSet(nn.Module):
         return tuple(outputs)
 
 
-def make_models(
-    make_encoder: Callable[[int], nn.Module],
-    member_exits: Sequence[Sequence[int]],
-    exit_layers: Sequence[int],
-    num_classes: int,
-    features: int,
-    settings: ExitSettings,
-    shared_pooler: bool = False,
-    dtype: Any = jnp.float32,
-    init_scale: float = 0.02,
+def split_model(
+    model: MultiExitClassifier, member_exits: Sequence[Sequence[int]]
 ) -> tuple[MultiExitClassifier, ...]:
     """Returns one model per member, each as deep as its last exit.
 
     Args:
-        make_encoder: number of layers -> an unbound encoder.
+        model: with every exit of the run; its encoder has an attribute `num_layers`.
         member_exits: the numbers of the exits that each member owns.
-        exit_layers: the layer of every exit of the run.
-        num_classes: number of classes C.
-        features: hidden size D.
-        settings: of the exits.
-        shared_pooler: one pooler for all exits of a member.
-        dtype: computation type.
-        init_scale: standard deviation of fresh kernels.
     """
     return tuple(
-        MultiExitClassifier(
-            encoder=make_encoder(exit_layers[exits[-1]] + 1),
-            exit_layers=tuple(exit_layers[i] for i in exits),
+        model.clone(
+            encoder=model.encoder.clone(num_layers=model.exit_layers[exits[-1]] + 1),
+            exit_layers=tuple(model.exit_layers[i] for i in exits),
             exit_numbers=tuple(exits),
-            num_classes=num_classes,
-            features=features,
-            settings=settings,
-            shared_pooler=shared_pooler,
-            dtype=dtype,
-            init_scale=init_scale,
         )
         for exits in member_exits
     )

@@ -24,6 +24,7 @@ from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import (
     Program,
     Programs,
+    is_first_host,
     make_mesh,
     replicate,
     shape_of,
@@ -155,7 +156,9 @@ def train_member(
         return next(run for run in runs if step <= run.stop).make_target(params)
 
     step, state = store.restore_newest(make_target) or (0, None)
-    cut_metrics(metrics_path, member.name, step)
+    writes = is_first_host()
+    if writes:
+        cut_metrics(metrics_path, member.name, step)
     if step:
         logging.info("%s goes on after step %d", member.name or "training", step)
     rng = jax.random.fold_in(jax.random.key(settings.seed), _DROPOUT_STREAM)
@@ -163,7 +166,9 @@ def train_member(
 
     with (
         StopRequest() as stop_request,
-        MetricsLog(metrics_path, member.name, step, num_steps, quiet) as log,
+        MetricsLog(
+            metrics_path if writes else None, member.name, step, num_steps, quiet
+        ) as log,
     ):
         for run in runs:
             if step >= run.stop:

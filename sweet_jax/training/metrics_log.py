@@ -36,14 +36,21 @@ def cut_metrics(path: Path, member: str, step: int) -> None:
 class MetricsLog:
     """Writes a row per step and shows the run's progress.
 
-    On a terminal it is a bar; elsewhere a line about every tenth of the run.
+    On a terminal it is a bar; elsewhere a line about every tenth of the run. All but
+    the first of several hosts have no file and show nothing.
     """
 
     def __init__(
-        self, path: Path, member: str, first_step: int, num_steps: int, quiet: bool
+        self,
+        path: Path | None,
+        member: str,
+        first_step: int,
+        num_steps: int,
+        quiet: bool,
     ) -> None:
         """Opens metrics.jsonl for appending, after `cut_metrics`."""
-        self._file = path.open("a", encoding="utf-8")
+        quiet = quiet or path is None
+        self._file = None if path is None else path.open("a", encoding="utf-8")
         self._member = member
         self._num_steps = num_steps
         self._start_step, self._start_time = first_step, time.perf_counter()
@@ -60,7 +67,10 @@ class MetricsLog:
             disable=quiet or not is_terminal,
         )
         self._prints_lines = not quiet and not is_terminal
-        self._board = _open_tensorboard(path.parent / "tensorboard" / (member or "run"))
+        self._board = None
+        if path is not None:
+            directory = path.parent / "tensorboard" / (member or "run")
+            self._board = _open_tensorboard(directory)
 
     def __enter__(self) -> "MetricsLog":
         """Returns itself."""
@@ -113,8 +123,9 @@ class MetricsLog:
             self._board.add_scalar("learning_rate", row["learning_rate"], step)
 
     def _append(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def _print_line(self, step: int, losses: str, speed: float, now: float) -> None:
         done = max(step - self._start_step, 1)
@@ -131,7 +142,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes everything; safe to call twice."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._bar.close()
         if self._board is not None:
             self._board.close()

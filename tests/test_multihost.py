@@ -1,0 +1,78 @@
+"""Two processes on one machine as two hosts of a run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweet_jax import runner
+from sweet_jax.arrays import LogitBank
+from sweet_jax.resolve import from_config_dict
+
+pytestmark = pytest.mark.slow
+
+_HOST = """
+import json, pathlib, sys
+from sweet_jax import devices
+devices.join_hosts()
+from sweet_jax import runner
+from sweet_jax.resolve import from_config_dict
+path, results = runner.run(
+    from_config_dict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]), quiet=True
+)
+print(json.dumps([row["score"] for row in results["exits"]]))
+"""
+
+
+def start_host(
+    config: dict[str, Any], workdir: Path, cache: Path, port: int, index: int
+) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(index),
+        "SWEET_JAX_CACHE": str(cache),
+        # Two devices a host: a batch of 8 is cut over four.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", _HOST, json.dumps(config), str(workdir)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
+    tiny_config["exits"]["layers"] = (0, 1)
+    tiny_config["data"]["buckets"] = (16,)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = [
+        start_host(tiny_config, tmp_path / "two", tmp_path / "cache", port, index)
+        for index in range(2)
+    ]
+    outputs = [host.communicate(timeout=400)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0]
+    # Each knows the result; one wrote the steps, each once.
+    assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1]
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, 11))
+
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(tmp_path / "cache"))
+    settings = from_config_dict(tiny_config)
+    runner.run(settings, tmp_path / "one", quiet=True)
+    lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+    alone = [row for row in map(json.loads, lines) if "loss" in row]
+    for row, other in zip(rows, alone, strict=True):
+        np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-4)
+    banks = [LogitBank.load(tmp_path / n / "logits_test.npz") for n in ("one", "two")]
+    np.testing.assert_allclose(banks[0].logits, banks[1].logits, atol=0.05)
