@@ -1,6 +1,8 @@
 """A tiny real encoder folder and a tiny real task, for tests of the whole pipeline."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
+from main_command import MainCommand
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.convert.hf_config import load_config, make_encoder
@@ -80,6 +83,24 @@ def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:
         )
         rows.append({"sentence": " ".join(words), "label": ("no", "yes")[i % 2]})
     return rows
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of compiled programs and tokens for all tests, never the user's."""
+    root = tmp_path_factory.getbasetemp()
+    # Under xdist every worker has a directory of its own below the common one.
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+
+
+@pytest.fixture(scope="session")
+def command(
+    tmp_path_factory: pytest.TempPathFactory, shared_cache: Path
+) -> Iterator[MainCommand]:
+    """The main command without a network."""
+    command = MainCommand(tmp_path_factory.mktemp("command"), shared_cache)
+    yield command
+    command.close()
 
 
 @pytest.fixture(scope="session")

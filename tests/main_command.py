@@ -65,11 +65,11 @@ class Running:
 class MainCommand:
     """Starts `python -m sweet_jax.main` again and again, one at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        """Starts the server; caches and outputs live in the folder, no hub answers."""
+    def __init__(self, folder: Path, cache: Path) -> None:
+        """Starts the server; outputs live in the folder, no hub answers."""
         self._folder, self._count = folder, 0
         environment = os.environ | {
-            "SWEET_JAX_CACHE": str(folder / "cache"),
+            "SWEET_JAX_CACHE": str(cache),
             "HF_HUB_CACHE": str(folder / "hub"),
             # Nothing listens there: what a machine without network sees.
             "HF_ENDPOINT": "http://127.0.0.1:9",

@@ -5,23 +5,14 @@ import os
 import re
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from main_command import MainCommand, Running
+from main_command import Running
 
 SAVE_EVERY = 3
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory) -> Iterator[MainCommand]:
-    """The main command without a network."""
-    command = MainCommand(tmp_path_factory.mktemp("command"))
-    yield command
-    command.close()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +94,7 @@ def test_kill_9_at_any_moment_loses_nothing(command, arguments, whole, tmp_path)
     np.testing.assert_array_equal(one, two)
 
 
-def test_sigterm_saves_exits_75_and_says_how_to_go_on(
+def test_sigterm_saves_and_exits_75_and_a_damaged_checkpoint_is_passed_over(
     command, arguments, whole, tmp_path
 ):
     workdir = tmp_path / "run"
@@ -117,8 +108,17 @@ def test_sigterm_saves_exits_75_and_says_how_to_go_on(
         r"stopped after step (\d+); the same command goes on from there", last
     )
     assert step is not None, last
-    assert list_checkpoints(workdir)[-1] == int(step[1])
-    assert command.run(run)[0] == 0
+    newest = int(step[1])
+    assert list_checkpoints(workdir)[-1] == newest
+    for file in (workdir / "checkpoints" / "model" / "steps" / str(newest)).rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "mem')  # the line that was being written
+    running = command.start(run)
+    status, last = running.finish()
+    assert status == 0, last
+    assert f"checkpoint of step {newest} in" in running.output.read_text()
     assert_same_run(workdir, whole)
 
 

@@ -1,8 +1,6 @@
 """The pipeline on a tiny real encoder and task: stages, resuming, ownership."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.inference.model_folder import ModelFolderError
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
-from sweet_jax.training.interrupt import Interrupted
 from sweet_jax.training.loop import NonFiniteLossError
 from sweet_jax.trees import flatten_paths
 from sweet_jax.workdir import WorkdirError
@@ -32,10 +29,9 @@ ARTEFACTS = (
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def own_cache(shared_cache, monkeypatch):
     """Caches of the tests never touch the user's."""
-    root = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("SWEET_JAX_CACHE", str(root))
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
 
 
 @pytest.fixture
@@ -143,45 +139,6 @@ def test_faithful_release_calibrates_on_test_and_says_so(config, tmp_path):
     assert set(results["origin"]) >= {"calibration"}
     paths = flatten_paths(sweet_jax.load(path / "model")._params)
     assert sum("pooler/kernel" in p for p in paths) == 1
-
-
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends SIGTERM to this process once a run has written so many steps."""
-    from sweet_jax.training import loop
-
-    original = loop._write_metrics
-
-    def write_and_signal(log: Any, step: int, *rest: Any) -> None:
-        original(log, step, *rest)
-        if step == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(loop, "_write_metrics", write_and_signal)
-
-
-def test_a_stopped_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
-    settings = change(config, train={"checkpoint_every_steps": 2})
-    whole, _ = runner.run(settings, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_after(3, patch)
-        with pytest.raises(Interrupted) as stopped:
-            runner.run(settings, tmp_path / "parts", quiet=True)
-    steps = tmp_path / "parts" / "checkpoints" / "model" / "steps"
-    assert stopped.value.step in Checkpoints(steps).list_steps()
-    # A damaged newest checkpoint, and rows after the one that is restored.
-    newest = steps / str(stopped.value.step)
-    for file in newest.rglob("*"):
-        if file.is_file():
-            os.truncate(file, file.stat().st_size // 2)
-    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9, "mem')
-    parts, _ = runner.run(settings, tmp_path / "parts", quiet=True)
-    assert read_metrics(parts) == read_metrics(whole)
-    one, two = (
-        flatten_paths(sweet_jax.load(path / "model")._params) for path in (whole, parts)
-    )
-    for name, leaf in one.items():
-        np.testing.assert_array_equal(leaf, two[name], err_msg=name)
 
 
 def test_a_diverging_run_names_step_and_exit_and_keeps_its_checkpoint(config, tmp_path):

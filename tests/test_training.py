@@ -232,10 +232,23 @@ def test_two_learning_rates_and_decay_of_kernels_only(params):
 @pytest.mark.parametrize("kind", ["linear", "constant"])
 def test_schedule_rises_then_falls_or_stays(kind):
     settings = OptimSettings(schedule=kind, warmup_percent=20.0)
-    rates = [float(np.asarray(make_schedule(settings, 1.0, 10)(i))) for i in range(11)]
-    assert rates[0] == 0
-    assert rates[2] == 1
-    assert rates[10] == pytest.approx(0.0 if kind == "linear" else 1.0)
+    schedule = make_schedule(settings, 1.0, 10)
+    rates = [float(schedule.compute_rate(jnp.int32(i))) for i in range(12)]
+    after = np.linspace(1, 0, 9) if kind == "linear" else np.ones(9)
+    np.testing.assert_allclose(rates, [0, 0.5, *after, after[-1]], atol=1e-6)
+    no_rise = dataclasses.replace(settings, warmup_percent=0.0)
+    assert float(make_schedule(no_rise, 1.0, 10).compute_rate(jnp.int32(0))) == 1
+
+
+def test_other_rates_and_steps_run_the_same_program(model, params, batch):
+    texts = []
+    for rate, steps in ((0.1, 9), (0.3, 20)):
+        settings = dataclasses.replace(SETTINGS, exit_learning_rate=rate)
+        optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, steps)
+        step = jax.jit(make_train_step(model, JOINT, optimizer))
+        state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        texts.append(step.lower(state, batch, jax.random.key(0)).as_text())
+    assert texts[0] == texts[1]
 
 
 def test_filling_rows_add_exactly_nothing():

@@ -13,7 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -223,7 +222,7 @@ class _PhaseRun:
         self._optimizer = make_optimizer(
             settings.optim, params, phase.trainable, find_segment, stop - first
         )
-        self.learning_rate = make_schedule(
+        self._schedule = make_schedule(
             settings.optim, settings.optim.encoder_learning_rate, stop - first
         )
         train_step = make_train_step(
@@ -231,6 +230,11 @@ class _PhaseRun:
         )
         # The state is donated: its memory holds the next state.
         self.programs = Programs(jax.jit(train_step, donate_argnums=0))
+
+    def compute_learning_rate(self, step: int) -> float:
+        """Returns the encoder's rate at a step, counted from 1 over all phases."""
+        position = jnp.asarray(step - 1 - self.first, jnp.int32)
+        return float(self._schedule.compute_rate(position))
 
     def make_state(self, params: Params) -> TrainState:
         """Returns the state before the phase's first step, on the mesh."""
@@ -330,7 +334,7 @@ def _write_metrics(
         {
             "epoch": round(epoch, 4),
             "loss": [round(loss, 6) for loss in losses],
-            "learning_rate": float(np.asarray(run.learning_rate(step - 1 - run.first))),
+            "learning_rate": run.compute_learning_rate(step),
             "gradient_norm": round(float(metrics.gradient_norm), 6),
         },
         num_examples=weight,

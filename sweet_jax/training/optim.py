@@ -1,30 +1,74 @@
 """AdamW with a learning rate for the encoder, one for the exits, and clip scopes."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
-from sweet_jax.arrays import Params
+from sweet_jax.arrays import Array, Params
 from sweet_jax.settings import OptimSettings
 from sweet_jax.trees import make_mask, map_paths
 
 
-def make_schedule(
-    settings: OptimSettings, peak: float, num_steps: int
-) -> optax.Schedule:
+class Schedule(NamedTuple):
+    """A learning rate that rises from 0 to its peak, then goes to its end.
+
+    The numbers are arrays in the optimiser's state, not constants of the compiled step:
+    other rates and numbers of steps run the same program, from the persistent cache.
+
+    Attributes:
+        peak: the highest rate.
+        end: the rate after the last step.
+        warmup_steps: steps of the rise.
+        num_steps: steps in all.
+    """
+
+    peak: Float[Array, ""]
+    end: Float[Array, ""]
+    warmup_steps: Float[Array, ""]
+    num_steps: Float[Array, ""]
+
+    def compute_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Returns the rate of a step, counted from 0; both stretches are linear."""
+        done = step - self.warmup_steps
+        left = jnp.maximum(self.num_steps - self.warmup_steps, 1)
+        after = self.peak + (self.end - self.peak) * jnp.clip(done / left, 0, 1)
+        rising = self.peak * step / jnp.maximum(self.warmup_steps, 1)
+        return jnp.where(done < 0, rising, after)
+
+
+def make_schedule(settings: OptimSettings, peak: float, num_steps: int) -> Schedule:
     """Returns the learning rate by step (counted from 0 in the phase).
 
     It rises from 0 over `warmup_percent` of the steps, then falls to 0 (`linear`) or
     stays (`constant`).
     """
-    warmup_steps = round(num_steps * settings.warmup_percent / 100)
-    end = 0.0 if settings.schedule == "linear" else peak
-    after = optax.linear_schedule(peak, end, max(num_steps - warmup_steps, 1))
-    if not warmup_steps:
-        return after
-    rise = optax.linear_schedule(0.0, peak, warmup_steps)
-    return optax.join_schedules([rise, after], [warmup_steps])
+    return Schedule(
+        peak=jnp.float32(peak),
+        end=jnp.float32(0 if settings.schedule == "linear" else peak),
+        warmup_steps=jnp.float32(round(num_steps * settings.warmup_percent / 100)),
+        num_steps=jnp.float32(num_steps),
+    )
+
+
+def scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
+    """Returns the last link of an optimiser: minus the rate of the step."""
+
+    def init(params: Params) -> tuple[Array, Schedule]:
+        return jnp.zeros((), jnp.int32), schedule
+
+    def update(
+        updates: Params, state: tuple[Array, Schedule], params: Params | None = None
+    ) -> tuple[Params, tuple[Array, Schedule]]:
+        step, kept = state
+        rate = kept.compute_rate(step)
+        updates = jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates)
+        return updates, (step + 1, kept)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
 
 
 def make_optimizer(
@@ -53,9 +97,7 @@ def make_optimizer(
         optax.add_decayed_weights(settings.weight_decay, mask=make_decay_mask),
         optax.partition(
             {
-                name: optax.scale_by_learning_rate(
-                    make_schedule(settings, peak, num_steps)
-                )
+                name: scale_by_schedule(make_schedule(settings, peak, num_steps))
                 for name, peak in (
                     ("encoder", settings.encoder_learning_rate),
                     ("exits", settings.exit_learning_rate),

@@ -1,0 +1,185 @@
+"""One train step of each method: speed, FLOPs, temporaries; a large one on a GPU."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import print_header, print_row, time_median
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.convert.hf_config import make_encoder, parse_config
+from sweet_jax.devices import Programs, shape_of
+from sweet_jax.models.initial import init_params, make_example_batch
+from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
+from sweet_jax.prepare import prepare
+from sweet_jax.resolve import from_config_dict
+from sweet_jax.runner import keep_layers
+from sweet_jax.settings import METHODS, Settings
+from sweet_jax.training.method import Member, make_members
+from sweet_jax.training.optim import make_optimizer
+from sweet_jax.training.state import TrainState, make_train_step
+
+_REPEATS = 7
+_ROWS, _LENGTH, _LAYERS = 16, 128, (0, 1, 2, 5)
+
+
+def measure_train_step() -> None:
+    """Prints a row per method: 16 x 128 tokens, exits 0, 1, 2, 5 of the 6 layers."""
+    print_header(
+        f"train step, {_ROWS} x {_LENGTH}",
+        "examples/s",
+        "GFLOP",
+        "temporaries MB",
+        "compile s",
+    )
+    for method in METHODS:
+        prepared = prepare(
+            from_config_dict({"method": method, "exits": {"layers": _LAYERS}})
+        )
+        batch = make_random_batch(_ROWS, _LENGTH, prepared.config.vocab_size)
+        cost = sum_costs(
+            [
+                measure_member(
+                    model, member, prepared.settings, prepared.loaded.encoder, batch
+                )
+                for model, member in zip(prepared.models, prepared.members, strict=True)
+            ]
+        )
+        print_row(
+            method,
+            f"{_ROWS / cost['seconds']:.1f}",
+            f"{cost['flops'] / 1e9:.1f}",
+            f"{cost['temporary_bytes'] / 1e6:.0f}",
+            f"{cost['compile_seconds']:.1f}",
+        )
+
+
+def measure_accelerator(
+    rows: int = 32, length: int = 128, num_layers: int = 12, width: int = 768
+) -> None:
+    """Prints train steps of a BERT-base shape in bfloat16, and their ceiling.
+
+    The ceiling is what a large matrix product in bfloat16 reaches here and now.
+    """
+    ceiling = measure_matmul(16 * width)
+    print_header(
+        f"train step, {rows} x {length}, {num_layers} layers x {width}, bfloat16",
+        "examples/s",
+        "TFLOP/s",
+        f"share of {ceiling / 1e12:.1f} TFLOP/s",
+        "temporaries MB",
+    )
+    config = parse_config(
+        {
+            "model_type": "bert",
+            "vocab_size": 30522,
+            "hidden_size": width,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": width // 64,
+            "intermediate_size": 4 * width,
+            "max_position_embeddings": 512,
+        }
+    )
+    batch = make_random_batch(rows, length, config.vocab_size)
+    encoder = make_encoder(config, num_layers, jnp.bfloat16)
+    params = jax.jit(encoder.init)(jax.random.key(0), make_example_batch())["params"]
+    layers = tuple(round(num_layers * part) - 1 for part in (1 / 12, 1 / 3, 1 / 2, 1))
+    for method in METHODS:
+        settings = from_config_dict(
+            {"method": method, "encoder": {"dtype": "bfloat16"}}
+        )
+        model = MultiExitClassifier(
+            encoder=encoder,
+            exit_layers=layers,
+            exit_numbers=tuple(range(len(layers))),
+            num_classes=2,
+            features=width,
+            settings=settings.exits,
+            dtype=jnp.bfloat16,
+        )
+        members = make_members(settings, len(layers))
+        models = split_model(model, [member.exits for member in members])
+        cost = sum_costs(
+            [
+                measure_member(part, member, settings, params, batch)
+                for part, member in zip(models, members, strict=True)
+            ]
+        )
+        speed = cost["flops"] / cost["seconds"]
+        print_row(
+            method,
+            f"{rows / cost['seconds']:.0f}",
+            f"{speed / 1e12:.1f}",
+            f"{speed / ceiling:.2f}",
+            f"{cost['temporary_bytes'] / 1e6:.0f}",
+        )
+
+
+def measure_matmul(size: int) -> float:
+    """Returns the floating-point operations a second of a bfloat16 product."""
+    matrix = jnp.ones((size, size), jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(matrix, matrix))
+    seconds, _ = time_median(lambda: product(matrix, matrix), _REPEATS)
+    return 2 * size**3 / seconds
+
+
+def measure_member(
+    model: MultiExitClassifier,
+    member: Member,
+    settings: Settings,
+    encoder: Params,
+    batch: Batch,
+) -> dict[str, float]:
+    """Returns what the train step of one member costs."""
+    step, state, key = make_step(model, member, settings, encoder)
+    programs = Programs(jax.jit(step, donate_argnums=0))
+    program = programs.compile(shape_of(batch), state, batch, key)
+
+    def run() -> Any:
+        nonlocal state
+        state, metrics = program.call(state, batch, key)
+        return metrics
+
+    jax.block_until_ready(run())
+    seconds, _ = time_median(run, _REPEATS)
+    return {
+        "seconds": seconds,
+        "flops": program.flops,
+        "temporary_bytes": program.temporary_bytes,
+        "compile_seconds": programs.seconds,
+    }
+
+
+def sum_costs(members: list[dict[str, float]]) -> dict[str, float]:
+    """Adds up members; they train one after the other, so memory is the largest."""
+    total = {name: sum(cost[name] for cost in members) for name in members[0]}
+    total["temporary_bytes"] = max(cost["temporary_bytes"] for cost in members)
+    return total
+
+
+def make_step(
+    model: MultiExitClassifier, member: Member, settings: Settings, encoder: Params
+) -> tuple[Any, TrainState, jax.Array]:
+    """Returns the train step of a member, its state and a key."""
+    kept = keep_layers(encoder, model.exit_layers[-1] + 1)
+    params = init_params(model, jax.random.key(0), kept, None)
+    find = functools.partial(find_segment, exit_layers=model.exit_layers)
+    phase = member.phases[0]
+    optimizer = make_optimizer(settings.optim, params, phase.trainable, find, 100)
+    # Copies: the state is donated, and another member starts from the same weights.
+    params = jax.tree.map(jnp.array, params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return make_train_step(model, phase, optimizer), state, jax.random.key(1)
+
+
+def make_random_batch(rows: int, length: int, vocab_size: int) -> Batch:
+    """Returns a batch without padding."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, vocab_size, (rows, length)).astype(np.int32)
+    row = np.arange(rows, dtype=np.int32)
+    return Batch(
+        ids, ids * 0, np.ones_like(ids), row % 2, np.ones(rows, np.float32), row
+    )
