@@ -71,12 +71,15 @@ def run(
     )
     try:
         results = work.read_results()
+        finished = results is not None and (work.path / report.PAGE).exists()
         wait_for_hosts("all know whether the run is finished")
-        if results is not None:
+        if finished:
             logging.info("%s is finished: nothing to do", work.path)
+            assert results is not None
             return work.path, results
-        pipeline = _Pipeline(prepared, work, quiet, time.perf_counter() - start)
-        pipeline.run()
+        if results is None:
+            load_seconds = time.perf_counter() - start
+            _Pipeline(prepared, work, quiet, load_seconds).run()
         if is_first_host():
             report.write_report(work.path)
         wait_for_hosts("the results are written")
@@ -130,7 +133,8 @@ class _Pipeline:
         )
         self._save_model(params, evaluations["test"], temperatures)
         save_npz(self._work.path / "curves.npz", evaluations["test"].arrays)
-        # Last: a run is finished when its results are there.
+        # A page without its results, or of earlier ones, would stand for finished.
+        (self._work.path / report.PAGE).unlink(missing_ok=True)
         write_json(self._work.path / "results.json", results)
 
     def _train(self) -> Params:

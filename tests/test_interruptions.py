@@ -1,10 +1,12 @@
 """The main command killed, stopped and out of disk: the same command goes on."""
 
+import functools
 import json
 import os
 import re
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,25 +72,39 @@ def assert_same_run(workdir: Path, whole: Path) -> None:
         np.testing.assert_array_equal(leaf, two[name], err_msg=name)
 
 
-def test_kill_9_at_any_moment_loses_nothing(command, arguments, whole, tmp_path):
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "the work directory is made": lambda workdir: workdir.exists(),
+    "two steps are done": lambda workdir: len(read_steps(workdir)) >= 2,
+    "a checkpoint is written": lambda workdir: list_checkpoints(workdir) != [],
+    "eight steps are done": lambda workdir: len(read_steps(workdir)) >= 8,
+    "a bank is written": lambda workdir: (workdir / "logits_calibration.npz").exists(),
+    "the model is written": lambda workdir: (workdir / "model").exists(),
+    "the results are written": lambda workdir: (workdir / "results.json").exists(),
+}
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ("eight steps are done", "the results are written"),
+        pytest.param(tuple(MOMENTS), marks=pytest.mark.slow),
+    ],
+    ids=["twice", "seven times"],
+)
+def test_kill_9_at_any_moment_loses_nothing(
+    command, arguments, whole, tmp_path, moments
+):
     workdir = tmp_path / "run"
     run = [*arguments, f"--workdir={workdir}"]
-    moments = (
-        lambda: workdir.exists(),
-        lambda: len(read_steps(workdir)) >= 2,
-        lambda: list_checkpoints(workdir) != [],
-        lambda: len(read_steps(workdir)) >= 8,
-        lambda: (workdir / "logits_calibration.npz").exists(),
-        lambda: (workdir / "model").exists(),
-    )
     for moment in moments:
         running = command.start(run)
-        running.wait_until(moment)
+        running.wait_until(functools.partial(MOMENTS[moment], workdir))
         os.kill(running.pid, signal.SIGKILL)
         assert running.finish()[0] == -signal.SIGKILL
     status, last = command.run(run)
     assert status == 0, last
     assert_same_run(workdir, whole)
+    assert (workdir / "report.html").exists()
     banks = (path / "logits_test.npz" for path in (workdir, whole))
     one, two = (np.load(path)["logits"] for path in banks)
     np.testing.assert_array_equal(one, two)

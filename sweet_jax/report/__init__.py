@@ -16,7 +16,10 @@ from sweet_jax.report.html import make_comparison_html, make_report_html
 from sweet_jax.report.plots import plot_run
 from sweet_jax.report.tables import format_summary
 
+PAGE = "report.html"
+
 __all__ = [
+    "PAGE",
     "ReportError",
     "format_comparison",
     "format_summary",
@@ -41,7 +44,7 @@ def write_report(workdir: Path) -> list[Path]:
         for picture in pictures
     ]
     page = make_report_html(run, pictures).encode()
-    return [*written, write_whole(workdir / "report.html", page)]
+    return [*written, write_whole(workdir / PAGE, page)]
 
 
 def write_comparison(
