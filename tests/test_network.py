@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 
-from sweet_jax.data.network import is_reachable
+from sweet_jax.network import is_reachable
 
 
 def test_a_hub_that_never_answers_is_given_up():

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from sweet_jax.data.columns import find_splits, make_table
 from sweet_jax.data.examples import RawTask, Table, make_task
-from sweet_jax.data.network import is_reachable
 from sweet_jax.data.tasks import Task
+from sweet_jax.network import is_reachable
 from sweet_jax.settings import DataSettings
 
 

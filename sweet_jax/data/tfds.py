@@ -9,8 +9,8 @@ import numpy as np
 
 from sweet_jax.data.columns import find_splits, make_table
 from sweet_jax.data.examples import RawTask, make_task
-from sweet_jax.data.network import is_reachable
 from sweet_jax.data.tasks import Task
+from sweet_jax.network import is_reachable
 from sweet_jax.settings import DataSettings
 
 # For all servers of a data set together.

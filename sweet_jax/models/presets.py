@@ -9,17 +9,14 @@ import difflib
 import importlib.metadata
 import json
 import re
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from sweet_jax.network import is_reachable
 from sweet_jax.settings import EncoderSettings, SettingsError
 
-PROBE_SECONDS = 10.0
 # Never *.bin and kin: pickles stay where they are.
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
 
@@ -98,7 +95,7 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
             f"encoder {shown} is not in the local hub cache and HF_HUB_OFFLINE is set:"
             " unset it, or name a local folder"
         )
-    if not _can_reach(constants.ENDPOINT, PROBE_SECONDS):
+    if not is_reachable(constants.ENDPOINT):
         raise SettingsError(
             f"encoder {shown} is no local folder, not in the local hub cache, and"
             f" {constants.ENDPOINT} cannot be reached: connect, or name a local folder"
@@ -170,28 +167,3 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
     ) or any(folder.glob("*.model"))
     whole = has_tokenizer and all((folder / file).is_file() for file in needed)
     return folder if whole else None
-
-
-def _can_reach(url: str, seconds: float) -> bool:
-    """Whether a server answers, at all, in time.
-
-    In a thread of its own, because looking up a host's address obeys no timeout; the
-    hub client itself would retry for half a minute.
-    """
-    answered = threading.Event()
-
-    def probe() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=seconds):
-                answered.set()
-        except urllib.error.HTTPError:
-            answered.set()  # an error page is an answer
-        except OSError:
-            pass
-        done.set()
-
-    done = threading.Event()
-    threading.Thread(target=probe, daemon=True).start()
-    done.wait(seconds)
-    return answered.is_set()
