@@ -27,7 +27,7 @@ from sweet_jax.data.tokenize import (
     tokenize_examples,
 )
 from sweet_jax.devices import find_cache
-from sweet_jax.models.bert import BertConfig
+from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import Settings
@@ -55,7 +55,7 @@ class Prepared:
 
     settings: Settings
     folder: Path
-    config: BertConfig
+    config: EncoderConfig
     loaded: LoadedEncoder
     raw: RawTask
     splits: Splits

@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch
 from sweet_jax.convert.hf_config import load_config, make_encoder, parse_config
-from sweet_jax.convert.rules import NAME_MAPS
+from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import LoadedEncoder, compute_shapes, load_encoder
 from sweet_jax.models.attention import compute_masked_softmax
-from sweet_jax.models.bert import BertConfig, BertEmbeddings, BertEncoder, BertLayer
+from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.post_norm import Embeddings, PostNormLayer
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import EncoderSettings
 from sweet_jax.trees import flatten_paths, unflatten_paths
@@ -93,7 +94,7 @@ def make_runner(config: BertConfig, num_layers: int = NUM_LAYERS, **fields: Any)
 @functools.cache
 def make_modules(config: BertConfig, dtype=jnp.float32) -> tuple[Callable, Callable]:
     """Returns jitted embeddings and layer: all layers share one compilation."""
-    embeddings, layer = BertEmbeddings(config, dtype), BertLayer(config, dtype)
+    embeddings, layer = Embeddings(config, dtype), PostNormLayer(config, dtype)
 
     @jax.jit
     def run_embeddings(params, batch):
@@ -257,7 +258,7 @@ def test_padding_changes_nothing(config, loaded, rng):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_all_padding_rows_stay_finite_and_so_do_gradients(config, loaded, dtype):
-    layer = BertLayer(config, dtype)
+    layer = PostNormLayer(config, dtype)
     x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 32)), dtype)
     mask = jnp.asarray([[1, 1, 1, 0], [0, 0, 0, 0]], bool)[:, None, None]
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sweet_jax.convert.__main__ import main
 from sweet_jax.convert.hf_config import load_config, read_config
-from sweet_jax.convert.rules import NAME_MAPS
+from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import export_encoder, load_encoder
 from sweet_jax.trees import flatten_paths
 

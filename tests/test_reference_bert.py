@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch
 from sweet_jax.convert.hf_config import load_config, make_encoder, read_config
-from sweet_jax.convert.rules import NAME_MAPS
+from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import (
     LoadedEncoder,
     compute_shapes,
@@ -178,6 +178,7 @@ def test_published_sizes_leaf_by_leaf(layers, size, heads):
         model = transformers.BertModel(theirs)
     want = {name: tuple(p.shape) for name, p in model.named_parameters()}
     config = BertConfig(
+        family="bert",
         vocab_size=theirs.vocab_size,
         hidden_size=size,
         num_layers=layers,
@@ -186,7 +187,7 @@ def test_published_sizes_leaf_by_leaf(layers, size, heads):
         hidden_act="gelu",
         hidden_dropout=0.1,
         attention_dropout=0.1,
-        max_positions=512,
+        num_positions=512,
         num_types=2,
         norm_epsilon=1e-12,
         initializer_range=0.02,

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flax import linen as nn
-
 from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.encoder import Encoder, EncoderConfig
 from sweet_jax.models.layers import ACTIVATIONS
 
 CONFIG_FILE = "config.json"
@@ -31,8 +30,8 @@ class Family:
         mathematics: attributes that change the function computed -> allowed values.
     """
 
-    config_class: type[BertConfig]
-    encoder_class: Callable[..., nn.Module]
+    config_class: Callable[..., EncoderConfig]
+    encoder_class: Callable[..., Encoder]
     fields: Mapping[str, tuple[str, type]]
     defaults: Mapping[str, Any]
     mathematics: Mapping[str, tuple[Any, ...]]
@@ -51,7 +50,7 @@ FAMILIES: dict[str, Family] = {
             "hidden_act": ("hidden_act", str),
             "hidden_dropout_prob": ("hidden_dropout", float),
             "attention_probs_dropout_prob": ("attention_dropout", float),
-            "max_position_embeddings": ("max_positions", int),
+            "max_position_embeddings": ("num_positions", int),
             "type_vocab_size": ("num_types", int),
             "layer_norm_eps": ("norm_epsilon", float),
             "initializer_range": ("initializer_range", float),
@@ -132,7 +131,7 @@ def parse_config(
     attributes: Mapping[str, Any],
     ignore_attributes: tuple[str, ...] = (),
     source: str = CONFIG_FILE,
-) -> BertConfig:
+) -> EncoderConfig:
     """Returns our config of the attributes of a config.json.
 
     Args:
@@ -168,6 +167,7 @@ def parse_config(
     if missing := [name for name in family.fields if name not in given]:
         raise ValueError(f"{source} lacks {', '.join(missing)}")
     config = family.config_class(
+        family=attributes["model_type"],
         **{
             field: _convert(name, given[name], field_type, source)
             for name, (field, field_type) in family.fields.items()
@@ -187,7 +187,7 @@ def parse_config(
     return config
 
 
-def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> BertConfig:
+def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> EncoderConfig:
     """Reads the config of a Hugging Face folder.
 
     Args:
@@ -203,8 +203,8 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> BertCo
 
 
 def make_encoder(
-    config: BertConfig, num_layers: int, dtype: Any, remat: bool = False
-) -> nn.Module:
+    config: EncoderConfig, num_layers: int, dtype: Any, remat: bool = False
+) -> Encoder:
     """Returns the config's encoder, `num_layers` deep, to be used with `apply`.
 
     Raises:

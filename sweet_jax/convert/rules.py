@@ -1,8 +1,7 @@
-"""The name map between Hugging Face's tensors and our parameter paths, as a table.
+"""What a name map is: rows that say both names of a tensor, read in both directions.
 
-One row per tensor, read in both directions: loading looks the row up by Hugging Face's
-name, exporting by our path. `{layer}` stands for a layer's number. Old names and
-tensors that are no part of an encoder are rows, too, so nothing is ignored by accident.
+Loading looks a row up by Hugging Face's name, exporting by our path. `{layer}` stands
+for a layer's number. The tables themselves are in `name_maps`.
 """
 
 import dataclasses
@@ -84,65 +83,6 @@ class NameMap:
     def is_ignored(self, theirs: str) -> bool:
         """Whether a (renamed) tensor is known to be no part of the encoder."""
         return any(re.fullmatch(pattern, theirs) for pattern in self.ignored)
-
-
-_BERT_LAYER = "encoder.layer.{layer}"
-
-NAME_MAPS: dict[str, NameMap] = {
-    "bert": NameMap(
-        rules=(
-            Rule("embeddings.word_embeddings.weight", "embeddings/word/embedding"),
-            Rule(
-                "embeddings.position_embeddings.weight",
-                "embeddings/position/embedding",
-            ),
-            Rule(
-                "embeddings.token_type_embeddings.weight", "embeddings/type/embedding"
-            ),
-            *make_norm_rules("embeddings.LayerNorm", "embeddings/norm"),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.attention.self.query", "layer_{layer}/attention/query"
-            ),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.attention.self.key", "layer_{layer}/attention/key"
-            ),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.attention.self.value", "layer_{layer}/attention/value"
-            ),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.attention.output.dense",
-                "layer_{layer}/attention/output",
-            ),
-            *make_norm_rules(
-                f"{_BERT_LAYER}.attention.output.LayerNorm",
-                "layer_{layer}/attention/norm",
-            ),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.intermediate.dense", "layer_{layer}/feed_forward/up"
-            ),
-            *make_dense_rules(
-                f"{_BERT_LAYER}.output.dense", "layer_{layer}/feed_forward/down"
-            ),
-            *make_norm_rules(
-                f"{_BERT_LAYER}.output.LayerNorm", "layer_{layer}/feed_forward/norm"
-            ),
-            *make_dense_rules("pooler.dense", "pooler"),
-        ),
-        renames=(
-            (r"^bert\.", ""),
-            (r"LayerNorm\.gamma$", "LayerNorm.weight"),
-            (r"LayerNorm\.beta$", "LayerNorm.bias"),
-        ),
-        ignored=(
-            r"embeddings\.position_ids",
-            r"embeddings\.token_type_ids",
-            # Heads: masked words and next sentence; sentence and token classes; spans.
-            r"cls\..*",
-            r"classifier\..*",
-            r"qa_outputs\..*",
-        ),
-    ),
-}
 
 
 def _translate(name: str, rows: list[tuple[str, str, str]]) -> tuple[str, str] | None:

@@ -19,8 +19,9 @@ from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.convert.hf_config import CONFIG_FILE, make_encoder
-from sweet_jax.convert.rules import NAME_MAPS, TRANSFORMS
-from sweet_jax.models.bert import BertConfig
+from sweet_jax.convert.name_maps import NAME_MAPS
+from sweet_jax.convert.rules import TRANSFORMS
+from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 SINGLE_FILE = "model.safetensors"
@@ -93,7 +94,7 @@ class Inventory:
             raise ValueError(f"{folder}: {' | '.join(problems)}")
 
 
-def load_encoder(folder: Path, config: BertConfig, num_layers: int) -> LoadedEncoder:
+def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> LoadedEncoder:
     """Reads embeddings, the first `num_layers` layers and the pooler of a folder.
 
     Args:
@@ -125,7 +126,7 @@ def load_encoder(folder: Path, config: BertConfig, num_layers: int) -> LoadedEnc
     return LoadedEncoder(tree, pooler, inventory.ignored, digest)
 
 
-def take_inventory(folder: Path, config: BertConfig, num_layers: int) -> Inventory:
+def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inventory:
     """Sorts the folder's tensors by name and shape alone; no weights are read.
 
     Raises:
@@ -180,7 +181,7 @@ def take_inventory(folder: Path, config: BertConfig, num_layers: int) -> Invento
 def export_encoder(
     params: Params,
     pooler: Params | None,
-    config: BertConfig,
+    config: EncoderConfig,
     source_config_json: Mapping[str, Any],
     out: Path,
 ) -> None:
@@ -248,7 +249,9 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def compute_shapes(config: BertConfig, num_layers: int) -> dict[str, tuple[int, ...]]:
+def compute_shapes(
+    config: EncoderConfig, num_layers: int
+) -> dict[str, tuple[int, ...]]:
     """Returns path -> shape of all parameters and of the pooler, without memory."""
     ids = jnp.zeros((1, 1), jnp.int32)
     row = jnp.zeros((1,), jnp.int32)
@@ -284,7 +287,7 @@ def _is_deeper(path: str, num_layers: int, checkpoint_layers: int) -> bool:
     return match is not None and num_layers <= int(match[1]) < checkpoint_layers
 
 
-def _to_theirs(config: BertConfig, path: str) -> tuple[str, str]:
+def _to_theirs(config: EncoderConfig, path: str) -> tuple[str, str]:
     row = NAME_MAPS[config.family].to_theirs(path)
     if row is None:
         raise ValueError(f"parameter {path} has no row in the table of {config.family}")

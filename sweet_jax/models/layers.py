@@ -6,39 +6,12 @@ parameter paths are API (checkpoints, conversion tables, learning-rate groups).
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
-
-from sweet_jax.arrays import Batch
-
-# What travels along the layers: `x_BLD`, `mask_BL` and tables that layers share.
-Carry: TypeAlias = dict[str, Any]
-
-
-class Encoder(Protocol):
-    """What a family of encoders offers: its layers can be run in any static range.
-
-    `run_layers(run_layers(c, 0, k), k, n)` equals `run_layers(c, 0, n)`: whoever places
-    exits, seams or early stops between layers needs nothing else.
-    """
-
-    num_layers: int
-
-    def embed(self, batch: Batch, train: bool) -> Carry:
-        """Returns the carry before layer 0."""
-        ...
-
-    def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
-        """Returns the carry after layers start, ..., stop - 1."""
-        ...
-
-    def __call__(self, batch: Batch, train: bool = False) -> Carry:
-        """Returns the carry after the last layer."""
-        ...
 
 
 def compute_gelu(x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:

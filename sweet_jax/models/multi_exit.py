@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sweet_jax.arrays import Batch, ExitOutput
+from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.exit_heads import Exits
 from sweet_jax.settings import ExitSettings
 
@@ -41,8 +42,7 @@ class MultiExitClassifier(nn.Module):
     """One encoder with an exit after each segment.
 
     Attributes:
-        encoder: an unbound encoder (`embed`, `run_layers`), at least as deep as the
-            last exit.
+        encoder: unbound, at least as deep as the last exit.
         exit_layers: the layer each exit reads, counted from 0, rising.
         exit_numbers: the exits' numbers in the run (0.. for sweet and early_exit; one
             number for a multi_model member).
@@ -54,7 +54,7 @@ class MultiExitClassifier(nn.Module):
         init_scale: standard deviation of fresh kernels.
     """
 
-    encoder: nn.Module
+    encoder: Encoder
     exit_layers: tuple[int, ...]
     exit_numbers: tuple[int, ...]
     num_classes: int
@@ -84,15 +84,14 @@ class MultiExitClassifier(nn.Module):
 
     def start(self, batch: Batch, train: bool = False) -> dict[str, Any]:
         """Returns the carry before segment 0: embeddings, mask, shared tables."""
-        return self.encoder.embed(batch, train)  # type: ignore[attr-defined]
+        return self.encoder.embed(batch, train)
 
     def run_segment(
         self, i: int, carry: dict[str, Any], train: bool = False
     ) -> dict[str, Any]:
         """Runs the layers between exit i-1 and exit i; i is static."""
         first = self.exit_layers[i - 1] + 1 if i else 0
-        run_layers = self.encoder.run_layers  # type: ignore[attr-defined]
-        return run_layers(carry, first, self.exit_layers[i] + 1, train)
+        return self.encoder.run_layers(carry, first, self.exit_layers[i] + 1, train)
 
     def exit_outputs(
         self, i: int, carry: dict[str, Any], train: bool = False
@@ -177,7 +176,7 @@ def split_model(
     """Returns one model per member, each as deep as its last exit.
 
     Args:
-        model: with every exit of the run; its encoder has an attribute `num_layers`.
+        model: with every exit of the run.
         member_exits: the numbers of the exits that each member owns.
     """
     return tuple(

@@ -1,0 +1,62 @@
+"""The name map of each family: one row per tensor, one table per family.
+
+Old names and tensors that are no part of an encoder are rows, too, so nothing is
+ignored by accident.
+"""
+
+from sweet_jax.convert.rules import NameMap, Rule, make_dense_rules, make_norm_rules
+
+_LAYER = "encoder.layer.{layer}"
+_POSITIONS = Rule(
+    "embeddings.position_embeddings.weight", "embeddings/position/embedding"
+)
+_WORDS = Rule("embeddings.word_embeddings.weight", "embeddings/word/embedding")
+_TYPES = Rule("embeddings.token_type_embeddings.weight", "embeddings/type/embedding")
+_EMBEDDINGS_NORM = make_norm_rules("embeddings.LayerNorm", "embeddings/norm")
+_POOLER = make_dense_rules("pooler.dense", "pooler")
+_FEED_FORWARD = (
+    *make_dense_rules(f"{_LAYER}.intermediate.dense", "layer_{layer}/feed_forward/up"),
+    *make_dense_rules(f"{_LAYER}.output.dense", "layer_{layer}/feed_forward/down"),
+    *make_norm_rules(f"{_LAYER}.output.LayerNorm", "layer_{layer}/feed_forward/norm"),
+)
+# TensorFlow's names of scale and bias, in early checkpoints.
+_OLD_NORMS = (
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+)
+# Buffers that some versions of transformers stored.
+_BUFFERS = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
+# Heads for sentence and token classes; for spans.
+_TASK_HEADS = (r"classifier\..*", r"qa_outputs\..*")
+_BERT_ATTENTION = (
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.query", "layer_{layer}/attention/query"
+    ),
+    *make_dense_rules(f"{_LAYER}.attention.self.key", "layer_{layer}/attention/key"),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.value", "layer_{layer}/attention/value"
+    ),
+    *make_dense_rules(
+        f"{_LAYER}.attention.output.dense", "layer_{layer}/attention/output"
+    ),
+    *make_norm_rules(
+        f"{_LAYER}.attention.output.LayerNorm", "layer_{layer}/attention/norm"
+    ),
+)
+
+NAME_MAPS: dict[str, NameMap] = {
+    "bert": NameMap(
+        rules=(
+            _WORDS,
+            _POSITIONS,
+            _TYPES,
+            *_EMBEDDINGS_NORM,
+            *_BERT_ATTENTION,
+            *_FEED_FORWARD,
+            *_POOLER,
+        ),
+        renames=((r"^bert\.", ""), *_OLD_NORMS),
+        # `cls`: masked words and next sentence.
+        ignored=(*_BUFFERS, r"cls\..*", *_TASK_HEADS),
+    ),
+}

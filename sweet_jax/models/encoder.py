@@ -1,0 +1,116 @@
+"""What every family of encoders is: embeddings, then layers that run in any range.
+
+A family says which classes its parts have; the loop over the layers, rematerialisation
+and the tables that layers share are here, once.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sweet_jax.arrays import Batch
+from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
+
+# What travels along the layers: `x_BLD` and `mask_BL`.
+Carry: TypeAlias = dict[str, Any]
+
+
+@runtime_checkable
+class EncoderConfig(Protocol):
+    """What the rest of the house may ask of any family's config."""
+
+    @property
+    def family(self) -> str:
+        """Hugging Face's `model_type`."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word table."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D."""
+        ...
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the checkpoint."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Heads H of each layer."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """Longest input in tokens."""
+        ...
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation of fresh kernels and tables."""
+        ...
+
+
+class Encoder(nn.Module):
+    """Embeddings and the first `num_layers` layers of a checkpoint.
+
+    `run_layers(run_layers(c, 0, k), k, n)` equals `run_layers(c, 0, n)`: whoever places
+    exits, seams or early stops between layers needs nothing else.
+
+    Attributes:
+        config: sizes and rates of the checkpoint.
+        num_layers: layers built; at most the checkpoint's.
+        dtype: computation type; parameters are float32.
+        remat: recompute each layer's activations in the backward pass.
+        attention_fns: one function per layer from scores and mask to probabilities;
+            None: masked softmax everywhere.
+    """
+
+    # Of (config, dtype): token_ids, type_ids, train -> x_BLD.
+    embeddings_class: ClassVar[Callable[..., nn.Module]]
+    # Of (config, dtype, attention_fn): x_BLD, mask, train -> x_BLD.
+    layer_class: ClassVar[Callable[..., nn.Module]]
+
+    config: Any
+    num_layers: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    attention_fns: tuple[AttentionFn, ...] | None = None
+
+    def setup(self) -> None:
+        """Builds the parts; paths are `embeddings/...` and `layer_0/...` on."""
+        layer_class: Any = type(self).layer_class
+        if self.remat:
+            # `train` (argument 3 behind self) decides what is traced: it stays static.
+            layer_class = nn.remat(layer_class, static_argnums=(3,))
+        fns = self.attention_fns or (compute_masked_softmax,) * self.num_layers
+        embeddings_class: Any = type(self).embeddings_class
+        self.embeddings = embeddings_class(self.config, self.dtype, name="embeddings")
+        self.layers = [
+            layer_class(self.config, self.dtype, fns[i], name=f"layer_{i}")
+            for i in range(self.num_layers)
+        ]
+
+    def embed(self, batch: Batch, train: bool) -> Carry:
+        """Returns the carry before layer 0."""
+        x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train)
+        return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask)}
+
+    def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
+        """Returns the carry after layers start, ..., stop - 1."""
+        x_BLD = carry["x_BLD"]
+        # Every query reads the same keys, those of real tokens.
+        mask_B11L = carry["mask_BL"][:, None, None, :] != 0
+        for layer in self.layers[start:stop]:
+            x_BLD = layer(x_BLD, mask_B11L, train)
+        return {**carry, "x_BLD": x_BLD}
+
+    def __call__(self, batch: Batch, train: bool = False) -> Carry:
+        """Returns the carry after the last layer."""
+        return self.run_layers(self.embed(batch, train), 0, self.num_layers, train)

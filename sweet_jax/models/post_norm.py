@@ -1,0 +1,149 @@
+"""What the post-norm families share: config, embeddings with absolute positions, layer.
+
+BERT, RoBERTa and MPNet are these parts with other tables.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float, Int
+
+from sweet_jax.arrays import Array
+from sweet_jax.models.attention import (
+    AttentionFn,
+    SelfAttention,
+    compute_masked_softmax,
+)
+from sweet_jax.models.layers import Dropout, FeedForward, make_embed, make_norm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PostNormConfig:
+    """What defines a post-norm encoder: sizes, activation, rates, epsilon.
+
+    Attributes:
+        family: Hugging Face's `model_type`.
+        vocab_size: rows of the word table.
+        hidden_size: width D.
+        num_layers: layers of the checkpoint.
+        num_heads: heads H of each layer.
+        intermediate_size: feed-forward width F.
+        hidden_act: a key of `layers.ACTIVATIONS`.
+        hidden_dropout: rate after embeddings and after each block.
+        attention_dropout: rate on attention probabilities.
+        num_positions: rows of the position table.
+        num_types: rows of the token type table.
+        norm_epsilon: added to the variance in each norm.
+        initializer_range: standard deviation of fresh kernels and tables.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    hidden_act: str
+    hidden_dropout: float
+    attention_dropout: float
+    num_positions: int
+    num_types: int
+    norm_epsilon: float
+    initializer_range: float
+
+    @property
+    def position_offset(self) -> int:
+        """Row of the position table that the first token reads."""
+        return 0
+
+    @property
+    def max_positions(self) -> int:
+        """Longest input in tokens."""
+        return self.num_positions - self.position_offset
+
+
+class Embeddings(nn.Module):
+    """Sum of word, type and position embeddings, normed.
+
+    Attributes:
+        config: sizes and rates.
+        dtype: type of the output; the sum and the norm are float32.
+    """
+
+    config: PostNormConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids: Int[Array, "B L"],
+        type_ids: Int[Array, "B L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns [B, L, D].
+
+        Raises:
+            ValueError: the input is longer than the table of positions.
+        """
+        config = self.config
+        length = token_ids.shape[1]
+        if length > config.max_positions:
+            raise ValueError(
+                f"inputs of {length} tokens are longer than the encoder's"
+                f" {config.max_positions} positions: lower data.max_length"
+            )
+        size, std = config.hidden_size, config.initializer_range
+        word_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
+        type_BLD = make_embed(config.num_types, size, std, "type")(type_ids)
+        # Positions always rise by 1 from the offset: a slice of the table, no gather.
+        table = make_embed(config.num_positions, size, std, "position").embedding
+        first = config.position_offset
+        x_BLD = word_BLD + type_BLD + table[None, first : first + length]
+        x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
+        return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
+
+
+class PostNormLayer(nn.Module):
+    """Self-attention block, then feed-forward block, both post-norm.
+
+    Attributes:
+        config: sizes and rates.
+        dtype: computation type.
+        attention_fn: scores and mask to probabilities.
+    """
+
+    config: PostNormConfig
+    dtype: Any = jnp.float32
+    attention_fn: AttentionFn = compute_masked_softmax
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: Float[jax.Array, "B L D"],
+        mask: Bool[jax.Array, "B #H #L L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns the layer's output, [B, L, D]; keys are read where `mask` is True."""
+        config = self.config
+        x_BLD = SelfAttention(
+            num_heads=config.num_heads,
+            attention_dropout=config.attention_dropout,
+            hidden_dropout=config.hidden_dropout,
+            norm_epsilon=config.norm_epsilon,
+            init_std=config.initializer_range,
+            dtype=self.dtype,
+            attention_fn=self.attention_fn,
+            name="attention",
+        )(x_BLD, mask, train)
+        return FeedForward(
+            features=config.intermediate_size,
+            activation=config.hidden_act,
+            dropout=config.hidden_dropout,
+            norm_epsilon=config.norm_epsilon,
+            init_std=config.initializer_range,
+            dtype=self.dtype,
+            name="feed_forward",
+        )(x_BLD, train)
