@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 from main_command import MainCommand
+from tiny_configs import TINY_BERT
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.convert.hf_config import load_config, make_encoder
@@ -25,35 +26,18 @@ BAD = ["bad", "poor", "awful", "dull", "grim", "cold"]
 NEUTRAL = ["the", "a", "film", "plot", "cast", "and", "with", "very", "scene", "it"]
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-TINY_CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 64,
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 32,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "initializer_range": 0.2,
-    "pad_token_id": 0,
-}
-
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT folder of 4 layers, width 16, a pooler and a word-level tokenizer."""
     folder = tmp_path_factory.mktemp("tiny_encoder")
-    (folder / "config.json").write_text(json.dumps(TINY_CONFIG), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(TINY_BERT), encoding="utf-8")
     config = load_config(folder)
     encoder = make_encoder(config, 4, jnp.float32)
     params = encoder.init(jax.random.key(0), make_example_batch())["params"]
     kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
     pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
-    export_encoder(params, pooler, config, TINY_CONFIG, folder)
+    export_encoder(params, pooler, config, TINY_BERT, folder)
     vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]

@@ -1,11 +1,14 @@
 """config.json: what is read, refused, ignored."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from published import PUBLISHED
 
+from sweet_jax.convert.families import FAMILIES
 from sweet_jax.convert.hf_config import load_config, make_encoder, parse_config
 
 # The config.json of bert-base-uncased, stray keys and all.
@@ -76,12 +79,32 @@ def test_null_means_absent():
 
 
 @pytest.mark.reference
-def test_defaults_are_those_of_transformers():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defaults_are_those_of_transformers(family):
     import transformers
 
-    theirs = transformers.BertConfig().to_dict()
-    ours = parse_config(theirs)
-    assert ours == parse_config(BERT_BASE)
+    theirs = transformers.AutoConfig.for_model(family).to_dict()
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    sizes += ("model_type", "intermediate_size", "max_position_embeddings")
+    assert parse_config({name: theirs[name] for name in sizes}) == parse_config(theirs)
+
+
+def test_roberta_positions_start_past_the_padding_token():
+    attributes, _ = PUBLISHED["roberta-base"]
+    config = parse_config(attributes)
+    assert (config.num_positions, config.max_positions) == (514, 512)
+    assert config.position_offset == 2
+    config = parse_config({**attributes, "pad_token_id": 7})
+    assert (config.position_offset, config.max_positions) == (8, 506)
+    with pytest.raises(ValueError, match="max_position_embeddings leaves no position"):
+        parse_config({**attributes, "max_position_embeddings": 2})
+
+
+def test_xlm_roberta_is_a_roberta_of_another_name():
+    attributes, _ = PUBLISHED["roberta-base"]
+    config = parse_config({**attributes, "model_type": "xlm-roberta"})
+    assert config.family == "xlm-roberta"
+    assert dataclasses.replace(config, family="roberta") == parse_config(attributes)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_configs import TINY_CONFIGS
 
 from sweet_jax.arrays import Batch, Params
-from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import (
     MultiExitClassifier,
@@ -27,8 +28,14 @@ LAYERS = (0, 1, 3)
 
 
 @pytest.fixture(scope="module")
-def config(tiny_encoder):
-    return load_config(tiny_encoder)
+def config():
+    return parse_config(TINY_CONFIGS["bert"])
+
+
+@pytest.fixture(scope="module", params=TINY_CONFIGS)
+def any_config(request):
+    """Every family: what is claimed of methods is claimed of each encoder."""
+    return parse_config(TINY_CONFIGS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +118,8 @@ def by_segment(flat: dict[str, np.ndarray]) -> dict[int, dict[str, np.ndarray]]:
     return groups
 
 
-def test_sweet_cross_gradients_are_exactly_zero(config, batch):
-    members, models, params, _ = build(config, method="sweet")
+def test_sweet_cross_gradients_are_exactly_zero(any_config, batch):
+    members, models, params, _ = build(any_config, method="sweet")
     gradients = compute_gradients(models[0], members[0], params[0], batch)
     for j in range(3):
         groups = by_segment(gradients[j])
@@ -125,8 +132,8 @@ def test_sweet_cross_gradients_are_exactly_zero(config, batch):
                 assert all(p.endswith("attention/key/bias") for p in idle), idle
 
 
-def test_early_exit_trains_every_segment_up_to_the_exit(config, batch):
-    members, models, params, _ = build(config, method="early_exit")
+def test_early_exit_trains_every_segment_up_to_the_exit(any_config, batch):
+    members, models, params, _ = build(any_config, method="early_exit")
     gradients = compute_gradients(models[0], members[0], params[0], batch)
     for j in range(3):
         groups = by_segment(gradients[j])
@@ -136,9 +143,9 @@ def test_early_exit_trains_every_segment_up_to_the_exit(config, batch):
 
 
 @pytest.mark.parametrize("a", [0.2, 0.5])
-def test_boundary_scale_is_a_power_of_the_distance(config, batch, a):
-    joint_members, models, params, _ = build(config, method="early_exit")
-    members, *_ = build(config, method="sweet", boundary_gradient_scale=a)
+def test_boundary_scale_is_a_power_of_the_distance(any_config, batch, a):
+    joint_members, models, params, _ = build(any_config, method="early_exit")
+    members, *_ = build(any_config, method="sweet", boundary_gradient_scale=a)
     joint = compute_gradients(models[0], joint_members[0], params[0], batch)
     scaled = compute_gradients(models[0], members[0], params[0], batch)
     for j in range(3):
@@ -167,9 +174,9 @@ def test_forward_passes_of_all_seams_are_identical(config, batch, train):
             np.testing.assert_array_equal(one, two)
 
 
-def test_sweet_segment_0_learns_as_the_multi_model_member(config, batch):
-    members, models, params, _ = build(config, method="sweet")
-    mm_members, mm_models, mm_params, _ = build(config, method="multi_model")
+def test_sweet_segment_0_learns_as_the_multi_model_member(any_config, batch):
+    members, models, params, _ = build(any_config, method="sweet")
+    mm_members, mm_models, mm_params, _ = build(any_config, method="multi_model")
     sweet = compute_gradients(models[0], members[0], params[0], batch)[0]
     alone = compute_gradients(mm_models[0], mm_members[0], mm_params[0], batch)[0]
     owned = by_segment(sweet)[0]
@@ -209,9 +216,9 @@ def test_multi_model_set_answers_as_its_members(config, batch):
         np.testing.assert_array_equal(together[i].logits_BC, alone[0].logits_BC)
 
 
-def test_segment_calls_compose_to_the_whole_model(config, batch):
+def test_segment_calls_compose_to_the_whole_model(any_config, batch):
     for method in ("sweet", "multi_model"):
-        _, models, params, _ = build(config, method=method)
+        _, models, params, _ = build(any_config, method=method)
         model = join_models(models)
         tree = (
             params[0]

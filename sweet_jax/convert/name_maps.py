@@ -44,19 +44,29 @@ _BERT_ATTENTION = (
     ),
 )
 
+_BERT_RULES = (
+    _WORDS,
+    _POSITIONS,
+    _TYPES,
+    *_EMBEDDINGS_NORM,
+    *_BERT_ATTENTION,
+    *_FEED_FORWARD,
+    *_POOLER,
+)
+_ROBERTA = NameMap(
+    rules=_BERT_RULES,
+    renames=((r"^roberta\.", ""), *_OLD_NORMS),
+    # `lm_head`: masked words.
+    ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
+)
+
 NAME_MAPS: dict[str, NameMap] = {
     "bert": NameMap(
-        rules=(
-            _WORDS,
-            _POSITIONS,
-            _TYPES,
-            *_EMBEDDINGS_NORM,
-            *_BERT_ATTENTION,
-            *_FEED_FORWARD,
-            *_POOLER,
-        ),
+        rules=_BERT_RULES,
         renames=((r"^bert\.", ""), *_OLD_NORMS),
         # `cls`: masked words and next sentence.
         ignored=(*_BUFFERS, r"cls\..*", *_TASK_HEADS),
     ),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
 }

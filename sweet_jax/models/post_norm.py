@@ -97,7 +97,9 @@ class Embeddings(nn.Module):
             )
         size, std = config.hidden_size, config.initializer_range
         word_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
-        type_BLD = make_embed(config.num_types, size, std, "type")(type_ids)
+        types = make_embed(config.num_types, size, std, "type")
+        # A family of one type has its tokenizer's type ids, if any, ignored.
+        type_BLD = types.embedding[None] if config.num_types == 1 else types(type_ids)
         # Positions always rise by 1 from the offset: a slice of the table, no gather.
         table = make_embed(config.num_positions, size, std, "position").embedding
         first = config.position_offset

@@ -1,0 +1,116 @@
+"""The families of encoders: what each `model_type` reads from its config.json."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.encoder import Encoder, EncoderConfig
+from sweet_jax.models.layers import ACTIVATIONS
+from sweet_jax.models.roberta import RobertaConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How one `model_type` maps to our config and encoder.
+
+    Attributes:
+        config_class: our frozen dataclass.
+        encoder_class: our Linen module.
+        fields: config attribute -> (field of ours, its type).
+        defaults: values Hugging Face takes where the attribute is absent.
+        mathematics: attributes that change the function computed -> allowed values.
+    """
+
+    config_class: Callable[..., EncoderConfig]
+    encoder_class: Callable[..., Encoder]
+    fields: Mapping[str, tuple[str, type]]
+    defaults: Mapping[str, Any]
+    mathematics: Mapping[str, tuple[Any, ...]]
+
+
+# What the post-norm families have in common, under Hugging Face's names.
+_FIELDS: dict[str, tuple[str, type]] = {
+    "vocab_size": ("vocab_size", int),
+    "hidden_size": ("hidden_size", int),
+    "num_hidden_layers": ("num_layers", int),
+    "num_attention_heads": ("num_heads", int),
+    "intermediate_size": ("intermediate_size", int),
+    "hidden_act": ("hidden_act", str),
+    "hidden_dropout_prob": ("hidden_dropout", float),
+    "attention_probs_dropout_prob": ("attention_dropout", float),
+    "max_position_embeddings": ("num_positions", int),
+    "layer_norm_eps": ("norm_epsilon", float),
+    "initializer_range": ("initializer_range", float),
+}
+_DEFAULTS: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+}
+_MATHEMATICS: dict[str, tuple[Any, ...]] = {
+    "hidden_act": tuple(ACTIVATIONS),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "tie_encoder_decoder": (False,),
+    "cross_attention_hidden_size": (None,),
+    "quantization_config": (None,),
+    "auto_map": (None,),
+}
+_BERT_FIELDS: dict[str, tuple[str, type]] = {
+    **_FIELDS,
+    "type_vocab_size": ("num_types", int),
+    "pad_token_id": ("pad_token_id", int),
+}
+
+_BERT = Family(
+    config_class=BertConfig,
+    encoder_class=BertEncoder,
+    fields=_BERT_FIELDS,
+    defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 0},
+    mathematics=_MATHEMATICS,
+)
+_ROBERTA = Family(
+    config_class=RobertaConfig,
+    encoder_class=BertEncoder,
+    fields=_BERT_FIELDS,
+    defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 1},
+    mathematics=_MATHEMATICS,
+)
+
+FAMILIES: dict[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    # The same encoder with another vocabulary.
+    "xlm-roberta": _ROBERTA,
+}
+
+# Attributes that hub configs carry and that change nothing an encoder computes:
+# bookkeeping, output formats, task heads, text generation, other models' poolers.
+HARMLESS = frozenset(
+    """
+    _name_or_path _num_labels _attn_implementation _commit_hash
+    architectures model_type transformers_version torch_dtype dtype use_bfloat16
+    torchscript xla_device gradient_checkpointing use_cache
+    output_attentions output_hidden_states output_past return_dict
+    use_return_dict chunk_size_feed_forward
+    classifier_dropout finetuning_task task_specific_params problem_type num_labels
+    id2label label2id tie_word_embeddings
+    bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id unk_token_id
+    decoder_start_token_id tokenizer_class prefix
+    directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    pooler_size_per_head pooler_type
+    max_length min_length do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p typical_p repetition_penalty
+    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
+    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
+    suppress_tokens begin_suppress_tokens
+    tf_legacy_loss use_flash_attn sentence_transformers
+    """.split()  # noqa: SIM905 (one name a line would fill two pages)
+)

@@ -1,0 +1,51 @@
+"""What the config.json of published encoders says, but for bookkeeping."""
+
+from typing import Any
+
+
+def _make(family: str, layers: int, width: int, **others: Any) -> dict[str, Any]:
+    return {
+        "model_type": family,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        **others,
+    }
+
+
+_BERT = {
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "gradient_checkpointing": False,
+    "use_cache": True,
+}
+_ROBERTA = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+
+# name -> (attributes, parameters with the pooler)
+PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
+    "bert-base-uncased": (_make("bert", 12, 768, **_BERT), 109_482_240),
+    "bert-large-uncased": (_make("bert", 24, 1024, **_BERT), 335_141_888),
+    "roberta-base": (_make("roberta", 12, 768, **_ROBERTA), 124_645_632),
+    "roberta-large": (_make("roberta", 24, 1024, **_ROBERTA), 355_359_744),
+    "xlm-roberta-base": (
+        _make("xlm-roberta", 12, 768, **{**_ROBERTA, "vocab_size": 250002}),
+        278_043_648,
+    ),
+}

@@ -1,0 +1,76 @@
+"""The recordings of tests/golden: encoders with PyTorch's own inputs and outputs."""
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from sweet_jax.arrays import Batch
+from sweet_jax.convert.hf_config import load_config
+from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
+
+GOLDEN = Path(__file__).parent / "golden"
+FAMILIES = ("bert", "roberta")
+CASES = ("unpadded", "padded", "pairs", "one_token", "position_limit")
+
+
+def make_batch(token_ids, type_ids=None, mask=None) -> Batch:
+    token_ids = jnp.asarray(token_ids, jnp.int32)
+    rows = token_ids.shape[0]
+    return Batch(
+        token_ids=token_ids,
+        type_ids=jnp.zeros_like(token_ids) if type_ids is None else type_ids,
+        mask=jnp.ones_like(token_ids) if mask is None else jnp.asarray(mask),
+        labels=jnp.zeros(rows, jnp.int32),
+        weights=jnp.ones(rows),
+        row_ids=jnp.arange(rows),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recorded:
+    """One recording; `config` and `loaded` are what our readers made of it."""
+
+    arrays: dict[str, np.ndarray]
+    config: Any
+    loaded: LoadedEncoder
+
+    def make_batch(self, case: str) -> Batch:
+        """Returns the recorded input of a case."""
+        names = ("token_ids", "type_ids", "mask")
+        return make_batch(*(self.arrays[f"input/{case}/{name}"] for name in names))
+
+    def get_states(self, case: str) -> list[np.ndarray]:
+        """Returns PyTorch's embeddings and the output of each layer."""
+        names = ["embeddings", *(f"layer_{i}" for i in range(self.config.num_layers))]
+        return [self.arrays[f"output/{case}/{name}"] for name in names]
+
+    def write_folder(self, folder: Path) -> Path:
+        """Writes the recorded model as a Hugging Face folder."""
+        return write_folder(self.arrays, folder)
+
+
+def write_folder(arrays: dict[str, np.ndarray], folder: Path) -> Path:
+    tensors = {
+        name.removeprefix("tensor/"): array
+        for name, array in arrays.items()
+        if name.startswith("tensor/")
+    }
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(str(arrays["config"]))
+    return folder
+
+
+@functools.cache
+def load_recorded(family: str) -> Recorded:
+    with np.load(GOLDEN / f"{family}.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_folder(arrays, Path(name))
+        config = load_config(folder)
+        return Recorded(arrays, config, load_encoder(folder, config, config.num_layers))

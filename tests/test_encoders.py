@@ -1,0 +1,222 @@
+"""Every family: parity with recorded PyTorch outputs and gradients, row by row."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.recording import make_loss_weights
+from published import PUBLISHED
+from recorded import CASES, FAMILIES, Recorded, load_recorded
+
+from sweet_jax.arrays import Params
+from sweet_jax.convert.hf_config import make_encoder, parse_config
+from sweet_jax.convert.name_maps import NAME_MAPS
+from sweet_jax.convert.safetensors import compute_shapes
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+
+@pytest.fixture(autouse=True)
+def _highest_precision():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.fixture(params=FAMILIES)
+def recorded(request) -> Recorded:
+    return load_recorded(request.param)
+
+
+@functools.cache
+def make_runner(family: str, remat: bool = False):
+    """Returns a jitted (params, batch) -> last layer; compiled once per shape."""
+    config = load_recorded(family).config
+    encoder = make_encoder(config, config.num_layers, jnp.float32, remat)
+    return jax.jit(
+        lambda params, batch: encoder.apply({"params": params}, batch)["x_BLD"]  # type: ignore[index]
+    )
+
+
+@functools.cache
+def run_case(family: str, case: str) -> tuple[list[jax.Array], jax.Array]:
+    """Returns every module's output on PyTorch's own input, and the whole encoder's."""
+    recorded = load_recorded(family)
+    config, batch = recorded.config, recorded.make_batch(case)
+    encoder = make_encoder(config, config.num_layers, jnp.float32)
+
+    @jax.jit
+    def run(params: Params, states: list[jax.Array]):
+        def call(method, *inputs):
+            return encoder.apply({"params": params}, *inputs, False, method=method)
+
+        carry = call("embed", batch)
+        outputs = [carry["x_BLD"]]
+        for i in range(config.num_layers):
+            # From the recorded input, so that errors do not add up over modules.
+            carry = call("run_layers", {**carry, "x_BLD": states[i]}, i, i + 1)
+            outputs.append(carry["x_BLD"])
+        whole: Any = encoder.apply({"params": params}, batch)
+        return outputs, whole["x_BLD"]
+
+    states = [jnp.asarray(x_BLD) for x_BLD in recorded.get_states(case)]
+    return run(recorded.loaded.encoder, states)
+
+
+def pool(pooler: Params, last_BLD) -> np.ndarray:
+    return np.tanh(np.asarray(last_BLD)[:, 0] @ pooler["kernel"] + pooler["bias"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_module_equals_pytorch(recorded, case):
+    batch, want = recorded.make_batch(case), recorded.get_states(case)
+    got, _ = run_case(recorded.config.family, case)
+    # What padding embeds to is nobody's business: nothing reads it.
+    real = np.asarray(batch.mask) == 1
+    np.testing.assert_allclose(got[0][real], want[0][real], rtol=0, atol=1e-5)
+    for i in range(1, len(want)):
+        np.testing.assert_allclose(got[i], want[i], rtol=0, atol=1e-5)
+    pooled = pool(recorded.loaded.pooler, want[-1])
+    np.testing.assert_allclose(
+        pooled, recorded.arrays[f"output/{case}/pooler"], rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_whole_encoder_equals_pytorch(recorded, case):
+    batch = recorded.make_batch(case)
+    _, last = run_case(recorded.config.family, case)
+    real = np.asarray(batch.mask) == 1
+    want = recorded.get_states(case)[-1]
+    np.testing.assert_allclose(last[real], want[real], rtol=0, atol=1e-4)
+    pooled = pool(recorded.loaded.pooler, last)
+    np.testing.assert_allclose(
+        pooled, recorded.arrays[f"output/{case}/pooler"], rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_equal_pytorch(recorded, remat):
+    family = recorded.config.family
+    batch = recorded.make_batch("pairs")
+    weights = make_loss_weights(np.asarray(batch.mask), recorded.config.hidden_size)
+    run = make_runner(family, remat)
+
+    def compute_loss(params):
+        return (run(params, batch) * weights).sum()
+
+    got = flatten_paths(jax.jit(jax.grad(compute_loss))(recorded.loaded.encoder))
+    want = load_gradients(recorded)
+    assert got.keys() == want.keys()
+    for path, gradient in want.items():
+        scale = np.abs(gradient).max()
+        if path.endswith("key/bias"):
+            # Softmax does not see a key bias (it shifts all scores of a query alike):
+            # the true gradient is 0, so "relative" means relative to the query's.
+            scale = np.abs(want[path.replace("key/bias", "query/bias")]).max()
+        np.testing.assert_allclose(
+            got[path], gradient, rtol=0, atol=1e-4 * scale, err_msg=path
+        )
+
+
+def load_gradients(recorded: Recorded) -> dict[str, np.ndarray]:
+    """Returns path -> recorded gradient."""
+    flat = {}
+    for name, array in recorded.arrays.items():
+        if name.startswith("gradient/"):
+            name_map = NAME_MAPS[recorded.config.family]
+            row = name_map.to_ours(name.removeprefix("gradient/"))
+            assert row is not None
+            path, transform = row
+            flat[path] = array.T if transform == "transpose" else array
+    return flat
+
+
+def make_mutations() -> list[tuple[str, str, str]]:
+    """Returns (family, path, mutation): every row, in the ways it can go wrong."""
+    mutations = []
+    for family in FAMILIES:
+        for rule in NAME_MAPS[family].rules:
+            path = rule.ours.format(layer=0)
+            # A zeroed key bias changes nothing (softmax); the query's instead does.
+            wrong = ["swap" if path.endswith("key/bias") else "zero"]
+            if path.endswith("scale"):
+                wrong.append("one")
+            # Only square kernels: others are refused by their shape.
+            if path.endswith("kernel") and "feed_forward" not in path:
+                wrong.append("transpose")
+            if path.endswith("query/kernel"):
+                wrong.append("swap")
+            mutations.extend((family, path, mutation) for mutation in wrong)
+    return mutations
+
+
+@pytest.mark.parametrize(("family", "path", "mutation"), make_mutations())
+def test_each_row_of_the_table_matters(family, path, mutation):
+    recorded = load_recorded(family)
+    flat = flatten_paths({**recorded.loaded.encoder, "pooler": recorded.loaded.pooler})
+    if mutation == "swap":
+        other = path.replace("key", "query") if "key/" in path else None
+        other = other or path.replace("query", "key")
+        flat[path], flat[other] = flat[other], flat[path]
+    elif mutation == "transpose":
+        flat[path] = flat[path].T
+    else:
+        flat[path] = np.full_like(flat[path], 0.0 if mutation == "zero" else 1.0)
+    tree = unflatten_paths(flat)
+    pooler = tree.pop("pooler")
+    batch = recorded.make_batch("pairs")
+    last = make_runner(family)(tree, batch)
+    real = np.asarray(batch.mask) == 1
+    off = max(
+        np.abs(last - recorded.get_states("pairs")[-1])[real].max(),
+        np.abs(pool(pooler, last) - recorded.arrays["output/pairs/pooler"]).max(),
+    )
+    # A hundred times the tolerance of the comparison.
+    assert off > 1e-2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_have_their_parameter_counts(name):
+    attributes, want = PUBLISHED[name]
+    config = parse_config(attributes)
+    shapes = compute_shapes(config, config.num_layers)
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == want
+
+
+def test_one_token_more_than_the_position_table_takes_is_refused(recorded):
+    config = recorded.config
+    assert recorded.arrays["input/position_limit/mask"].shape[1] == config.max_positions
+    ids = jnp.ones((1, config.max_positions + 1), jnp.int32)
+    batch = recorded.make_batch("one_token")._replace(
+        token_ids=ids, type_ids=ids, mask=ids
+    )
+    encoder = make_encoder(config, 1, jnp.float32)
+    with pytest.raises(ValueError, match=r"41 tokens .* 40 positions"):
+        jax.eval_shape(encoder.init, jax.random.key(0), batch)
+
+
+# What else the files of a family hold: heads and buffers.
+IGNORED = {
+    "bert": ("cls.predictions.bias", "cls.seq_relationship.weight", "classifier.bias"),
+    "roberta": ("lm_head.dense.weight", "lm_head.bias", "classifier.out_proj.weight"),
+    "xlm-roberta": ("lm_head.layer_norm.weight", "classifier.dense.bias"),
+}
+
+
+@pytest.mark.parametrize("family", IGNORED)
+def test_older_files_name_the_same_tensors(family):
+    name_map = NAME_MAPS[family]
+    prefix = {"xlm-roberta": "roberta"}.get(family, family)
+    for rule in name_map.rules:
+        theirs, ours = rule.theirs.format(layer=11), rule.ours.format(layer=11)
+        assert name_map.to_ours(theirs) == (ours, rule.transform)
+        assert name_map.to_theirs(ours) == (theirs, rule.transform)
+        old = f"{prefix}.{theirs}".replace("Norm.weight", "Norm.gamma")
+        old = old.replace("Norm.bias", "Norm.beta")
+        assert name_map.to_ours(name_map.rename(old)) == (ours, rule.transform)
+    for name in (*IGNORED[family], f"{prefix}.embeddings.position_ids"):
+        current = name_map.rename(name)
+        assert name_map.is_ignored(current)
+        assert name_map.to_ours(current) is None

@@ -1,0 +1,70 @@
+"""Each family's own special tokens, type ids and padding, on pairs of texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+
+from sweet_jax.data.examples import Examples
+from sweet_jax.data.tokenize import load_tokenizer, tokenize_examples
+
+WORDS = ["good", "bad", "film"]
+
+
+def make_bert() -> Any:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    return transformers.BertTokenizer(vocab={t: i for i, t in enumerate(tokens)})
+
+
+def make_roberta() -> Any:
+    # Byte-level: a word that follows another starts with its space.
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"godbafilm", "\u0120"]
+    return transformers.RobertaTokenizer(
+        vocab={t: i for i, t in enumerate(dict.fromkeys(tokens))}, merges=[]
+    )
+
+
+def make_xlm_roberta() -> Any:
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(f"\u2581{word}" for word in WORDS)]
+    return transformers.XLMRobertaTokenizer(vocab=[(t, -1.0) for t in tokens])
+
+
+# family -> (tokenizer, layout of a pair, type ids of layout, padding id)
+FAMILIES = {
+    "bert": (make_bert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
+    "roberta": (make_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
+    "xlm-roberta": (make_xlm_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
+}
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_are_laid_out_as_the_family_does(tmp_path: Path, family, with_config):
+    make, layout, types, pad_id = FAMILIES[family]
+    published = make()
+    published.save_pretrained(tmp_path)
+    if not with_config:
+        (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    tokenizer = load_tokenizer(tmp_path, 64)
+    assert tokenizer.pad_token_id == pad_id
+    first, second = "good", "bad film"
+    zeros = np.zeros(1, np.int64)
+    examples = Examples((first,), (second,), zeros.astype(np.int32), zeros)
+    tokenized = tokenize_examples(tokenizer, examples, 64, None)
+    ids = {"a": published.encode(first, add_special_tokens=False)}
+    ids["b"] = published.encode(second, add_special_tokens=False)
+    want_ids, want_types = [], []
+    for token, token_type in zip(layout.split(), types, strict=True):
+        part = ids.get(token) or [published.convert_tokens_to_ids(token)]
+        want_ids += part
+        want_types += [token_type] * len(part)
+    assert tokenized.token_ids.tolist() == want_ids
+    assert tokenized.type_ids.tolist() == want_types
+    # The longer text pays, down to the last room beside the special tokens.
+    lowest = len(layout.split()) - 1
+    short = tokenize_examples(tokenizer, examples, lowest + 1, None)
+    assert len(short.token_ids) == lowest + 1

@@ -1,0 +1,74 @@
+"""Every family against live PyTorch transformers: recordings, sizes, exports."""
+
+import importlib
+
+import numpy as np
+import pytest
+from golden import recording
+from published import PUBLISHED
+from recorded import FAMILIES, GOLDEN, load_recorded
+
+from sweet_jax.convert.hf_config import parse_config
+from sweet_jax.convert.name_maps import NAME_MAPS
+from sweet_jax.convert.safetensors import compute_shapes, export_encoder
+
+pytestmark = pytest.mark.reference
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_recording_is_what_pytorch_computes_now(family):
+    fresh = importlib.import_module(f"golden.make_{family}").record()
+    with np.load(GOLDEN / f"{family}.npz") as recorded:
+        assert set(recorded.files) == fresh.keys()
+        for name in recorded.files:
+            if recorded[name].dtype.kind in "fi":
+                np.testing.assert_allclose(
+                    fresh[name], recorded[name], rtol=1e-4, atol=1e-4, err_msg=name
+                )
+            else:
+                assert fresh[name] == recorded[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_leaf_by_leaf(name):
+    import torch
+    import transformers
+
+    attributes, _ = PUBLISHED[name]
+    # On the meta device no memory is filled.
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(
+            transformers.AutoConfig.for_model(**attributes)
+        )
+    want = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    config = parse_config(attributes)
+    got = {}
+    for path, shape in compute_shapes(config, config.num_layers).items():
+        row = NAME_MAPS[config.family].to_theirs(path)
+        assert row is not None
+        name, transform = row
+        got[name] = shape[::-1] if transform == "transpose" else shape
+    assert got == want
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exported_encoder_loads_in_pytorch_without_a_remark(family, tmp_path):
+    import torch
+    import transformers
+
+    recorded = load_recorded(family)
+    attributes = importlib.import_module(f"golden.make_{family}").CONFIG
+    loaded, config = recorded.loaded, recorded.config
+    export_encoder(loaded.encoder, loaded.pooler, config, attributes, tmp_path)
+    model, remarks = transformers.AutoModel.from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation="eager"
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not remarks[kind], kind
+    for name, tensor in model.named_parameters():
+        assert torch.equal(tensor, torch.from_numpy(recorded.arrays[f"tensor/{name}"]))
+    names = ("token_ids", "type_ids", "mask")
+    case = {name: recorded.arrays[f"input/pairs/{name}"] for name in names}
+    with torch.no_grad():
+        last = recording.run_model(model.eval(), case).last_hidden_state.numpy()
+    np.testing.assert_allclose(last, recorded.get_states("pairs")[-1], atol=1e-5)

@@ -1,0 +1,31 @@
+"""A config.json of each family: 4 layers, width 16, 32 tokens."""
+
+from typing import Any
+
+TINY_BERT: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 32,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+}
+
+TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": TINY_BERT,
+    "roberta": {
+        **TINY_BERT,
+        "model_type": "roberta",
+        "max_position_embeddings": 34,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
+}
