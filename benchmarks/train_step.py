@@ -16,7 +16,7 @@ from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split
 from sweet_jax.prepare import prepare
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.runner import keep_layers
-from sweet_jax.settings import METHODS, Settings
+from sweet_jax.settings import METHODS, Settings, default_exit_layers
 from sweet_jax.training.method import Member, make_members
 from sweet_jax.training.optim import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
@@ -85,7 +85,7 @@ def measure_accelerator(
     batch = make_random_batch(rows, length, config.vocab_size)
     encoder = make_encoder(config, num_layers, jnp.bfloat16)
     params = jax.jit(encoder.init)(jax.random.key(0), make_example_batch())["params"]
-    layers = tuple(round(num_layers * part) - 1 for part in (1 / 12, 1 / 3, 1 / 2, 1))
+    layers = default_exit_layers(num_layers)
     for method in METHODS:
         settings = from_config_dict(
             {"method": method, "encoder": {"dtype": "bfloat16"}}
