@@ -206,6 +206,17 @@ def _zeros():
     return ids, ids, ids, row, np.zeros(1, np.float32), row
 
 
+def test_exits_answer_as_the_truncated_models_of_their_depth(config, batch):
+    _, models, params, _ = build(config, method="sweet")
+    _, mm_models, mm_params, _ = build(config, method="multi_model")
+    whole: Any = models[0].apply({"params": params[0]}, batch)
+    for i, (model, p) in enumerate(zip(mm_models, mm_params, strict=True)):
+        alone: Any = model.apply({"params": p}, batch)
+        np.testing.assert_allclose(
+            whole[i].logits_BC, alone[0].logits_BC, rtol=1e-5, atol=1e-6
+        )
+
+
 def test_multi_model_set_answers_as_its_members(config, batch):
     _, models, params, _ = build(config, method="multi_model")
     joined = join_models(models)
