@@ -4,20 +4,22 @@
 
 Every row is a whole run of the main job on the embedded task (2,000 examples) with a
 seed that no reported figure uses. Only calibration part 0 is read here: the mean score
-over the exits decides; the test split is not looked at. Finished runs are not repeated;
-the table of all finished rows is printed at the end (docs/defaults.md holds it).
+over the exits decides; the test split is not looked at. The two settings that one seed
+could not tell apart run with further seeds. Finished runs are not repeated; the tables
+of all finished rows are printed at the end (docs/defaults.md holds them).
 """
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
 
-SEED = 100
+SEEDS = (100, 101, 102)
 _BASE = {
     "optim.encoder_learning_rate": 1e-4,
     "optim.exit_learning_rate": 1e-3,
@@ -39,32 +41,49 @@ _CHANGES: list[dict[str, object]] = [
 # and multi_model, whose members cost a run each, follow.
 _METHODS = ("sweet", "early_exit")
 _SHARED = ("optim.exit_learning_rate", "optim.encoder_learning_rate")
+# What the first seed could not tell apart runs with every seed.
+_FINALISTS: list[dict[str, object]] = [{}, {"optim.exit_learning_rate": 3e-4}]
 
 
-def list_trials() -> list[tuple[str, dict[str, object]]]:
-    """Returns (method, change from the base), most telling first."""
-    return [
-        (method, change)
+class Trial(NamedTuple):
+    """One run: a method, one change from the base, a seed."""
+
+    method: str
+    change: dict[str, object]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The trial's directory name."""
+        parts = [f"{field.split('.')[1]}={v}" for field, v in self.change.items()]
+        seed = [f"s{self.seed}"] * (self.seed != SEEDS[0])
+        return "-".join([self.method, *parts, *seed])
+
+
+def list_trials() -> list[Trial]:
+    """Returns all trials, most telling first."""
+    search = [
+        Trial(method, change, SEEDS[0])
         for method in _METHODS
         for change in _CHANGES
         if method == "sweet" or all(field in _SHARED for field in change)
     ]
+    final = [
+        Trial(method, change, seed)
+        for seed in SEEDS[1:]
+        for change in _FINALISTS
+        for method in _METHODS
+    ]
+    return search + final
 
 
-def name_trial(method: str, change: dict[str, object]) -> str:
-    """Returns the trial's directory name."""
-    parts = [f"{field.split('.')[1]}={value}" for field, value in change.items()]
-    return "-".join([method, *parts])
-
-
-def run_trial(out: Path, method: str, change: dict[str, object]) -> None:
+def run_trial(out: Path, trial: Trial) -> None:
     """Runs the main job of a trial in a process of its own."""
-    fields = _BASE | change
     command = [
         sys.executable, "-m", "sweet_jax.main",
-        f"--config=configs/sweet.py:method={method},seed={SEED}",
-        f"--workdir={out / name_trial(method, change)}",
-        *(f"--config.{field}={value}" for field, value in fields.items()),
+        f"--config=configs/sweet.py:method={trial.method},seed={trial.seed}",
+        f"--workdir={out / trial.name}",
+        *(f"--config.{field}={v}" for field, v in (_BASE | trial.change).items()),
     ]  # fmt: skip
     subprocess.run(command, check=True)
 
@@ -78,6 +97,33 @@ def read_scores(workdir: Path) -> list[float] | None:
     return list(np.mean(bank.logits.argmax(2) == bank.labels[:, None], axis=0))
 
 
+def print_trials(out: Path) -> None:
+    """Prints a row per finished trial."""
+    print("| method | change from the base | seed | part 0, by exit | mean |")
+    print("|---|---|---|---|---|")
+    for method, change, seed in list_trials():
+        scores = read_scores(out / Trial(method, change, seed).name)
+        if scores is not None:
+            text = ", ".join(f"{f.split('.')[1]}={v}" for f, v in change.items())
+            exits = " ".join(f"{s:.3f}" for s in scores)
+            mean = f"{np.mean(scores):.4f}"
+            print(f"| {method} | {text or '-'} | {seed} | {exits} | {mean} |")
+
+
+def print_finalists(out: Path) -> None:
+    """Prints the settings that ran with every seed: means over exits and seeds."""
+    print("\n| exit learning rate | " + " | ".join(_METHODS) + " | average |")
+    print("|---|---|---|---|")
+    for change in _FINALISTS:
+        means = []
+        for method in _METHODS:
+            banks = [read_scores(out / Trial(method, change, s).name) for s in SEEDS]
+            means.append(np.mean([np.mean(b) if b else np.nan for b in banks]))
+        rate = (_BASE | change)["optim.exit_learning_rate"]
+        cells = " | ".join(f"{mean:.4f}" for mean in [*means, np.mean(means)])
+        print(f"| {rate} | {cells} |")
+
+
 def main() -> None:
     """Runs the shard's trials and prints the table of all that are finished."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -87,16 +133,10 @@ def main() -> None:
     arguments = parser.parse_args()
     index, count = map(int, arguments.shard.split("/"))
     trials = [] if arguments.table else list_trials()[index - 1 :: count]
-    for method, change in trials:
-        run_trial(arguments.out, method, change)
-    print("| method | change from the base | part 0, by exit | mean |")
-    print("|---|---|---|---|")
-    for method, change in list_trials():
-        scores = read_scores(arguments.out / name_trial(method, change))
-        if scores is not None:
-            text = ", ".join(f"{f.split('.')[1]}={v}" for f, v in change.items())
-            exits = " ".join(f"{s:.3f}" for s in scores)
-            print(f"| {method} | {text or '-'} | {exits} | {np.mean(scores):.3f} |")
+    for trial in trials:
+        run_trial(arguments.out, trial)
+    print_trials(arguments.out)
+    print_finalists(arguments.out)
 
 
 if __name__ == "__main__":
