@@ -1,6 +1,6 @@
 """The defaults on rows that nobody has looked at: the pool rows a run did not train on.
 
-    python benchmarks/confirm_defaults.py runs/seeds/sweet-s0 runs/seeds/early_exit-s0 ...
+    python benchmarks/confirm_defaults.py runs/seeds/{sweet,early_exit}-s{0,1,2}
 
 Each run is a finished main job on the embedded task. Of its pool of 6,000 rows it
 trained on 2,000; the others were never scored by a search or a reported figure. The
