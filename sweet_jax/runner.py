@@ -18,8 +18,8 @@ from sweet_jax import report
 from sweet_jax.arrays import LogitBank, Params, read_digest, save_npz
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
+from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.evaluation.curves import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.inference.model_folder import (

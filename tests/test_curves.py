@@ -12,13 +12,12 @@ from scipy import special
 from sweet_jax import settings
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
+from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.evaluation.curves import (
-    CascadeSpec,
     Curve,
     calibrate_bank,
     choose_threshold,
     compute_area,
-    evaluate_banks,
 )
 from sweet_jax.exits import criteria
 from sweet_jax.exits.calibration import apply_temperatures, fit_temperatures
