@@ -17,7 +17,7 @@ from sweet_jax.prepare import prepare
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.runner import keep_layers
 from sweet_jax.settings import METHODS, Settings, default_exit_layers
-from sweet_jax.training.method import Member, make_members
+from sweet_jax.training.method import Member, make_members, separates_segments
 from sweet_jax.training.optim import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
 
@@ -100,7 +100,9 @@ def measure_accelerator(
             dtype=jnp.bfloat16,
         )
         members = make_members(settings, len(layers))
-        models = split_model(model, [member.exits for member in members])
+        models = split_model(
+            model, [member.exits for member in members], separates_segments(members)
+        )
         cost = sum_costs(
             [
                 measure_member(part, member, settings, params, batch)

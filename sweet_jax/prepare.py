@@ -31,7 +31,7 @@ from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import Settings
-from sweet_jax.training.method import Member, make_members
+from sweet_jax.training.method import Member, make_members, separates_segments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +145,9 @@ def prepare(settings: Settings) -> Prepared:
         rows=rows,
         buckets=limit_buckets(settings.data.buckets, max_length),
         members=members,
-        models=split_model(model, [member.exits for member in members]),
+        models=split_model(
+            model, [member.exits for member in members], separates_segments(members)
+        ),
         inputs={
             "encoder_weights": loaded.digest,
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},

@@ -33,7 +33,7 @@ from sweet_jax.prepare import Prepared, prepare
 from sweet_jax.results import make_results
 from sweet_jax.settings import Settings
 from sweet_jax.training.loop import TrainData, train_member
-from sweet_jax.training.method import Member
+from sweet_jax.training.method import Member, separates_segments
 from sweet_jax.training.selection import BestEpoch
 from sweet_jax.workdir import (
     Workdir,
@@ -275,6 +275,7 @@ class _Pipeline:
             has_pairs=prepared.splits.train.pairs is not None,
             exit_layers=settings.exits.layers,
             member_exits=tuple(member.exits for member in prepared.members),
+            separate_tables=separates_segments(prepared.members),
             shared_pooler=prepared.models[0].shared_pooler,
             pooling=settings.exits.pooling,
             dtype=settings.encoder.dtype,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 from main_command import MainCommand
-from tiny_configs import TINY_BERT
+from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.convert.hf_config import load_config, make_encoder
@@ -27,17 +27,15 @@ NEUTRAL = ["the", "a", "film", "plot", "cast", "and", "with", "very", "scene", "
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-@pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT folder of 4 layers, width 16, a pooler and a word-level tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny_encoder")
-    (folder / "config.json").write_text(json.dumps(TINY_BERT), encoding="utf-8")
+def write_tiny_encoder(folder: Path, attributes: dict[str, Any]) -> Path:
+    """Writes a folder of 4 layers, width 16, a pooler and a word-level tokenizer."""
+    (folder / "config.json").write_text(json.dumps(attributes), encoding="utf-8")
     config = load_config(folder)
     encoder = make_encoder(config, 4, jnp.float32)
     params = encoder.init(jax.random.key(0), make_example_batch())["params"]
     kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
     pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
-    export_encoder(params, pooler, config, TINY_BERT, folder)
+    export_encoder(params, pooler, config, attributes, folder)
     vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
@@ -54,6 +52,19 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoding="utf-8",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT."""
+    return write_tiny_encoder(tmp_path_factory.mktemp("tiny_encoder"), TINY_BERT)
+
+
+@pytest.fixture(scope="session")
+def tiny_mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an MPNet, whose layers share a table."""
+    folder = tmp_path_factory.mktemp("tiny_mpnet")
+    return write_tiny_encoder(folder, TINY_CONFIGS["mpnet"])
 
 
 def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:

@@ -37,6 +37,15 @@ _ROBERTA = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+_MPNET = {
+    "vocab_size": 30527,
+    "max_position_embeddings": 514,
+    "layer_norm_eps": 1e-5,
+    "relative_attention_num_buckets": 32,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 
 # name -> (attributes, parameters with the pooler)
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
@@ -48,4 +57,5 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
         _make("xlm-roberta", 12, 768, **{**_ROBERTA, "vocab_size": 250002}),
         278_043_648,
     ),
+    "all-mpnet-base-v2": (_make("mpnet", 12, 768, **_MPNET), 109_486_464),
 }

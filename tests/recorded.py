@@ -15,7 +15,7 @@ from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 
 GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("bert", "roberta")
+FAMILIES = ("bert", "roberta", "mpnet")
 CASES = ("unpadded", "padded", "pairs", "one_token", "position_limit")
 
 

@@ -212,6 +212,7 @@ IGNORED = {
     "bert": ("cls.predictions.bias", "cls.seq_relationship.weight", "classifier.bias"),
     "roberta": ("lm_head.dense.weight", "lm_head.bias", "classifier.out_proj.weight"),
     "xlm-roberta": ("lm_head.layer_norm.weight", "classifier.dense.bias"),
+    "mpnet": ("lm_head.decoder.bias", "classifier.out_proj.bias"),
 }
 
 

@@ -32,10 +32,16 @@ def make_xlm_roberta() -> Any:
     return transformers.XLMRobertaTokenizer(vocab=[(t, -1.0) for t in tokens])
 
 
+def make_mpnet() -> Any:
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *WORDS]
+    return transformers.MPNetTokenizer(vocab={t: i for i, t in enumerate(tokens)})
+
+
 # family -> (tokenizer, layout of a pair, type ids of layout, padding id)
 FAMILIES = {
     "bert": (make_bert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
     "roberta": (make_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
+    "mpnet": (make_mpnet, "<s> a </s> </s> b </s>", [0] * 6, 1),
     "xlm-roberta": (make_xlm_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
 }
 

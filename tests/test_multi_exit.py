@@ -21,7 +21,7 @@ from sweet_jax.models.multi_exit import (
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
 from sweet_jax.training.losses import compute_exit_losses
-from sweet_jax.training.method import Member, make_members
+from sweet_jax.training.method import Member, make_members, separates_segments
 from sweet_jax.trees import flatten_paths
 
 LAYERS = (0, 1, 3)
@@ -68,7 +68,9 @@ def build(
         settings=settings.exits,
         shared_pooler=settings.faithful_release and settings.method != "multi_model",
     )
-    models = split_model(model, [member.exits for member in members])
+    models = split_model(
+        model, [member.exits for member in members], separates_segments(members)
+    )
     example = Batch(*(np.zeros((1, 2), np.int32),) * 3, *(np.zeros(1, np.int32),) * 3)
     full = encoder.init(
         jax.random.key(1), example._replace(weights=np.zeros(1, np.float32))
@@ -144,8 +146,11 @@ def test_early_exit_trains_every_segment_up_to_the_exit(any_config, batch):
 
 @pytest.mark.parametrize("a", [0.2, 0.5])
 def test_boundary_scale_is_a_power_of_the_distance(any_config, batch, a):
-    joint_members, models, params, _ = build(any_config, method="early_exit")
-    members, *_ = build(any_config, method="sweet", boundary_gradient_scale=a)
+    joint_members, *_ = build(any_config, method="early_exit")
+    # The same model under both: each segment with its own copy of shared tables.
+    members, models, params, _ = build(
+        any_config, method="sweet", boundary_gradient_scale=a
+    )
     joint = compute_gradients(models[0], joint_members[0], params[0], batch)
     scaled = compute_gradients(models[0], members[0], params[0], batch)
     for j in range(3):
@@ -172,6 +177,16 @@ def test_forward_passes_of_all_seams_are_identical(config, batch, train):
     for other in (0.0, 0.3):
         for one, two in zip(forward(1.0), forward(other), strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+def test_methods_start_from_the_same_function(any_config, batch):
+    """Copies of tables that layers share start equal."""
+    outputs = []
+    for method in ("sweet", "early_exit"):
+        _, models, params, _ = build(any_config, method=method)
+        outputs.append(models[0].apply({"params": params[0]}, batch))
+    for one, two in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(one.logits_BC, two.logits_BC)
 
 
 def test_sweet_segment_0_learns_as_the_multi_model_member(any_config, batch):

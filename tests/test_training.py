@@ -21,7 +21,7 @@ from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import ExitSettings, OptimSettings
 from sweet_jax.training.loop import measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
-from sweet_jax.training.method import METHODS, Phase, make_members
+from sweet_jax.training.method import METHODS, Phase, make_members, separates_segments
 from sweet_jax.training.metrics_log import cut_metrics
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.state import TrainState, make_train_step
@@ -145,7 +145,9 @@ def test_several_devices_and_accumulation_equal_one_device(
 def test_each_method_overfits_eight_examples(model, params, batch, method, scale):
     settings = from_config_dict({"method": method, "boundary_gradient_scale": scale})
     members = make_members(settings, len(LAYERS))
-    models = split_model(model, [member.exits for member in members])
+    models = split_model(
+        model, [member.exits for member in members], separates_segments(members)
+    )
     for member, part in zip(members, models, strict=True):
         own = flatten_paths(compute_shapes(part))
         tree = unflatten_paths({p: flatten_paths(params)[p] for p in own})

@@ -28,4 +28,11 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 1,
         "pad_token_id": 1,
     },
+    "mpnet": {
+        **{name: TINY_BERT[name] for name in TINY_BERT if name != "type_vocab_size"},
+        "model_type": "mpnet",
+        "max_position_embeddings": 34,
+        "relative_attention_num_buckets": 32,
+        "pad_token_id": 1,
+    },
 }

@@ -7,6 +7,7 @@ from typing import Any
 from sweet_jax.models.bert import BertConfig, BertEncoder
 from sweet_jax.models.encoder import Encoder, EncoderConfig
 from sweet_jax.models.layers import ACTIVATIONS
+from sweet_jax.models.mpnet import NUM_BUCKETS, MpnetConfig, MpnetEncoder
 from sweet_jax.models.roberta import RobertaConfig
 
 
@@ -82,12 +83,25 @@ _ROBERTA = Family(
     defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 1},
     mathematics=_MATHEMATICS,
 )
+_MPNET = Family(
+    config_class=MpnetConfig,
+    encoder_class=MpnetEncoder,
+    fields=_FIELDS,
+    defaults=_DEFAULTS,
+    mathematics={
+        **_MATHEMATICS,
+        # Hugging Face's own code ignores other values: they would mean nothing.
+        "relative_attention_num_buckets": (NUM_BUCKETS,),
+        "pad_token_id": (1, None),
+    },
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     # The same encoder with another vocabulary.
     "xlm-roberta": _ROBERTA,
+    "mpnet": _MPNET,
 }
 
 # Attributes that hub configs carry and that change nothing an encoder computes:

@@ -143,7 +143,8 @@ def _find_family(attributes: Mapping[str, Any], source: str) -> Family:
     model_type = attributes["model_type"]
     if model_type not in FAMILIES:
         raise ValueError(
-            f"{source}: model_type {model_type!r} is not supported: {supported}"
+            f"{source}: model_type {model_type!r} is not supported: {supported};"
+            " docs/adding-an-encoder.md says how to add one"
         )
     return FAMILIES[model_type]
 

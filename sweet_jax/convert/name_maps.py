@@ -60,6 +60,34 @@ _ROBERTA = NameMap(
     ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
 )
 
+_MPNET = NameMap(
+    rules=(
+        _WORDS,
+        _POSITIONS,
+        *_EMBEDDINGS_NORM,
+        *make_dense_rules(
+            f"{_LAYER}.attention.attn.q", "layer_{layer}/attention/query"
+        ),
+        *make_dense_rules(f"{_LAYER}.attention.attn.k", "layer_{layer}/attention/key"),
+        *make_dense_rules(
+            f"{_LAYER}.attention.attn.v", "layer_{layer}/attention/value"
+        ),
+        *make_dense_rules(
+            f"{_LAYER}.attention.attn.o", "layer_{layer}/attention/output"
+        ),
+        *make_norm_rules(
+            f"{_LAYER}.attention.LayerNorm", "layer_{layer}/attention/norm"
+        ),
+        Rule(
+            "encoder.relative_attention_bias.weight", "shared_0/position_bias/embedding"
+        ),
+        *_FEED_FORWARD,
+        *_POOLER,
+    ),
+    renames=((r"^mpnet\.", ""), *_OLD_NORMS),
+    ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
+)
+
 NAME_MAPS: dict[str, NameMap] = {
     "bert": NameMap(
         rules=_BERT_RULES,
@@ -69,4 +97,5 @@ NAME_MAPS: dict[str, NameMap] = {
     ),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "mpnet": _MPNET,
 }

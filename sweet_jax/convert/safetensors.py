@@ -22,6 +22,7 @@ from sweet_jax.convert.hf_config import CONFIG_FILE, make_encoder
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.rules import TRANSFORMS
 from sweet_jax.models.encoder import EncoderConfig
+from sweet_jax.models.shared_tables import join_tables
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 SINGLE_FILE = "model.safetensors"
@@ -188,7 +189,8 @@ def export_encoder(
     """Writes an encoder as a folder that Hugging Face's PyTorch classes load.
 
     Args:
-        params: the encoder's parameters; their layers give the depth written.
+        params: the encoder's parameters; their layers give the depth written, and
+            copies of tables that layers share must be equal.
         pooler: `{"kernel", "bias"}`, or None: the folder then has no pooler.
         config: of the encoder.
         source_config_json: attributes of the config.json the encoder came from; kept
@@ -196,8 +198,10 @@ def export_encoder(
         out: the folder; made where missing. Tokenizer files are the caller's.
 
     Raises:
-        ValueError: parameters that the table does not know or of another shape.
+        ValueError: parameters that the table does not know or of another shape;
+            tables that layers share have drifted apart between segments.
     """
+    params = join_tables(params)
     tree = params if pooler is None else {**params, "pooler": pooler}
     flat = flatten_paths(tree)
     num_layers = sum(name.startswith("layer_") for name in params)

@@ -70,7 +70,11 @@ class AdaptiveClassifier:
         )
         self._params = params
         self._collector = Collector(
-            join_models(split_model(model, description.member_exits)),
+            join_models(
+                split_model(
+                    model, description.member_exits, description.separate_tables
+                )
+            ),
             batch_size,
             description.buckets,
             int(self._tokenizer.pad_token_id),  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ class ModelDescription:
         thresholds: criterion -> [{target, threshold, ...}], chosen on calibration.
         digest: of the training settings and inputs.
         schema: of this description.
+        separate_tables: each segment has its own copy of tables that layers share.
     """
 
     method: str
@@ -72,6 +73,7 @@ class ModelDescription:
     thresholds: dict[str, list[dict[str, Any]]]
     digest: str
     schema: int = SCHEMA
+    separate_tables: bool = False
 
 
 def save_model_folder(

@@ -90,8 +90,16 @@ class SelfAttention(nn.Module):
         x_BLD: Float[jax.Array, "B L D"],
         mask: Bool[jax.Array, "B #H #L L"],
         train: bool,
+        bias: Float[jax.Array, "#B H L L"] | None = None,
     ) -> jax.Array:
-        """Returns the block's output, [B, L, D]; keys are read where `mask` is True."""
+        """Returns the block's output, [B, L, D].
+
+        Args:
+            x_BLD: what queries, keys and values are made of.
+            mask: True where a key may be read.
+            train: whether dropout is on.
+            bias: added to the scores, in families that have one.
+        """
         features = x_BLD.shape[-1]
 
         def project(name: str) -> jax.Array:
@@ -99,6 +107,8 @@ class SelfAttention(nn.Module):
             return split_heads(dense(x_BLD), self.num_heads)
 
         scores_BHLM = compute_scores(project("query"), project("key"))
+        if bias is not None:
+            scores_BHLM = scores_BHLM + bias
         probabilities_BHLM = self.attention_fn(scores_BHLM, mask)
         probabilities_BHLM = Dropout(self.attention_dropout, name="attention_dropout")(
             probabilities_BHLM, train

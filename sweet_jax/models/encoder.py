@@ -13,7 +13,8 @@ from flax import linen as nn
 from sweet_jax.arrays import Batch
 from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
 
-# What travels along the layers: `x_BLD` and `mask_BL`.
+# What travels along the layers: `x_BLD`, `mask_BL`, and `shared`, what the layers read
+# of tables that they share.
 Carry: TypeAlias = dict[str, Any]
 
 
@@ -70,21 +71,26 @@ class Encoder(nn.Module):
         remat: recompute each layer's activations in the backward pass.
         attention_fns: one function per layer from scores and mask to probabilities;
             None: masked softmax everywhere.
+        table_starts: the layers from which on a further copy of the shared tables is
+            read, rising from 0.
     """
 
     # Of (config, dtype): token_ids, type_ids, train -> x_BLD.
     embeddings_class: ClassVar[Callable[..., nn.Module]]
-    # Of (config, dtype, attention_fn): x_BLD, mask, train -> x_BLD.
+    # Of (config, dtype, attention_fn): x_BLD, mask, train, *shared -> x_BLD.
     layer_class: ClassVar[Callable[..., nn.Module]]
+    # Of (config): length -> shared, a tuple of arrays; None: layers share nothing.
+    tables_class: ClassVar[Callable[..., nn.Module] | None] = None
 
     config: Any
     num_layers: int
     dtype: Any = jnp.float32
     remat: bool = False
     attention_fns: tuple[AttentionFn, ...] | None = None
+    table_starts: tuple[int, ...] = (0,)
 
     def setup(self) -> None:
-        """Builds the parts; paths are `embeddings/...` and `layer_0/...` on."""
+        """Builds the parts: `embeddings/...`, `layer_0/...`, `shared_0/...` on."""
         layer_class: Any = type(self).layer_class
         if self.remat:
             # `train` (argument 3 behind self) decides what is traced: it stays static.
@@ -96,20 +102,28 @@ class Encoder(nn.Module):
             layer_class(self.config, self.dtype, fns[i], name=f"layer_{i}")
             for i in range(self.num_layers)
         ]
+        tables_class: Any = type(self).tables_class
+        self.tables = [
+            tables_class(self.config, name=f"shared_{i}")
+            for i in range(len(self.table_starts) if tables_class else 0)
+        ]
 
     def embed(self, batch: Batch, train: bool) -> Carry:
         """Returns the carry before layer 0."""
         x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train)
-        return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask)}
+        return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask), "shared": ()}
 
     def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
         """Returns the carry after layers start, ..., stop - 1."""
-        x_BLD = carry["x_BLD"]
+        x_BLD, shared = carry["x_BLD"], carry["shared"]
         # Every query reads the same keys, those of real tokens.
         mask_B11L = carry["mask_BL"][:, None, None, :] != 0
-        for layer in self.layers[start:stop]:
-            x_BLD = layer(x_BLD, mask_B11L, train)
-        return {**carry, "x_BLD": x_BLD}
+        for i in range(start, stop):
+            if self.tables and i in self.table_starts:
+                # From here on in place of what came through the seam.
+                shared = self.tables[self.table_starts.index(i)](x_BLD.shape[1])
+            x_BLD = self.layers[i](x_BLD, mask_B11L, train, *shared)
+        return {**carry, "x_BLD": x_BLD, "shared": shared}
 
     def __call__(self, batch: Batch, train: bool = False) -> Carry:
         """Returns the carry after the last layer."""

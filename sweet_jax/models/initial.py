@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.models.exit_heads import pooler_paths
 from sweet_jax.models.multi_exit import MultiExitClassifier
+from sweet_jax.models.shared_tables import copy_tables
 from sweet_jax.trees import flatten_paths, merge_strict, unflatten_paths
 
 
@@ -38,7 +39,8 @@ def init_params(
         model: the model.
         rng: key of the fresh exits; an exit of the same number gets the same values
             in every method, because Linen derives them from the path.
-        encoder: the checkpoint's encoder, as deep as the model's.
+        encoder: the checkpoint's encoder, as deep as the model's; each segment's copy
+            of a table that layers share starts equal.
         pooler: the checkpoint's pooler {kernel, bias}, copied into every exit's; None
             for fresh poolers.
 
@@ -57,5 +59,9 @@ def init_params(
         for path in pooler_paths(model.exit_numbers, model.shared_pooler):
             fresh |= {f"{path}/{name}": leaf for name, leaf in pooler.items()}
     return merge_strict(
-        compute_shapes(model), {"encoder": encoder, **unflatten_paths(fresh)}
+        compute_shapes(model),
+        {
+            "encoder": copy_tables(encoder, len(model.encoder.table_starts)),
+            **unflatten_paths(fresh),
+        },
     )

@@ -15,6 +15,7 @@ from flax import linen as nn
 from sweet_jax.arrays import Batch, ExitOutput
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.exit_heads import Exits
+from sweet_jax.models.shared_tables import compute_table_starts
 from sweet_jax.settings import ExitSettings
 
 
@@ -171,22 +172,30 @@ class MultiModelSet(nn.Module):
 
 
 def split_model(
-    model: MultiExitClassifier, member_exits: Sequence[Sequence[int]]
+    model: MultiExitClassifier,
+    member_exits: Sequence[Sequence[int]],
+    separate_tables: bool,
 ) -> tuple[MultiExitClassifier, ...]:
     """Returns one model per member, each as deep as its last exit.
 
     Args:
         model: with every exit of the run.
         member_exits: the numbers of the exits that each member owns.
+        separate_tables: whether each segment of a member has its own copy of the
+            tables that layers share.
     """
-    return tuple(
-        model.clone(
-            encoder=model.encoder.clone(num_layers=model.exit_layers[exits[-1]] + 1),
-            exit_layers=tuple(model.exit_layers[i] for i in exits),
-            exit_numbers=tuple(exits),
+
+    def cut(exits: Sequence[int]) -> MultiExitClassifier:
+        layers = tuple(model.exit_layers[i] for i in exits)
+        encoder = model.encoder.clone(
+            num_layers=layers[-1] + 1,
+            table_starts=compute_table_starts(layers) if separate_tables else (0,),
         )
-        for exits in member_exits
-    )
+        return model.clone(
+            encoder=encoder, exit_layers=layers, exit_numbers=tuple(exits)
+        )
+
+    return tuple(cut(exits) for exits in member_exits)
 
 
 def join_models(
@@ -199,10 +208,13 @@ def join_models(
 def find_segment(path: str, exit_layers: Sequence[int]) -> int:
     """Returns the segment that owns the parameter at `path` of a multi-exit model.
 
-    Exit i belongs to segment i; embeddings and what precedes the layers to segment 0.
+    Exit i belongs to segment i, as does its copy of tables that layers share; the
+    embeddings to segment 0, and so does a table that all segments share.
     A pooler shared by all exits (faithful_release) has no owner and counts as 0.
     """
     if match := re.match(r"exits/exit_(\d+)/", path):
+        return int(match[1])
+    if match := re.match(r"encoder/shared_(\d+)/", path):
         return int(match[1])
     if match := re.match(r"encoder/layer_(\d+)/", path):
         return next(i for i, last in enumerate(exit_layers) if int(match[1]) <= last)

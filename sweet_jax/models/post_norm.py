@@ -35,7 +35,7 @@ class PostNormConfig:
         hidden_dropout: rate after embeddings and after each block.
         attention_dropout: rate on attention probabilities.
         num_positions: rows of the position table.
-        num_types: rows of the token type table.
+        num_types: rows of the token type table; 0 where a family has none.
         norm_epsilon: added to the variance in each norm.
         initializer_range: standard deviation of fresh kernels and tables.
     """
@@ -50,7 +50,7 @@ class PostNormConfig:
     hidden_dropout: float
     attention_dropout: float
     num_positions: int
-    num_types: int
+    num_types: int = 0
     norm_epsilon: float
     initializer_range: float
 
@@ -96,14 +96,16 @@ class Embeddings(nn.Module):
                 f" {config.max_positions} positions: lower data.max_length"
             )
         size, std = config.hidden_size, config.initializer_range
-        word_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
-        types = make_embed(config.num_types, size, std, "type")
-        # A family of one type has its tokenizer's type ids, if any, ignored.
-        type_BLD = types.embedding[None] if config.num_types == 1 else types(type_ids)
+        x_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
+        if config.num_types:
+            types = make_embed(config.num_types, size, std, "type")
+            # A family of one type has its tokenizer's type ids, if any, ignored.
+            one = config.num_types == 1
+            x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
         # Positions always rise by 1 from the offset: a slice of the table, no gather.
         table = make_embed(config.num_positions, size, std, "position").embedding
         first = config.position_offset
-        x_BLD = word_BLD + type_BLD + table[None, first : first + length]
+        x_BLD = x_BLD + table[None, first : first + length]
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
 
@@ -127,8 +129,12 @@ class PostNormLayer(nn.Module):
         x_BLD: Float[jax.Array, "B L D"],
         mask: Bool[jax.Array, "B #H #L L"],
         train: bool,
+        bias: Float[jax.Array, "#B H L L"] | None = None,
     ) -> jax.Array:
-        """Returns the layer's output, [B, L, D]; keys are read where `mask` is True."""
+        """Returns the layer's output, [B, L, D].
+
+        Keys are read where `mask` is True; a `bias` is added to the scores.
+        """
         config = self.config
         x_BLD = SelfAttention(
             num_heads=config.num_heads,
@@ -139,7 +145,7 @@ class PostNormLayer(nn.Module):
             dtype=self.dtype,
             attention_fn=self.attention_fn,
             name="attention",
-        )(x_BLD, mask, train)
+        )(x_BLD, mask, train, bias)
         return FeedForward(
             features=config.intermediate_size,
             activation=config.hidden_act,

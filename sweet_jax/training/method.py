@@ -6,7 +6,7 @@ exit's loss counts, and which parameters learn. The training loop knows nothing 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sweet_jax.settings import METHODS as METHOD_NAMES
 from sweet_jax.settings import Settings, SettingsError
@@ -78,6 +78,20 @@ METHODS: dict[str, Method] = {
     "multi_model": make_multi_model,
 }
 assert tuple(METHODS) == METHOD_NAMES, "settings.METHODS names the registry's methods"
+
+
+def separates_segments(members: Sequence[Member]) -> bool:
+    """Whether some seam holds gradients back.
+
+    A table that layers on both sides of it read would carry them across: then every
+    segment has its own copy.
+    """
+    return any(
+        scale != 1
+        for member in members
+        for phase in member.phases
+        for scale in phase.seam_scale
+    )
 
 
 def make_members(settings: Settings, num_exits: int) -> tuple[Member, ...]:
