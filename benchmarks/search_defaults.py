@@ -115,12 +115,13 @@ def print_finalists(out: Path) -> None:
     print("\n| exit learning rate | " + " | ".join(_METHODS) + " | average |")
     print("|---|---|---|---|")
     for change in _FINALISTS:
-        means = []
+        means: list[float] = []
         for method in _METHODS:
             banks = [read_scores(out / Trial(method, change, s).name) for s in SEEDS]
-            means.append(np.mean([np.mean(b) if b else np.nan for b in banks]))
+            scores = [float(np.mean(b)) if b else np.nan for b in banks]
+            means.append(float(np.mean(scores)))
         rate = (_BASE | change)["optim.exit_learning_rate"]
-        cells = " | ".join(f"{mean:.4f}" for mean in [*means, np.mean(means)])
+        cells = " | ".join(f"{mean:.4f}" for mean in [*means, float(np.mean(means))])
         print(f"| {rate} | {cells} |")
 
 
