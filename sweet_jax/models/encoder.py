@@ -99,7 +99,13 @@ class Encoder(nn.Module):
         embeddings_class: Any = type(self).embeddings_class
         self.embeddings = embeddings_class(self.config, self.dtype, name="embeddings")
         self.layers = [
-            layer_class(self.config, self.dtype, fns[i], name=f"layer_{i}")
+            layer_class(
+                self.config,
+                self.dtype,
+                fns[i],
+                **self.describe_layer(i),
+                name=f"layer_{i}",
+            )
             for i in range(self.num_layers)
         ]
         tables_class: Any = type(self).tables_class
@@ -107,6 +113,14 @@ class Encoder(nn.Module):
             tables_class(self.config, name=f"shared_{i}")
             for i in range(len(self.table_starts) if tables_class else 0)
         ]
+
+    def describe_layer(self, i: int) -> dict[str, Any]:
+        """Returns the further attributes of layer i, in families whose layers differ.
+
+        Args:
+            i: the layer's number in the checkpoint, whatever the segment it runs in.
+        """
+        return {}
 
     def embed(self, batch: Batch, train: bool) -> Carry:
         """Returns the carry before layer 0."""
