@@ -2,6 +2,7 @@
 
     --check FOLDER            what would be loaded, ignored, missing; nothing is written
     --from-torch FOLDER OUT   pickled PyTorch weights to safetensors (needs torch)
+    --export MODEL OUT        a trained encoder as a folder that PyTorch loads
 
 Wrong input ends with one line and exit status 2.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import SINGLE_FILE, take_inventory
+from sweet_jax.inference.encoder_export import export_model
 
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -104,10 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FOLDER")
     action.add_argument("--from-torch", type=Path, nargs=2, metavar=("FOLDER", "OUT"))
+    action.add_argument("--export", type=Path, nargs=2, metavar=("MODEL", "OUT"))
+    parser.add_argument(
+        "--exit", type=int, help="export up to this exit (default: the last)"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.check is not None:
             check_folder(options.check)
+        elif options.export is not None:
+            print(export_model(*options.export, options.exit))
         else:
             convert_from_torch(*options.from_torch)
     except ValueError as error:

@@ -1,0 +1,85 @@
+"""A model folder's encoder as a folder that Hugging Face's PyTorch classes load."""
+
+from pathlib import Path
+
+from sweet_jax.arrays import Params
+from sweet_jax.convert.hf_config import load_config, read_config
+from sweet_jax.convert.safetensors import SINGLE_FILE, export_encoder
+from sweet_jax.data.tokenize import load_tokenizer
+from sweet_jax.inference.model_folder import (
+    ModelDescription,
+    ModelFolderError,
+    load_model_folder,
+)
+from sweet_jax.models.exit_heads import pooler_paths
+from sweet_jax.models.multi_exit import find_segment
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+
+def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
+    """Writes the encoder that an exit reads, with its tokenizer.
+
+    The pooler comes along where it is what Hugging Face's is: a map of the first
+    token's state. Classifiers stay behind: they belong to an exit, not to an encoder.
+
+    Args:
+        model: a model folder (`WORKDIR/model`), or the work directory.
+        out: the folder to write.
+        exit_number: the encoder ends at this exit, and of a multi_model it is this
+            exit's own; None: the last exit.
+
+    Returns:
+        One line on what was written.
+
+    Raises:
+        ValueError: no model folder; no such exit; `out` holds weights already; the
+            segments have trained shared tables of their own.
+    """
+    folder = model / "model" if (model / "model").is_dir() else model
+    description, params = load_model_folder(folder)
+    layers = description.exit_layers
+    number = len(layers) - 1 if exit_number is None else exit_number
+    if not 0 <= number < len(layers):
+        raise ModelFolderError(
+            f"{folder} has no exit {number}: its exits are 0 to {len(layers) - 1}"
+        )
+    if (out / SINGLE_FILE).exists():
+        raise ModelFolderError(
+            f"{out} has a {SINGLE_FILE} already: name another folder"
+        )
+    encoder, pooler = _take_parts(description, params, number)
+    config = load_config(folder / "encoder", description.ignore_attributes)
+    tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
+    export_encoder(encoder, pooler, config, read_config(folder / "encoder"), out)
+    tokenizer.save_pretrained(str(out))
+    return (
+        f"{out}: {config.family}, {layers[number] + 1} layers,"
+        f" {'with the pooler of' if pooler else 'without a pooler, up to'}"
+        f" exit {number} of {description.method} on {description.task}"
+    )
+
+
+def _take_parts(
+    description: ModelDescription, params: Params, number: int
+) -> tuple[Params, Params | None]:
+    """Returns the encoder up to an exit, and the pooler where theirs is this map."""
+    members = description.member_exits
+    if len(members) > 1:
+        owner = next(i for i, exits in enumerate(members) if number in exits)
+        params, segment = params[f"member_{owner}"], members[owner].index(number)
+        layers = tuple(description.exit_layers[i] for i in members[owner])
+    else:
+        segment, layers = number, description.exit_layers
+    flat = flatten_paths(params)
+    encoder = {
+        path.removeprefix("encoder/"): leaf
+        for path, leaf in flat.items()
+        if path.startswith("encoder/")
+        # What lies behind the exit is no part of what it reads.
+        and find_segment(path, layers) <= segment
+    }
+    if description.pooling != "cls":
+        return unflatten_paths(encoder), None
+    (path,) = pooler_paths((number,), description.shared_pooler)
+    pooler = {name: flat[f"{path}/{name}"] for name in ("kernel", "bias")}
+    return unflatten_paths(encoder), pooler

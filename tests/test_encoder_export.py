@@ -1,0 +1,205 @@
+"""`convert --export`: from a model folder to an encoder that PyTorch loads."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sweet_jax.convert import __main__ as command
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.safetensors import load_encoder
+from sweet_jax.data.tokenize import load_tokenizer
+from sweet_jax.inference.classifier import load
+from sweet_jax.inference.model_folder import ModelDescription, save_model_folder
+from sweet_jax.models.initial import compute_shapes
+from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.settings import ExitSettings
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+LAYERS = (0, 2)
+ONE_MODEL, TWO_MODELS = ((0, 1),), ((0,), (1,))
+DESCRIPTION = ModelDescription(
+    method="sweet",
+    task="file",
+    metric="accuracy",
+    label_names=("bad", "good"),
+    has_pairs=False,
+    exit_layers=LAYERS,
+    member_exits=ONE_MODEL,
+    shared_pooler=False,
+    pooling="mean",
+    dtype="float32",
+    matmul_precision="highest",
+    ignore_attributes=(),
+    max_length=16,
+    buckets=(16,),
+    temperatures=(1.0, 1.0),
+    cost_fractions=(1 / 3, 1.0),
+    thresholds={},
+    digest="0" * 16,
+    separate_tables=True,
+)
+
+
+@pytest.fixture
+def write_model(tmp_path, tiny_encoder, tiny_mpnet):
+    """Returns (family, changes) -> a model folder of random weights, and these."""
+
+    def write(family: str = "bert", **changes):
+        source = {"bert": tiny_encoder, "mpnet": tiny_mpnet}[family]
+        description = dataclasses.replace(DESCRIPTION, **changes)
+        config = load_config(source)
+        model = MultiExitClassifier(
+            encoder=make_encoder(config, LAYERS[-1] + 1, jnp.float32),
+            exit_layers=LAYERS,
+            exit_numbers=(0, 1),
+            num_classes=2,
+            features=config.hidden_size,
+            settings=ExitSettings(pooling=description.pooling),
+        )
+        parts = split_model(
+            model, description.member_exits, description.separate_tables
+        )
+        shapes = [flatten_paths(compute_shapes(part)) for part in parts]
+        prefixes = [""] if len(parts) == 1 else ["member_0/", "member_1/"]
+        rng = np.random.default_rng(0)
+        flat = {
+            f"{prefix}{path}": rng.normal(0, 0.3, leaf.shape).astype(np.float32)
+            for prefix, part in zip(prefixes, shapes, strict=True)
+            for path, leaf in part.items()
+        }
+        folder = tmp_path / "run" / "model"
+        folder.parent.mkdir()
+        tokenizer = load_tokenizer(source, config.max_positions)
+        save_model_folder(
+            folder,
+            description,
+            unflatten_paths(flat),
+            source / "config.json",
+            tokenizer,
+        )
+        return folder, flat
+
+    return write
+
+
+def export(capsys, *arguments) -> str:
+    """Runs the command and returns what it printed; it must succeed."""
+    assert command.main(["--export", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def check_equal(
+    out: Path, depth: int, flat: dict[str, np.ndarray], prefix: str
+) -> None:
+    """The folder holds exactly `depth` layers with the weights under `prefix`."""
+    config = load_config(out)
+    assert config.num_layers == depth
+    got = flatten_paths(load_encoder(out, config, depth).encoder)
+    assert {path.split("/")[0] for path in got} >= {f"layer_{depth - 1}"}
+    for path, leaf in got.items():
+        np.testing.assert_array_equal(leaf, flat[f"{prefix}encoder/{path}"])
+
+
+@pytest.mark.parametrize(("number", "depth"), [(None, 3), (0, 1)])
+def test_the_encoder_up_to_an_exit(write_model, tmp_path, capsys, number, depth):
+    folder, flat = write_model()
+    choice = [] if number is None else ["--exit", number]
+    # The work directory does as well as its model folder.
+    printed = export(capsys, folder.parent, tmp_path / "out", *choice)
+    assert f"bert, {depth} layers" in printed
+    assert "without a pooler" in printed  # it reads means, theirs the first token
+    check_equal(tmp_path / "out", depth, flat, "")
+    assert load_tokenizer(tmp_path / "out", 32).pad_token == "[PAD]"
+    assert (
+        load_encoder(tmp_path / "out", load_config(tmp_path / "out"), 1).pooler is None
+    )
+
+
+@pytest.mark.parametrize(("number", "depth"), [(0, 1), (1, 3)])
+def test_a_multi_model_exports_the_encoder_of_the_exit(
+    write_model, tmp_path, capsys, number, depth
+):
+    folder, flat = write_model(
+        method="multi_model", member_exits=TWO_MODELS, separate_tables=False
+    )
+    export(capsys, folder, tmp_path / "out", "--exit", number)
+    check_equal(tmp_path / "out", depth, flat, f"member_{number}/")
+
+
+def test_poolers_of_first_tokens_come_along(write_model, tmp_path, capsys):
+    folder, flat = write_model(pooling="cls")
+    export(capsys, folder, tmp_path / "out", "--exit", 0)
+    pooler = load_encoder(tmp_path / "out", load_config(tmp_path / "out"), 1).pooler
+    assert pooler is not None
+    for name in ("kernel", "bias"):
+        want = flat[f"exits/exit_0/pooler/{name}"]
+        np.testing.assert_array_equal(pooler[name], want)
+
+
+def test_tables_that_drifted_apart_are_refused_but_not_before_they_part(
+    write_model, tmp_path, capsys
+):
+    folder, flat = write_model("mpnet")
+    assert command.main(["--export", str(folder), str(tmp_path / "out")]) == 2
+    assert "segments have trained tables of their own" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    export(capsys, folder, tmp_path / "out", "--exit", 0)
+    check_equal(tmp_path / "out", 1, flat, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "out"], "is no model folder"),
+        (["run", "out", "--exit", "2"], "has no exit 2: its exits are 0 to 1"),
+        (["run", "taken"], r"taken has a model.safetensors already"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    write_model, tmp_path, capsys, monkeypatch, arguments, message
+):
+    write_model()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "model.safetensors").write_bytes(b"")
+    assert command.main(["--export", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_pytorch_computes_the_same_states(write_model, tmp_path, capsys, family):
+    import torch
+    import transformers
+
+    folder, flat = write_model(family, separate_tables=False)
+    export(capsys, folder, tmp_path / "out")
+    model, remarks = transformers.AutoModel.from_pretrained(
+        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+    )
+    # PyTorch's own pooler is not in the folder; everything else must be.
+    assert all("pooler" in key for key in remarks["missing_keys"])
+    assert not remarks["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = ["a good film", "the plot"]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        want = model.eval()(**inputs).last_hidden_state.numpy()
+    real = inputs["attention_mask"].numpy()[..., None]
+    pooled = (want * real).sum(1) / real.sum(1)
+    exit_1 = {
+        path.removeprefix("exits/exit_1/"): leaf
+        for path, leaf in flat.items()
+        if path.startswith("exits/exit_1/")
+    }
+    hidden = np.tanh(pooled @ exit_1["pooler/kernel"] + exit_1["pooler/bias"])
+    logits = hidden @ exit_1["classifier/kernel"] + exit_1["classifier/bias"]
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    got = [prediction.probabilities for prediction in load(folder).predict(texts)]
+    np.testing.assert_allclose(got, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
