@@ -1,10 +1,12 @@
-"""Speed and memory of training and of the trade-off: one command, one table.
+"""Speed and memory, measured: one command, one table a part.
 
-    python benchmarks/run.py [train] [tradeoff] [compile] [accelerator]
+    python benchmarks/run.py [PART ...]
 
-Without words: the first three, and the last where there is a GPU or TPU. Run it on
-otherwise idle cores. Times are medians of repeated runs within this process; FLOPs and
-temporaries are XLA's own analysis and do not move.
+Parts: train, tradeoff, compile; forward (beside PyTorch, needs torch), large (24 layers
+only compiled), accelerator (bfloat16). Without words: the first three, and the last
+where there is a GPU or TPU. Run it on otherwise idle cores. Times are medians of
+repeated runs within this process; FLOPs and temporaries are XLA's own analysis and do
+not move.
 """
 
 import os
@@ -12,6 +14,8 @@ import sys
 
 import jax
 from compilation import measure_compilation
+from forward import measure_forward
+from large import measure_large
 from tradeoff import measure_tradeoff
 from train_step import measure_accelerator, measure_train_step
 
@@ -19,14 +23,18 @@ _PARTS = {
     "train": measure_train_step,
     "tradeoff": measure_tradeoff,
     "compile": measure_compilation,
+    "forward": measure_forward,
+    "large": measure_large,
     "accelerator": measure_accelerator,
 }
 
 
 def main() -> None:
     """Prints the tables that were asked for."""
-    has_accelerator = jax.default_backend() != "cpu"
-    names = sys.argv[1:] or list(_PARTS)[: 4 if has_accelerator else 3]
+    usual = ["train", "tradeoff", "compile"]
+    if jax.default_backend() != "cpu":
+        usual.append("accelerator")
+    names = sys.argv[1:] or usual
     unknown = [name for name in names if name not in _PARTS]
     if unknown:
         sys.exit(f"unknown part {unknown[0]!r}: allowed are {', '.join(_PARTS)}")

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from measuring import print_header, print_row, time_median
+from shapes import make_bert_attributes, make_random_batch
 
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.convert.hf_config import make_encoder, parse_config
@@ -71,17 +71,7 @@ def measure_accelerator(
         f"share of {ceiling / 1e12:.1f} TFLOP/s",
         "temporaries MB",
     )
-    config = parse_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30522,
-            "hidden_size": width,
-            "num_hidden_layers": num_layers,
-            "num_attention_heads": width // 64,
-            "intermediate_size": 4 * width,
-            "max_position_embeddings": 512,
-        }
-    )
+    config = parse_config(make_bert_attributes(num_layers, width))
     batch = make_random_batch(rows, length, config.vocab_size)
     encoder = make_encoder(config, num_layers, jnp.bfloat16)
     params = jax.jit(encoder.init)(jax.random.key(0), make_example_batch())["params"]
@@ -175,13 +165,3 @@ def make_step(
     params = jax.tree.map(jnp.array, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     return make_train_step(model, phase, optimizer), state, jax.random.key(1)
-
-
-def make_random_batch(rows: int, length: int, vocab_size: int) -> Batch:
-    """Returns a batch without padding."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, vocab_size, (rows, length)).astype(np.int32)
-    row = np.arange(rows, dtype=np.int32)
-    return Batch(
-        ids, ids * 0, np.ones_like(ids), row % 2, np.ones(rows, np.float32), row
-    )

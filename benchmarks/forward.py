@@ -1,0 +1,106 @@
+"""The encoder's forward pass beside PyTorch's own, same weights, same process.
+
+Needs torch (the `torch` extra). The contenders take turns in every repeat, so that a
+noisy machine disturbs them alike.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import print_header, print_row
+from shapes import make_bert_attributes, make_random_batch
+
+from sweet_jax.arrays import Batch
+from sweet_jax.convert.hf_config import make_encoder, parse_config
+from sweet_jax.convert.safetensors import export_encoder
+from sweet_jax.models.initial import make_example_batch
+
+_REPEATS = 9
+# (layers, width), (rows, length)
+_CASES = [
+    ((6, 384), (16, 128)),
+    ((6, 384), (1, 32)),
+    ((12, 768), (16, 128)),
+    ((12, 768), (1, 32)),
+]
+
+
+def measure_forward() -> None:
+    """Prints a row per shape: milliseconds of each, and how many times faster."""
+    print_header(
+        "BERT forward, float32",
+        "sweet_jax ms",
+        "PyTorch eager ms",
+        "torch.compile ms",
+        "eager / ours",
+        "compile / ours",
+        "largest difference",
+    )
+    for (num_layers, width), (rows, length) in _CASES:
+        attributes = make_bert_attributes(num_layers, width)
+        batch = make_random_batch(rows, length, attributes["vocab_size"])
+        ours, eager, compiled = make_contenders(attributes, batch)
+        contenders = {"ours": ours, "eager": eager, "compiled": compiled}
+        states = {name: np.asarray(call()) for name, call in contenders.items()}
+        seconds = time_in_turns(contenders)
+        difference = max(np.abs(states["ours"] - s).max() for s in states.values())
+        print_row(
+            f"{num_layers} x {width}, {rows} x {length}",
+            *(f"{1e3 * s:.1f}" for s in seconds.values()),
+            f"{seconds['eager'] / seconds['ours']:.2f}",
+            f"{seconds['compiled'] / seconds['ours']:.2f}",
+            f"{difference:.0e}",
+        )
+
+
+def make_contenders(
+    attributes: dict[str, Any], batch: Batch
+) -> tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]:
+    """Returns calls without arguments: ours, eager PyTorch, compiled PyTorch."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    config = parse_config(attributes)
+    encoder = make_encoder(config, config.num_layers, jnp.float32)
+    params = jax.jit(encoder.init)(jax.random.key(0), make_example_batch())["params"]
+    with tempfile.TemporaryDirectory() as folder:
+        export_encoder(params, None, config, attributes, Path(folder))
+        # Its fastest attention, as a user gets it.
+        theirs = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)
+    theirs.eval()
+    forward = jax.jit(lambda params: encoder.apply({"params": params}, batch)["x_BLD"])  # type: ignore[index]
+    inputs = {
+        "input_ids": torch.from_numpy(np.asarray(batch.token_ids)).long(),
+        "attention_mask": torch.from_numpy(np.asarray(batch.mask)).long(),
+    }
+    compiled = torch.compile(theirs)
+
+    def run(model: Any) -> Any:
+        with torch.inference_mode():
+            return model(**inputs).last_hidden_state
+
+    return (
+        lambda: jax.block_until_ready(forward(params)),
+        lambda: run(theirs),
+        lambda: run(compiled),
+    )
+
+
+def time_in_turns(contenders: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Returns the median seconds of each; all are warm."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(_REPEATS):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
