@@ -20,7 +20,7 @@ from sweet_jax.settings import (
 # comparison differs in the method alone; docs/defaults.md says how they were found.
 _SHARED_DEFAULTS = {
     "optim.encoder_learning_rate": 1e-4,
-    "optim.exit_learning_rate": 3e-4,
+    "optim.exit_learning_rate": 1e-3,
     "train.num_epochs": 3,
 }
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
