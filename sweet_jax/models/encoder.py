@@ -123,7 +123,17 @@ class Encoder(nn.Module):
         return {}
 
     def embed(self, batch: Batch, train: bool) -> Carry:
-        """Returns the carry before layer 0."""
+        """Returns the carry before layer 0.
+
+        Raises:
+            ValueError: the input is longer than the encoder's positions.
+        """
+        length = batch.token_ids.shape[1]
+        if length > self.config.max_positions:
+            raise ValueError(
+                f"inputs of {length} tokens are longer than the encoder's"
+                f" {self.config.max_positions} positions: lower data.max_length"
+            )
         x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train)
         return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask), "shared": ()}
 

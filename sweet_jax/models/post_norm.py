@@ -83,18 +83,9 @@ class Embeddings(nn.Module):
         type_ids: Int[Array, "B L"],
         train: bool,
     ) -> jax.Array:
-        """Returns [B, L, D].
-
-        Raises:
-            ValueError: the input is longer than the table of positions.
-        """
+        """Returns [B, L, D]."""
         config = self.config
         length = token_ids.shape[1]
-        if length > config.max_positions:
-            raise ValueError(
-                f"inputs of {length} tokens are longer than the encoder's"
-                f" {config.max_positions} positions: lower data.max_length"
-            )
         size, std = config.hidden_size, config.initializer_range
         x_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
         if config.num_types:
