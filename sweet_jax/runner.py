@@ -158,6 +158,7 @@ class _Pipeline:
             jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS_STREAM),
             keep_layers(prepared.loaded.encoder, model.exit_layers[-1] + 1),
             pooler if settings.exits.pooler_init == "checkpoint" else None,
+            prepared.loaded.final_norm,
         )
         data = TrainData(prepared.rows["train"], prepared.buckets, prepared.pad_id)
         best = None

@@ -38,12 +38,15 @@ class LoadedEncoder:
     Attributes:
         encoder: float32 parameters under the encoder's own paths.
         pooler: `{"kernel": [D, D], "bias": [D]}`, or None.
+        final_norm: `{"scale": [D]}`, the norm behind the last layer; None in families
+            whose layers end in a norm.
         ignored: tensors of the files that are no part of the encoder.
         digest: 16 hex digits of the weight files' bytes.
     """
 
     encoder: Params
     pooler: Params | None
+    final_norm: Params | None
     ignored: tuple[str, ...]
     digest: str
 
@@ -96,7 +99,7 @@ class Inventory:
 
 
 def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> LoadedEncoder:
-    """Reads embeddings, the first `num_layers` layers and the pooler of a folder.
+    """Reads embeddings, the first `num_layers` layers, final norm and pooler.
 
     Args:
         folder: holds model.safetensors, or shards with their index.
@@ -122,9 +125,9 @@ def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> Loaded
                 array = to_ours(tensors.get_tensor(tensor.name))
                 flat[path] = np.ascontiguousarray(array, dtype=np.float32)
     tree = unflatten_paths({path: flat[path] for path in inventory.wanted})
-    pooler = tree.pop("pooler", None)
+    pooler, final_norm = tree.pop("pooler", None), tree.pop("final_norm", None)
     digest = compute_file_digest(find_weight_files(folder))
-    return LoadedEncoder(tree, pooler, inventory.ignored, digest)
+    return LoadedEncoder(tree, pooler, final_norm, inventory.ignored, digest)
 
 
 def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inventory:
@@ -185,6 +188,7 @@ def export_encoder(
     config: EncoderConfig,
     source_config_json: Mapping[str, Any],
     out: Path,
+    final_norm: Params | None = None,
 ) -> None:
     """Writes an encoder as a folder that Hugging Face's PyTorch classes load.
 
@@ -196,14 +200,17 @@ def export_encoder(
         source_config_json: attributes of the config.json the encoder came from; kept
             but for the depth.
         out: the folder; made where missing. Tokenizer files are the caller's.
+        final_norm: the norm behind the last layer, in families that have one; of a
+            model with exits, `exit_heads.join_norms` of them.
 
     Raises:
         ValueError: parameters that the table does not know or of another shape;
             tables that layers share have drifted apart between segments.
     """
     params = join_tables(params)
-    tree = params if pooler is None else {**params, "pooler": pooler}
-    flat = flatten_paths(tree)
+    behind = {"final_norm": final_norm, "pooler": pooler}
+    behind = {name: part for name, part in behind.items() if part is not None}
+    flat = flatten_paths({**params, **behind})
     num_layers = sum(name.startswith("layer_") for name in params)
     shapes = compute_shapes(config, num_layers)
     if pooler is None:
@@ -256,16 +263,24 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
 def compute_shapes(
     config: EncoderConfig, num_layers: int
 ) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of all parameters and of the pooler, without memory."""
+    """Returns path -> shape of all that a checkpoint may hold, without memory.
+
+    These are the encoder's parameters, and `final_norm/...` and `pooler/...` where the
+    family has them.
+    """
     ids = jnp.zeros((1, 1), jnp.int32)
     row = jnp.zeros((1,), jnp.int32)
     batch = Batch(ids, ids, ids, row, jnp.zeros((1,)), row)
     encoder = make_encoder(config, num_layers, jnp.float32)
-    variables = jax.eval_shape(encoder.init, jax.random.key(0), batch)
-    flat = flatten_paths(variables["params"])
-    shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-    size = config.hidden_size
-    return {**shapes, "pooler/kernel": (size, size), "pooler/bias": (size,)}
+    key, size = jax.random.key(0), config.hidden_size
+    tree: Params = {**jax.eval_shape(encoder.init, key, batch)["params"]}
+    if (norm := encoder.make_final_norm()) is not None:
+        states = jnp.zeros((1, 1, size))
+        tree["final_norm"] = jax.eval_shape(norm.init, key, states)["params"]
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten_paths(tree).items()}
+    pooler = {"pooler/kernel": (size, size), "pooler/bias": (size,)}
+    name_map = NAME_MAPS[config.family]
+    return shapes | {path: pooler[path] for path in pooler if name_map.to_theirs(path)}
 
 
 def compute_file_digest(files: tuple[Path, ...]) -> str:

@@ -122,6 +122,16 @@ class Encoder(nn.Module):
         """
         return {}
 
+    @nn.nowrap
+    def make_final_norm(self) -> nn.Module | None:
+        """Returns the norm that checkpoints have behind their last layer.
+
+        Layers of pre-norm families leave their output without a norm, so whoever reads
+        a state reads it through one: every exit makes one of its own (whence `nowrap`:
+        its parameters are the exit's, not the encoder's). None: layers end in a norm.
+        """
+        return None
+
     def embed(self, batch: Batch, train: bool) -> Carry:
         """Returns the carry before layer 0.
 

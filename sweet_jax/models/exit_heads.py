@@ -1,13 +1,19 @@
-"""Exits: a pooler and a classifier on the output of one layer."""
+"""Exits: a pooler and a classifier on the output of one layer.
 
-from collections.abc import Sequence
+Behind the layers of a pre-norm encoder every exit has, before its pooler, a copy of the
+checkpoint's final norm: shared, it would carry what one exit learns to the others.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from sweet_jax.arrays import Array, ExitOutput
+from sweet_jax.arrays import Array, ExitOutput, Params
+from sweet_jax.trees import flatten_paths
 
 
 def pool_states(
@@ -26,7 +32,7 @@ def pool_states(
 
 
 class Exit(nn.Module):
-    """One exit: z = W drop(tanh(P pool(x))) (paper section 3).
+    """One exit: z = W drop(tanh(P pool(norm(x)))) (paper section 3).
 
     The released code shares one pooler among all exits, which leaks weights between
     them; here every exit owns its pooler unless one is passed to `__call__`.
@@ -39,6 +45,7 @@ class Exit(nn.Module):
         owns_pooler: False under faithful_release only.
         dtype: computation type of the pooler; logits are always float32.
         init_scale: standard deviation of fresh kernels.
+        make_norm: returns the encoder's final norm, which the exit then owns, or None.
     """
 
     num_classes: int
@@ -48,10 +55,12 @@ class Exit(nn.Module):
     owns_pooler: bool
     dtype: Any
     init_scale: float
+    make_norm: Callable[[], nn.Module | None]
 
     def setup(self) -> None:
-        """Makes the pooler, the dropout and the classifier."""
+        """Makes the norm, the pooler, the dropout and the classifier."""
         init = nn.initializers.normal(self.init_scale)
+        self.norm = self.make_norm()
         if self.owns_pooler:
             self.pooler = nn.Dense(self.features, dtype=self.dtype, kernel_init=init)
         self.drop = nn.Dropout(self.dropout)
@@ -69,6 +78,8 @@ class Exit(nn.Module):
     ) -> ExitOutput:
         """Returns the exit's logits."""
         pooler = self.pooler if shared_pooler is None else shared_pooler
+        if self.norm is not None:
+            x_BLD = self.norm(x_BLD)
         pooled_BD = jnp.tanh(pooler(pool_states(x_BLD, mask_BL, self.pooling)))
         pooled_BD = self.drop(pooled_BD, deterministic=not train)
         return ExitOutput(self.classifier(pooled_BD))
@@ -91,6 +102,7 @@ class Exits(nn.Module):
     dropout: float
     dtype: Any
     init_scale: float
+    make_norm: Callable[[], nn.Module | None]
 
     def setup(self) -> None:
         """Makes the exits and, where it is shared, their pooler."""
@@ -109,6 +121,7 @@ class Exits(nn.Module):
                 owns_pooler=not self.shared_pooler,
                 dtype=self.dtype,
                 init_scale=self.init_scale,
+                make_norm=self.make_norm,
             )
             for number in self.numbers
         }
@@ -130,3 +143,36 @@ def pooler_paths(numbers: Sequence[int], shared_pooler: bool) -> tuple[str, ...]
     if shared_pooler:
         return ("exits/pooler",)
     return tuple(f"exits/exit_{number}/pooler" for number in numbers)
+
+
+def norm_paths(numbers: Sequence[int]) -> tuple[str, ...]:
+    """Returns the paths of the exits' norms, for starting them from a checkpoint."""
+    return tuple(f"exits/exit_{number}/norm" for number in numbers)
+
+
+def join_norms(exits: Params) -> Params | None:
+    """Returns the one final norm of a model's exits, as checkpoints have it.
+
+    Args:
+        exits: the parameters at `exits/`.
+
+    Returns:
+        The norm, or None where exits have none.
+
+    Raises:
+        ValueError: the exits' norms differ.
+    """
+    norms = {name: part["norm"] for name, part in exits.items() if "norm" in part}
+    if not norms:
+        return None
+    first, *others = norms
+    for name in others:
+        for path, leaf in flatten_paths(norms[name]).items():
+            if not np.array_equal(leaf, flatten_paths(norms[first])[path]):
+                raise ValueError(
+                    f"{name}/norm/{path} differs from {first}/norm/{path}: every exit"
+                    " has trained a final norm of its own, and a Hugging Face folder"
+                    " holds one; keep the run's model folder, or export the norm of"
+                    " the exit that the folder is to stand for"
+                )
+    return norms[first]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from sweet_jax.arrays import Batch, Params
-from sweet_jax.models.exit_heads import pooler_paths
+from sweet_jax.models.exit_heads import norm_paths, pooler_paths
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.models.shared_tables import copy_tables
 from sweet_jax.trees import flatten_paths, merge_strict, unflatten_paths
@@ -32,6 +32,7 @@ def init_params(
     rng: PRNGKeyArray,
     encoder: Params,
     pooler: Params | None,
+    final_norm: Params | None = None,
 ) -> Params:
     """Returns the parameters before training.
 
@@ -43,6 +44,8 @@ def init_params(
             of a table that layers share starts equal.
         pooler: the checkpoint's pooler {kernel, bias}, copied into every exit's; None
             for fresh poolers.
+        final_norm: the checkpoint's norm behind the last layer, copied into every
+            exit; None in families whose layers end in a norm.
 
     Raises:
         ValueError: the checkpoint does not fit the model; all leaves are listed.
@@ -55,9 +58,18 @@ def init_params(
         return dict(variables["params"])
 
     fresh = flatten_paths(jax.jit(init_exits)(rng))
-    if pooler is not None:
-        for path in pooler_paths(model.exit_numbers, model.shared_pooler):
-            fresh |= {f"{path}/{name}": leaf for name, leaf in pooler.items()}
+    poolers = pooler_paths(model.exit_numbers, model.shared_pooler)
+    norms = norm_paths(model.exit_numbers)
+    # A norm is never fresh: without the checkpoint's, the merge misses it.
+    fresh = {
+        path: leaf
+        for path, leaf in fresh.items()
+        if not path.startswith(tuple(f"{norm}/" for norm in norms))
+    }
+    for paths, part in ((poolers, pooler), (norms, final_norm)):
+        if part is not None:
+            for path in paths:
+                fresh |= {f"{path}/{name}": leaf for name, leaf in part.items()}
     return merge_strict(
         compute_shapes(model),
         {

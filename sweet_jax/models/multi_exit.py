@@ -76,6 +76,7 @@ class MultiExitClassifier(nn.Module):
             dropout=self.settings.dropout,
             dtype=self.dtype,
             init_scale=self.init_scale,
+            make_norm=self.encoder.make_final_norm,
         )
 
     @property
