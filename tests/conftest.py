@@ -16,7 +16,7 @@ from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.convert.hf_config import load_config, make_encoder
-from sweet_jax.convert.safetensors import export_encoder
+from sweet_jax.convert.safetensors import compute_shapes, export_encoder
 from sweet_jax.models.initial import make_example_batch
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
@@ -28,14 +28,23 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write_tiny_encoder(folder: Path, attributes: dict[str, Any]) -> Path:
-    """Writes a folder of 4 layers, width 16, a pooler and a word-level tokenizer."""
+    """Writes a folder of 4 layers, width 16, and a word-level tokenizer.
+
+    A pooler and a final norm lie beside them in families that have one.
+    """
     (folder / "config.json").write_text(json.dumps(attributes), encoding="utf-8")
     config = load_config(folder)
     encoder = make_encoder(config, 4, jnp.float32)
     params = encoder.init(jax.random.key(0), make_example_batch())["params"]
     kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
     pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
-    export_encoder(params, pooler, config, attributes, folder)
+    norm: Any = encoder.make_final_norm()
+    final_norm = None
+    if norm is not None:
+        final_norm = norm.init(jax.random.key(1), np.zeros((1, 1, 16)))["params"]
+    if "pooler/kernel" not in compute_shapes(config, 4):
+        pooler = None
+    export_encoder(params, pooler, config, attributes, folder, final_norm)
     vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
@@ -65,6 +74,13 @@ def tiny_mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an MPNet, whose layers share a table."""
     folder = tmp_path_factory.mktemp("tiny_mpnet")
     return write_tiny_encoder(folder, TINY_CONFIGS["mpnet"])
+
+
+@pytest.fixture(scope="session")
+def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ModernBERT, whose final norm every exit owns."""
+    folder = tmp_path_factory.mktemp("tiny_modernbert")
+    return write_tiny_encoder(folder, TINY_CONFIGS["modernbert"])
 
 
 def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:

@@ -47,7 +47,48 @@ _MPNET = {
     "eos_token_id": 2,
 }
 
-# name -> (attributes, parameters with the pooler)
+# Stray names and all: nothing reads the last five.
+_MODERNBERT = {
+    "vocab_size": 50368,
+    "max_position_embeddings": 8192,
+    "hidden_activation": "gelu",
+    "norm_eps": 1e-5,
+    "global_attn_every_n_layers": 3,
+    "local_attention": 128,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 10000.0,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+    "attention_dropout": 0.0,
+    "embedding_dropout": 0.0,
+    "mlp_dropout": 0.0,
+    "initializer_range": 0.02,
+    "pad_token_id": 50283,
+    "bos_token_id": 50281,
+    "cls_token_id": 50281,
+    "eos_token_id": 50282,
+    "sep_token_id": 50282,
+    "layer_norm_eps": 1e-5,
+    "position_embedding_type": "absolute",
+    "initializer_cutoff_factor": 2.0,
+    "classifier_pooling": "mean",
+    "decoder_bias": True,
+}
+
+
+def _make_modernbert(layers: int, width: int, inner: int) -> dict[str, Any]:
+    return {
+        "model_type": "modernbert",
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": inner,
+        **_MODERNBERT,
+    }
+
+
+# name -> (attributes, parameters with the pooler, where the family has one)
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "bert-base-uncased": (_make("bert", 12, 768, **_BERT), 109_482_240),
     "bert-large-uncased": (_make("bert", 24, 1024, **_BERT), 335_141_888),
@@ -58,4 +99,6 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
         278_043_648,
     ),
     "all-mpnet-base-v2": (_make("mpnet", 12, 768, **_MPNET), 109_486_464),
+    "ModernBERT-base": (_make_modernbert(22, 768, 1152), 149_014_272),
+    "ModernBERT-large": (_make_modernbert(28, 1024, 2624), 394_781_696),
 }

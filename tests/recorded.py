@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from sweet_jax.arrays import Batch
+from sweet_jax.arrays import Batch, Params
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 
 GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("bert", "roberta", "mpnet")
+FAMILIES = ("bert", "roberta", "mpnet", "modernbert")
 CASES = ("unpadded", "padded", "pairs", "one_token", "position_limit")
 
 
@@ -49,6 +49,17 @@ class Recorded:
         """Returns PyTorch's embeddings and the output of each layer."""
         names = ["embeddings", *(f"layer_{i}" for i in range(self.config.num_layers))]
         return [self.arrays[f"output/{case}/{name}"] for name in names]
+
+    def get_last(self, case: str) -> np.ndarray:
+        """Returns PyTorch's last hidden state, behind the final norm where one is."""
+        name = f"output/{case}/final_norm"
+        return self.arrays[name] if name in self.arrays else self.get_states(case)[-1]
+
+    def get_checkpoint(self) -> Params:
+        """Returns the encoder's parameters, with those of its pooler and final norm."""
+        behind = {"pooler": self.loaded.pooler, "final_norm": self.loaded.final_norm}
+        parts = {name: part for name, part in behind.items() if part is not None}
+        return {**self.loaded.encoder, **parts}
 
     def write_folder(self, folder: Path) -> Path:
         """Writes the recorded model as a Hugging Face folder."""

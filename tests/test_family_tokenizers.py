@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
+from tokenizers import models, pre_tokenizers, processors
 
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import load_tokenizer, tokenize_examples
@@ -37,11 +39,34 @@ def make_mpnet() -> Any:
     return transformers.MPNetTokenizer(vocab={t: i for i, t in enumerate(tokens)})
 
 
+def make_modernbert() -> Any:
+    # Of no class of the family's own: all is in the file. The encoder reads no type
+    # ids, whatever a template gives.
+    tokens = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *WORDS]
+    backend = tokenizers.Tokenizer(
+        models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        **{
+            f"{n}_token": f"[{n.upper()}]" for n in ("unk", "cls", "sep", "pad", "mask")
+        },
+    )
+
+
 # family -> (tokenizer, layout of a pair, type ids of layout, padding id)
 FAMILIES = {
     "bert": (make_bert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
     "roberta": (make_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
     "mpnet": (make_mpnet, "<s> a </s> </s> b </s>", [0] * 6, 1),
+    "modernbert": (make_modernbert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 3),
     "xlm-roberta": (make_xlm_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
 }
 

@@ -83,7 +83,13 @@ def build(
             for name, part in full["params"].items()
             if not name.startswith("layer_") or int(name[6:]) < depth
         }
-        params.append(init_params(model, jax.random.key(2), cut, None))
+        norm: Any = encoder.make_final_norm()
+        final_norm = None
+        if norm is not None:
+            # Not the ones of a fresh norm, so that a lost copy shows.
+            scale = np.linspace(0.5, 2, config.hidden_size, dtype=np.float32)
+            final_norm = {"scale": scale}
+        params.append(init_params(model, jax.random.key(2), cut, None, final_norm))
     return members, list(models), params, settings
 
 

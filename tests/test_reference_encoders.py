@@ -59,7 +59,14 @@ def test_an_exported_encoder_loads_in_pytorch_without_a_remark(family, tmp_path)
     recorded = load_recorded(family)
     attributes = importlib.import_module(f"golden.make_{family}").CONFIG
     loaded, config = recorded.loaded, recorded.config
-    export_encoder(loaded.encoder, loaded.pooler, config, attributes, tmp_path)
+    export_encoder(
+        loaded.encoder,
+        loaded.pooler,
+        config,
+        attributes,
+        tmp_path,
+        loaded.final_norm,
+    )
     model, remarks = transformers.AutoModel.from_pretrained(
         tmp_path, output_loading_info=True, attn_implementation="eager"
     )
@@ -71,4 +78,4 @@ def test_an_exported_encoder_loads_in_pytorch_without_a_remark(family, tmp_path)
     case = {name: recorded.arrays[f"input/pairs/{name}"] for name in names}
     with torch.no_grad():
         last = recording.run_model(model.eval(), case).last_hidden_state.numpy()
-    np.testing.assert_allclose(last, recorded.get_states("pairs")[-1], atol=1e-5)
+    np.testing.assert_allclose(last, recorded.get_last("pairs"), atol=1e-5)

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sweet_jax.convert.modernbert_config import unify_attributes
 from sweet_jax.models.bert import BertConfig, BertEncoder
 from sweet_jax.models.encoder import Encoder, EncoderConfig
 from sweet_jax.models.layers import ACTIVATIONS
+from sweet_jax.models.modernbert import ModernbertConfig, ModernbertEncoder
 from sweet_jax.models.mpnet import NUM_BUCKETS, MpnetConfig, MpnetEncoder
 from sweet_jax.models.roberta import RobertaConfig
 
@@ -21,6 +23,10 @@ class Family:
         fields: config attribute -> (field of ours, its type).
         defaults: values Hugging Face takes where the attribute is absent.
         mathematics: attributes that change the function computed -> allowed values.
+        unread: attributes of the family's hub configs that its own code never reads.
+        layer_lists: attributes that list something for each layer.
+        unify: rewrites attributes that different versions of transformers name
+            differently into those of `fields`; of (attributes, what to call the file).
     """
 
     config_class: Callable[..., EncoderConfig]
@@ -28,6 +34,9 @@ class Family:
     fields: Mapping[str, tuple[str, type]]
     defaults: Mapping[str, Any]
     mathematics: Mapping[str, tuple[Any, ...]]
+    unread: frozenset[str] = frozenset()
+    layer_lists: frozenset[str] = frozenset()
+    unify: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
 
 
 # What the post-norm families have in common, under Hugging Face's names.
@@ -95,6 +104,57 @@ _MPNET = Family(
         "pad_token_id": (1, None),
     },
 )
+_MODERNBERT = Family(
+    config_class=ModernbertConfig,
+    encoder_class=ModernbertEncoder,
+    fields={
+        "vocab_size": ("vocab_size", int),
+        "hidden_size": ("hidden_size", int),
+        "num_hidden_layers": ("num_layers", int),
+        "num_attention_heads": ("num_heads", int),
+        "intermediate_size": ("intermediate_size", int),
+        "hidden_activation": ("hidden_act", str),
+        "embedding_dropout": ("embedding_dropout", float),
+        "attention_dropout": ("attention_dropout", float),
+        "mlp_dropout": ("mlp_dropout", float),
+        "max_position_embeddings": ("max_positions", int),
+        "layer_types": ("layer_types", tuple),
+        "global_rope_theta": ("global_theta", float),
+        "local_rope_theta": ("local_theta", float),
+        "local_attention": ("local_attention", int),
+        "norm_eps": ("norm_epsilon", float),
+        "initializer_range": ("initializer_range", float),
+    },
+    defaults={
+        "hidden_activation": "gelu",
+        "embedding_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "mlp_dropout": 0.0,
+        "local_attention": 128,
+        "norm_eps": 1e-5,
+        "initializer_range": 0.02,
+    },
+    mathematics={
+        **{name: _MATHEMATICS[name] for name in _MATHEMATICS if name not in _FIELDS},
+        "rope_scaling": (None,),
+        "hidden_activation": tuple(ACTIVATIONS),
+        "attention_bias": (False,),
+        "mlp_bias": (False,),
+        "norm_bias": (False,),
+    },
+    # Of heads, fresh weights, kernels; the padding id matters to PyTorch's gradient of
+    # the padding token only.
+    unread=frozenset(
+        """
+        classifier_activation classifier_bias classifier_pooling decoder_bias
+        deterministic_flash_attn initializer_cutoff_factor pad_token_id
+        position_embedding_type reference_compile repad_logits_with_grad
+        sparse_pred_ignore_index sparse_prediction
+        """.split()  # noqa: SIM905
+    ),
+    layer_lists=frozenset({"layer_types"}),
+    unify=unify_attributes,
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -102,6 +162,7 @@ FAMILIES: dict[str, Family] = {
     # The same encoder with another vocabulary.
     "xlm-roberta": _ROBERTA,
     "mpnet": _MPNET,
+    "modernbert": _MODERNBERT,
 }
 
 # Attributes that hub configs carry and that change nothing an encoder computes:

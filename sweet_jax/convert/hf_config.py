@@ -53,7 +53,10 @@ def parse_config(
         ValueError: see `load_config`.
     """
     family = _find_family(attributes, source)
-    known = {*family.fields, *family.mathematics, *HARMLESS, *ignore_attributes}
+    if family.unify is not None:
+        attributes = family.unify(attributes, source)
+    known = {*family.fields, *family.mathematics, *family.unread, *HARMLESS}
+    known.update(ignore_attributes)
     if unknown := sorted(attributes.keys() - known):
         raise ValueError(
             f"{source}: unknown attribute {', '.join(unknown)}: it may change what the"
@@ -85,7 +88,7 @@ def parse_config(
     )
     for name, (field, field_type) in family.fields.items():
         lowest = 1 if field_type is int and field != "pad_token_id" else 0
-        if field_type is not str and getattr(config, field) < lowest:
+        if field_type in (int, float) and getattr(config, field) < lowest:
             raise ValueError(
                 f"{source}: {name}={getattr(config, field)} must be at least {lowest}"
             )

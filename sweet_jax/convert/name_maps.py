@@ -88,6 +88,47 @@ _MPNET = NameMap(
     ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
 )
 
+_MODERNBERT_LAYER = "layers.{layer}"
+_MODERNBERT = NameMap(
+    # No biases: a dense map is its kernel, a norm its scale.
+    rules=(
+        Rule("embeddings.tok_embeddings.weight", "embeddings/word/embedding"),
+        Rule("embeddings.norm.weight", "embeddings/norm/scale"),
+        Rule(
+            f"{_MODERNBERT_LAYER}.attn_norm.weight",
+            "layer_{layer}/attention/norm/scale",
+        ),
+        Rule(
+            f"{_MODERNBERT_LAYER}.attn.Wqkv.weight",
+            "layer_{layer}/attention/qkv/kernel",
+            "transpose",
+        ),
+        Rule(
+            f"{_MODERNBERT_LAYER}.attn.Wo.weight",
+            "layer_{layer}/attention/output/kernel",
+            "transpose",
+        ),
+        Rule(
+            f"{_MODERNBERT_LAYER}.mlp_norm.weight",
+            "layer_{layer}/feed_forward/norm/scale",
+        ),
+        Rule(
+            f"{_MODERNBERT_LAYER}.mlp.Wi.weight",
+            "layer_{layer}/feed_forward/up/kernel",
+            "transpose",
+        ),
+        Rule(
+            f"{_MODERNBERT_LAYER}.mlp.Wo.weight",
+            "layer_{layer}/feed_forward/down/kernel",
+            "transpose",
+        ),
+        Rule("final_norm.weight", "final_norm/scale"),
+    ),
+    renames=((r"^model\.", ""),),
+    # `head`: in front of both masked words (`decoder`) and classes.
+    ignored=(r"head\..*", r"decoder\..*", *_TASK_HEADS),
+)
+
 NAME_MAPS: dict[str, NameMap] = {
     "bert": NameMap(
         rules=_BERT_RULES,
@@ -98,4 +139,5 @@ NAME_MAPS: dict[str, NameMap] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "mpnet": _MPNET,
+    "modernbert": _MODERNBERT,
 }

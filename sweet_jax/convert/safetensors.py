@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch, Params
+from sweet_jax.convert.families import FAMILIES
 from sweet_jax.convert.hf_config import CONFIG_FILE, make_encoder
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.rules import TRANSFORMS
@@ -227,6 +228,8 @@ def export_encoder(
         # safetensors writes the buffer as it lies: a transposed view must be copied.
         tensors[name] = np.ascontiguousarray(to_theirs(np.asarray(leaf, np.float32)))
     attributes = {**source_config_json, "num_hidden_layers": num_layers}
+    for name in FAMILIES[config.family].layer_lists & attributes.keys():
+        attributes[name] = attributes[name][:num_layers]
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / SINGLE_FILE, metadata={"format": "pt"})
     text = json.dumps(attributes, indent=2, sort_keys=True)

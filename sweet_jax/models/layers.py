@@ -39,10 +39,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def make_dense(features: int, init_std: float, dtype: Any, name: str) -> nn.Dense:
-    """Returns a dense map with a normal kernel [in, out] and a zero bias."""
+def make_dense(
+    features: int, init_std: float, dtype: Any, name: str, use_bias: bool = True
+) -> nn.Dense:
+    """Returns a dense map with a normal kernel [in, out] and a zero bias, if any."""
     return nn.Dense(
         features,
+        use_bias=use_bias,
         dtype=dtype,
         kernel_init=nn.initializers.normal(init_std),
         name=name,
@@ -59,11 +62,17 @@ def make_embed(rows: int, features: int, init_std: float, name: str) -> nn.Embed
     )
 
 
-def make_norm(epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
+def make_norm(
+    epsilon: float, dtype: Any, name: str | None, use_bias: bool = True
+) -> nn.LayerNorm:
     """Returns a layer norm whose statistics are float32."""
     # The two-pass variance: E[x^2] - E[x]^2 cancels where |mean| is large.
     return nn.LayerNorm(
-        epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
+        epsilon=epsilon,
+        dtype=dtype,
+        use_bias=use_bias,
+        use_fast_variance=False,
+        name=name,
     )
 
 

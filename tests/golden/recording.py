@@ -5,8 +5,8 @@ more: at the usual 0.02, swapping query and key would move outputs by 4e-4 only.
 come from numpy, so the recording does not hang on torch's generator.
 
 Keys of a recording: `config` (JSON), `tensor/NAME`, `input/CASE/token_ids` (`type_ids`,
-`mask`), `output/CASE/embeddings` (`layer_0`, ..., `pooler` where there is one) and
-`gradient/NAME` (of the scalar loss on the case `pairs`).
+`mask`), `output/CASE/embeddings` (`layer_0`, ..., `final_norm` and `pooler` where there
+is one) and `gradient/NAME` (of the scalar loss on the case `pairs`).
 """
 
 import inspect
@@ -61,7 +61,7 @@ def make_model(config: Mapping[str, Any]) -> Any:
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            center = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            center = 1.0 if name.lower().endswith("norm.weight") else 0.0
             values = rng.normal(center, 0.35, tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
     return model.eval()
@@ -76,6 +76,24 @@ def run_model(model: Any, case: Case) -> Any:
         inputs["token_type_ids"] = case["type_ids"]
     tensors = {name: torch.from_numpy(ids).long() for name, ids in inputs.items()}
     return model(**tensors, output_hidden_states=True)
+
+
+def run_with_states(model: Any, case: Case) -> tuple[list[Any], Any]:
+    """Returns the embeddings with the output of every layer, and the model's output.
+
+    Pre-norm models report the normed state in place of their last layer's output: that
+    one is taken from where it enters the norm.
+    """
+    if not hasattr(model, "final_norm"):
+        output = run_model(model, case)
+        return list(output.hidden_states), output
+    entering: list[Any] = []
+    hook = model.final_norm.register_forward_pre_hook(
+        lambda _, inputs: entering.append(inputs[0])
+    )
+    output = run_model(model, case)
+    hook.remove()
+    return [*output.hidden_states[:-1], *entering], output
 
 
 def make_loss_weights(mask: np.ndarray, features: int) -> np.ndarray:
@@ -113,11 +131,14 @@ def record(config: Mapping[str, Any], inputs: Mapping[str, Case]) -> Case:
     for case_name, case in inputs.items():
         arrays |= {f"input/{case_name}/{key}": value for key, value in case.items()}
         with torch.no_grad():
-            output = run_model(model, case)
-        for i, state in enumerate(output.hidden_states):
+            states, output = run_with_states(model, case)
+        for i, state in enumerate(states):
             name = f"layer_{i - 1}" if i else "embeddings"
             arrays[f"output/{case_name}/{name}"] = state.numpy()
-        if output.pooler_output is not None:
+        if hasattr(model, "final_norm"):
+            last = output.last_hidden_state.numpy()
+            arrays[f"output/{case_name}/final_norm"] = last
+        if "pooler_output" in output:
             arrays[f"output/{case_name}/pooler"] = output.pooler_output.numpy()
     weights = make_loss_weights(inputs["pairs"]["mask"], config["hidden_size"])
     for name, gradient in compute_gradients(model, inputs["pairs"], weights).items():

@@ -1,0 +1,253 @@
+"""ModernBERT (Warner et al., 2024): pre-norm layers, rotary positions, gated units.
+
+A block adds to the state what it computes of the normed state, so the state itself is
+never normed: whoever reads it (an exit) does so through the final norm. Most layers are
+local: a token reads the tokens near it, the others are out of its window.
+
+No map and no norm has a bias, as in all published checkpoints. Departures from Hugging
+Face's ModernBertModel: the final norm belongs to the exits, the depth may stop short of
+the checkpoint's, inputs longer than `max_position_embeddings` are refused, and type ids
+that a tokenizer gives are ignored (there is no table for them).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float, Int
+
+from sweet_jax.arrays import Array
+from sweet_jax.models.attention import (
+    AttentionFn,
+    compute_context,
+    compute_masked_softmax,
+    compute_scores,
+    split_heads,
+)
+from sweet_jax.models.encoder import Encoder
+from sweet_jax.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    make_dense,
+    make_embed,
+    make_norm,
+)
+from sweet_jax.models.rotary import rotate
+
+# What Hugging Face calls the two kinds of layers.
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModernbertConfig:
+    """What defines a ModernBERT.
+
+    Attributes:
+        family: Hugging Face's `model_type`.
+        vocab_size: rows of the word table.
+        hidden_size: width D.
+        num_layers: layers of the checkpoint.
+        num_heads: heads H of each layer.
+        intermediate_size: feed-forward width F, behind the gate.
+        hidden_act: a key of `layers.ACTIVATIONS`.
+        embedding_dropout: rate after the embeddings.
+        attention_dropout: rate on attention probabilities and after their block.
+        mlp_dropout: rate between the feed-forward maps.
+        max_positions: longest input in tokens.
+        layer_types: `GLOBAL` or `LOCAL`, for each layer.
+        global_theta: base of the rotary frequencies in global layers.
+        local_theta: the same in local layers.
+        local_attention: tokens of the window, both sides together.
+        norm_epsilon: added to the variance in each norm.
+        initializer_range: standard deviation of fresh kernels and tables.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    hidden_act: str
+    embedding_dropout: float
+    attention_dropout: float
+    mlp_dropout: float
+    max_positions: int
+    layer_types: tuple[str, ...]
+    global_theta: float
+    local_theta: float
+    local_attention: int
+    norm_epsilon: float
+    initializer_range: float
+
+
+def make_window(length: int, reach: int) -> Bool[jax.Array, "1 1 L L"]:
+    """Returns True where a key is at most `reach` tokens away from the query."""
+    positions = jnp.arange(length)
+    distances = jnp.abs(positions[:, None] - positions[None, :])
+    return (distances <= reach)[None, None]
+
+
+class ModernbertEmbeddings(nn.Module):
+    """Word embeddings, normed: positions enter in the layers, types nowhere.
+
+    Attributes:
+        config: sizes and rates.
+        dtype: type of the output; the norm is float32.
+    """
+
+    config: ModernbertConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids: Int[Array, "B L"],
+        type_ids: Int[Array, "B L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns [B, L, D]."""
+        config = self.config
+        words = make_embed(
+            config.vocab_size, config.hidden_size, config.initializer_range, "word"
+        )
+        norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
+        x_BLD = norm(words(token_ids))
+        return Dropout(config.embedding_dropout, name="dropout")(x_BLD, train)
+
+
+class RotaryAttention(nn.Module):
+    """Pre-norm self-attention block: x + dropout(output(attend(norm(x)))).
+
+    Attributes:
+        config: sizes and rates.
+        theta: base of the rotary frequencies.
+        has_norm: False: x is normed already.
+        dtype: computation type; scores and probabilities are float32.
+        attention_fn: scores and mask to probabilities.
+    """
+
+    config: ModernbertConfig
+    theta: float
+    has_norm: bool
+    dtype: Any = jnp.float32
+    attention_fn: AttentionFn = compute_masked_softmax
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: Float[jax.Array, "B L D"],
+        mask: Bool[jax.Array, "B #H #L L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns the block's output, [B, L, D]; keys are read where `mask` is True."""
+        config, features = self.config, x_BLD.shape[-1]
+
+        def make_map(width: int, name: str) -> nn.Dense:
+            std = config.initializer_range
+            return make_dense(width, std, self.dtype, name, use_bias=False)
+
+        normed_BLD = x_BLD
+        if self.has_norm:
+            norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
+            normed_BLD = norm(x_BLD)
+        # One kernel, as in checkpoints: queries of all heads, then keys, then values.
+        parts = jnp.split(make_map(3 * features, "qkv")(normed_BLD), 3, axis=-1)
+        query, key, value = (split_heads(part, config.num_heads) for part in parts)
+        scores_BHLM = compute_scores(rotate(query, self.theta), rotate(key, self.theta))
+        probabilities_BHLM = Dropout(
+            config.attention_dropout, name="attention_dropout"
+        )(self.attention_fn(scores_BHLM, mask), train)
+        context_BLD = compute_context(probabilities_BHLM, value)
+        out_BLD = Dropout(config.attention_dropout, name="dropout")(
+            make_map(features, "output")(context_BLD), train
+        )
+        return x_BLD + out_BLD
+
+
+class GatedFeedForward(nn.Module):
+    """Pre-norm gated block (GeGLU): x + down(dropout(act(a) * b)), a, b = up(norm(x)).
+
+    Attributes:
+        config: sizes and rates.
+        dtype: computation type.
+    """
+
+    config: ModernbertConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BLD: Float[jax.Array, "B L D"], train: bool) -> jax.Array:
+        """Returns the block's output, [B, L, D]."""
+        config = self.config
+
+        def make_map(width: int, name: str) -> nn.Dense:
+            std = config.initializer_range
+            return make_dense(width, std, self.dtype, name, use_bias=False)
+
+        norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
+        # One kernel, as in checkpoints: what the activation sees, then the gate.
+        up = make_map(2 * config.intermediate_size, "up")
+        hidden_BLF, gate_BLF = jnp.split(up(norm(x_BLD)), 2, axis=-1)
+        hidden_BLF = ACTIVATIONS[config.hidden_act](hidden_BLF) * gate_BLF
+        hidden_BLF = Dropout(config.mlp_dropout, name="dropout")(hidden_BLF, train)
+        return x_BLD + make_map(x_BLD.shape[-1], "down")(hidden_BLF)
+
+
+class ModernbertLayer(nn.Module):
+    """Attention block, then gated feed-forward block.
+
+    Attributes:
+        config: sizes and rates.
+        dtype: computation type.
+        attention_fn: scores and mask to probabilities.
+        layer_type: `GLOBAL` or `LOCAL`.
+        is_first: the embeddings' norm stands for the attention's.
+    """
+
+    config: ModernbertConfig
+    dtype: Any = jnp.float32
+    attention_fn: AttentionFn = compute_masked_softmax
+    layer_type: str = GLOBAL
+    is_first: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: Float[jax.Array, "B L D"],
+        mask: Bool[jax.Array, "B #H #L L"],
+        train: bool,
+    ) -> jax.Array:
+        """Returns the layer's output, [B, L, D]; keys are read where `mask` is True."""
+        config = self.config
+        is_local = self.layer_type == LOCAL
+        if is_local:
+            # Half the window on each side, the token itself not counted.
+            mask = mask & make_window(x_BLD.shape[1], config.local_attention // 2)
+        x_BLD = RotaryAttention(
+            config,
+            theta=config.local_theta if is_local else config.global_theta,
+            has_norm=not self.is_first,
+            dtype=self.dtype,
+            attention_fn=self.attention_fn,
+            name="attention",
+        )(x_BLD, mask, train)
+        return GatedFeedForward(config, self.dtype, name="feed_forward")(x_BLD, train)
+
+
+class ModernbertEncoder(Encoder):
+    """Embeddings and the first layers of a ModernBERT."""
+
+    embeddings_class = ModernbertEmbeddings
+    layer_class = ModernbertLayer
+
+    def describe_layer(self, i: int) -> dict[str, Any]:
+        """Returns whether layer i is local, and whether it is the first."""
+        return {"layer_type": self.config.layer_types[i], "is_first": i == 0}
+
+    @nn.nowrap
+    def make_final_norm(self) -> nn.Module:
+        """Returns the norm that every exit reads the state through."""
+        return make_norm(self.config.norm_epsilon, self.dtype, None, use_bias=False)
