@@ -32,9 +32,9 @@ def compute_masked_softmax(
     return jax.nn.softmax(jnp.where(mask, scores_BHLM, lowest), axis=-1)
 
 
-def split_heads(x_BLD: Float[jax.Array, "B L D"], num_heads: int) -> jax.Array:
-    """Returns [B, L, H, K]; no data moves."""
-    return x_BLD.reshape(*x_BLD.shape[:-1], num_heads, -1)
+def split_heads(x: Float[jax.Array, "*rows D"], num_heads: int) -> jax.Array:
+    """Returns [*rows, H, K]; no data moves."""
+    return x.reshape(*x.shape[:-1], num_heads, -1)
 
 
 def compute_scores(
@@ -66,6 +66,8 @@ def compute_context(
 class SelfAttention(nn.Module):
     """Post-norm self-attention block: norm(x + dropout(output(attend(x)))).
 
+    A family whose queries meet their keys otherwise overrides `compare` alone.
+
     Attributes:
         num_heads: H; must divide the hidden size.
         attention_dropout: rate on the probabilities.
@@ -90,7 +92,7 @@ class SelfAttention(nn.Module):
         x_BLD: Float[jax.Array, "B L D"],
         mask: Bool[jax.Array, "B #H #L L"],
         train: bool,
-        bias: Float[jax.Array, "#B H L L"] | None = None,
+        *shared: jax.Array | None,
     ) -> jax.Array:
         """Returns the block's output, [B, L, D].
 
@@ -98,24 +100,42 @@ class SelfAttention(nn.Module):
             x_BLD: what queries, keys and values are made of.
             mask: True where a key may be read.
             train: whether dropout is on.
-            bias: added to the scores, in families that have one.
+            shared: what `compare` reads of tables that layers share.
         """
-        features = x_BLD.shape[-1]
-
-        def project(name: str) -> jax.Array:
-            dense = make_dense(features, self.init_std, self.dtype, name)
-            return split_heads(dense(x_BLD), self.num_heads)
-
-        scores_BHLM = compute_scores(project("query"), project("key"))
-        if bias is not None:
-            scores_BHLM = scores_BHLM + bias
+        scores_BHLM, value_BMHK = self.compare(x_BLD, train, *shared)
         probabilities_BHLM = self.attention_fn(scores_BHLM, mask)
         probabilities_BHLM = Dropout(self.attention_dropout, name="attention_dropout")(
             probabilities_BHLM, train
         )
-        context_BLD = compute_context(probabilities_BHLM, project("value"))
-        output = make_dense(features, self.init_std, self.dtype, "output")
+        context_BLD = compute_context(probabilities_BHLM, value_BMHK)
+        output = self.make_map(x_BLD.shape[-1], "output")
         out_BLD = Dropout(self.hidden_dropout, name="dropout")(
             output(context_BLD), train
         )
         return make_norm(self.norm_epsilon, self.dtype, "norm")(x_BLD + out_BLD)
+
+    def compare(
+        self,
+        x_BLD: Float[jax.Array, "B L D"],
+        train: bool,
+        bias: Float[jax.Array, "#B H L L"] | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
+
+        Args:
+            x_BLD: what queries, keys and values are made of.
+            train: whether dropout is on.
+            bias: added to the scores, in families that have one.
+        """
+        query_BLHK, key_BMHK, value_BMHK = (
+            split_heads(self.make_map(x_BLD.shape[-1], name)(x_BLD), self.num_heads)
+            for name in ("query", "key", "value")
+        )
+        scores_BHLM = compute_scores(query_BLHK, key_BMHK)
+        if bias is not None:
+            scores_BHLM = scores_BHLM + bias
+        return scores_BHLM, value_BMHK
+
+    def make_map(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
+        """Returns a dense map of the block to `features`."""
+        return make_dense(features, self.init_std, self.dtype, name, use_bias)

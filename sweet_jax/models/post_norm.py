@@ -4,6 +4,7 @@ BERT, RoBERTa and MPNet are these parts with other tables.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ class PostNormConfig:
         hidden_act: a key of `layers.ACTIVATIONS`.
         hidden_dropout: rate after embeddings and after each block.
         attention_dropout: rate on attention probabilities.
-        num_positions: rows of the position table.
+        num_positions: rows of the position table; where there is none, most tokens.
         num_types: rows of the token type table; 0 where a family has none.
         norm_epsilon: added to the variance in each norm.
         initializer_range: standard deviation of fresh kernels and tables.
@@ -53,6 +54,11 @@ class PostNormConfig:
     num_types: int = 0
     norm_epsilon: float
     initializer_range: float
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether embeddings add a row for each absolute position."""
+        return True
 
     @property
     def position_offset(self) -> int:
@@ -93,10 +99,11 @@ class Embeddings(nn.Module):
             # A family of one type has its tokenizer's type ids, if any, ignored.
             one = config.num_types == 1
             x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
-        # Positions always rise by 1 from the offset: a slice of the table, no gather.
-        table = make_embed(config.num_positions, size, std, "position").embedding
-        first = config.position_offset
-        x_BLD = x_BLD + table[None, first : first + length]
+        if config.has_position_table:
+            table = make_embed(config.num_positions, size, std, "position").embedding
+            # Positions always rise by 1 from the offset: a slice, no gather.
+            first = config.position_offset
+            x_BLD = x_BLD + table[None, first : first + length]
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
 
@@ -120,14 +127,14 @@ class PostNormLayer(nn.Module):
         x_BLD: Float[jax.Array, "B L D"],
         mask: Bool[jax.Array, "B #H #L L"],
         train: bool,
-        bias: Float[jax.Array, "#B H L L"] | None = None,
+        *shared: jax.Array,
     ) -> jax.Array:
         """Returns the layer's output, [B, L, D].
 
-        Keys are read where `mask` is True; a `bias` is added to the scores.
+        Keys are read where `mask` is True; the attention reads what is `shared`.
         """
         config = self.config
-        x_BLD = SelfAttention(
+        x_BLD = self.get_attention_class()(
             num_heads=config.num_heads,
             attention_dropout=config.attention_dropout,
             hidden_dropout=config.hidden_dropout,
@@ -136,7 +143,7 @@ class PostNormLayer(nn.Module):
             dtype=self.dtype,
             attention_fn=self.attention_fn,
             name="attention",
-        )(x_BLD, mask, train, bias)
+        )(x_BLD, mask, train, *shared)
         return FeedForward(
             features=config.intermediate_size,
             activation=config.hidden_act,
@@ -146,3 +153,7 @@ class PostNormLayer(nn.Module):
             dtype=self.dtype,
             name="feed_forward",
         )(x_BLD, train)
+
+    def get_attention_class(self) -> Callable[..., nn.Module]:
+        """Returns the class of the attention block, in families of other scores."""
+        return SelfAttention
