@@ -15,7 +15,11 @@ from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 
 GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("bert", "roberta", "mpnet", "modernbert")
+# Files of tests/golden; a family whose parts exclude each other has several.
+RECORDINGS = (
+    *("bert", "roberta", "mpnet", "modernbert"),
+    *("deberta", "deberta_v2", "deberta_v3"),
+)
 CASES = ("unpadded", "padded", "pairs", "one_token", "position_limit")
 
 
@@ -36,6 +40,7 @@ def make_batch(token_ids, type_ids=None, mask=None) -> Batch:
 class Recorded:
     """One recording; `config` and `loaded` are what our readers made of it."""
 
+    name: str
     arrays: dict[str, np.ndarray]
     config: Any
     loaded: LoadedEncoder
@@ -44,6 +49,11 @@ class Recorded:
         """Returns the recorded input of a case."""
         names = ("token_ids", "type_ids", "mask")
         return make_batch(*(self.arrays[f"input/{case}/{name}"] for name in names))
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the recorded model ends with a pooler."""
+        return "output/pairs/pooler" in self.arrays
 
     def get_states(self, case: str) -> list[np.ndarray]:
         """Returns PyTorch's embeddings and the output of each layer."""
@@ -78,10 +88,11 @@ def write_folder(arrays: dict[str, np.ndarray], folder: Path) -> Path:
 
 
 @functools.cache
-def load_recorded(family: str) -> Recorded:
-    with np.load(GOLDEN / f"{family}.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    with tempfile.TemporaryDirectory() as name:
-        folder = write_folder(arrays, Path(name))
+def load_recorded(name: str) -> Recorded:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = write_folder(arrays, Path(temporary))
         config = load_config(folder)
-        return Recorded(arrays, config, load_encoder(folder, config, config.num_layers))
+        loaded = load_encoder(folder, config, config.num_layers)
+        return Recorded(name, arrays, config, loaded)

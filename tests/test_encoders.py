@@ -1,6 +1,7 @@
 """Every family: parity with recorded PyTorch outputs and gradients, row by row."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from golden.recording import make_loss_weights
 from published import PUBLISHED
-from recorded import CASES, FAMILIES, Recorded, load_recorded
+from recorded import CASES, RECORDINGS, Recorded, load_recorded
 
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.convert.hf_config import make_encoder, parse_config
@@ -25,7 +26,7 @@ def _highest_precision():
         yield
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=RECORDINGS)
 def recorded(request) -> Recorded:
     return load_recorded(request.param)
 
@@ -39,9 +40,9 @@ def apply_norm(encoder: Encoder, params: Params, x_BLD: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def make_runner(family: str, remat: bool = False):
+def make_runner(name: str, remat: bool = False):
     """Returns a jitted (params, batch) -> last state; compiled once per shape."""
-    config = load_recorded(family).config
+    config = load_recorded(name).config
     encoder = make_encoder(config, config.num_layers, jnp.float32, remat)
 
     def run(params: Params, batch: Batch) -> jax.Array:
@@ -52,9 +53,9 @@ def make_runner(family: str, remat: bool = False):
 
 
 @functools.cache
-def run_case(family: str, case: str) -> tuple[list[jax.Array], jax.Array]:
+def run_case(name: str, case: str) -> tuple[list[jax.Array], jax.Array]:
     """Returns every module's output on PyTorch's own input, and the whole encoder's."""
-    recorded = load_recorded(family)
+    recorded = load_recorded(name)
     config, batch = recorded.config, recorded.make_batch(case)
     encoder = make_encoder(config, config.num_layers, jnp.float32)
 
@@ -81,54 +82,75 @@ def pool(pooler: Params, last_BLD) -> np.ndarray:
     return np.tanh(np.asarray(last_BLD)[:, 0] @ pooler["kernel"] + pooler["bias"])
 
 
-def check_pooled(recorded: Recorded, case: str, last_BLD, atol: float) -> None:
-    """Compares the pooled states, in families with a pooler."""
-    name, pooler = f"output/{case}/pooler", recorded.loaded.pooler
-    assert (pooler is not None) == (name in recorded.arrays)
-    if pooler is not None:
-        got = pool(pooler, last_BLD)
-        np.testing.assert_allclose(got, recorded.arrays[name], rtol=0, atol=atol)
+# PyTorch lets padding read all keys alike, and sets some of its states to zero.
+PADDING_READS_ALL = ("deberta", "deberta-v2")
 
 
-def find_compared(recorded: Recorded, batch: Batch) -> np.ndarray:
+def find_compared(recorded: Recorded, batch: Batch, what: str) -> np.ndarray:
     """Returns [B, L], True at the tokens whose states must equal PyTorch's.
 
-    All of them, but for padding where positions have an offset: there PyTorch gives
-    padding a position of its own, and nothing reads its states.
+    All of them, but for padding, which nothing reads, where PyTorch treats it otherwise
+    than tokens: in some families everywhere, with position offsets in the embeddings
+    and what follows from them, as it gives padding a position of its own.
+
+    Args:
+        recorded: the recording.
+        batch: of the recording.
+        what: `layer`, from the same input, or `embeddings`.
     """
-    if getattr(recorded.config, "position_offset", 0) == 0:
-        return np.ones(np.shape(batch.mask), bool)
-    return np.asarray(batch.mask) == 1
+    config = recorded.config
+    offset = getattr(config, "position_offset", 0)
+    otherwise = config.family in PADDING_READS_ALL
+    if otherwise or (what == "embeddings" and offset):
+        return np.asarray(batch.mask) == 1
+    return np.ones(np.shape(batch.mask), bool)
+
+
+def check_pooled(recorded: Recorded, case: str, last: Any, atol: float) -> None:
+    """Compares what the pooler makes of the last state, in families that have one."""
+    assert recorded.has_pooler == (recorded.loaded.pooler is not None)
+    if recorded.loaded.pooler is not None:
+        pooled = pool(recorded.loaded.pooler, last)
+        want = recorded.arrays[f"output/{case}/pooler"]
+        np.testing.assert_allclose(pooled, want, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_module_equals_pytorch(recorded, case):
     batch = recorded.make_batch(case)
     want = [*recorded.get_states(case), recorded.get_last(case)]
-    got, _ = run_case(recorded.config.family, case)
-    real = find_compared(recorded, batch)
-    np.testing.assert_allclose(got[0][real], want[0][real], rtol=0, atol=1e-5)
-    for i in range(1, len(want)):
-        np.testing.assert_allclose(got[i], want[i], rtol=0, atol=1e-5)
-    check_pooled(recorded, case, want[-1], atol=1e-5)
+    got, _ = run_case(recorded.name, case)
+    for i in range(len(want)):
+        real = find_compared(recorded, batch, "layer" if i else "embeddings")
+        np.testing.assert_allclose(got[i][real], want[i][real], rtol=0, atol=1e-5)
+    check_pooled(recorded, case, want[-1], 1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_whole_encoder_equals_pytorch(recorded, case):
     batch = recorded.make_batch(case)
-    _, last = run_case(recorded.config.family, case)
-    real = find_compared(recorded, batch)
+    _, last = run_case(recorded.name, case)
+    real = find_compared(recorded, batch, "embeddings")
     want = recorded.get_last(case)
     np.testing.assert_allclose(last[real], want[real], rtol=0, atol=1e-4)
-    check_pooled(recorded, case, last, atol=1e-4)
+    check_pooled(recorded, case, last, 1e-4)
+
+
+def test_what_stands_at_padding_changes_nothing(recorded):
+    batch = recorded.make_batch("pairs")
+    real = np.asarray(batch.mask) == 1
+    assert not real.all()
+    other = batch._replace(token_ids=jnp.where(real, batch.token_ids, 7))
+    run = make_runner(recorded.name)
+    one, two = (run(recorded.get_checkpoint(), b) for b in (batch, other))
+    np.testing.assert_array_equal(one[real], two[real])
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_gradients_equal_pytorch(recorded, remat):
-    family = recorded.config.family
     batch = recorded.make_batch("pairs")
     weights = make_loss_weights(np.asarray(batch.mask), recorded.config.hidden_size)
-    run = make_runner(family, remat)
+    run = make_runner(recorded.name, remat)
 
     def compute_loss(params):
         return (run(params, batch) * weights).sum()
@@ -141,11 +163,14 @@ def test_gradients_equal_pytorch(recorded, remat):
     got = flatten_paths(jax.jit(jax.grad(compute_loss))(params))
     want = load_gradients(recorded)
     assert got.keys() == want.keys()
+    # Softmax does not see what shifts all scores of a query alike: a key bias, or, if
+    # positions' queries meet contents' keys, the bias of positions' keys. The true
+    # gradient is 0, so "relative" means relative to the query's.
+    disentangled = "shared_0/distance/embedding" in want
+    unseen = "position_key/bias" if disentangled else "key/bias"
     for path, gradient in want.items():
         scale = np.abs(gradient).max()
-        if path.endswith("key/bias"):
-            # Softmax does not see a key bias (it shifts all scores of a query alike):
-            # the true gradient is 0, so "relative" means relative to the query's.
+        if path.endswith(unseen):
             scale = np.abs(want[path.replace("key/bias", "query/bias")]).max()
         np.testing.assert_allclose(
             got[path], gradient, rtol=0, atol=1e-4 * scale, err_msg=path
@@ -167,7 +192,7 @@ def load_gradients(recorded: Recorded) -> dict[str, np.ndarray]:
 
 # Family -> its kernels that hold several maps side by side, and how many.
 STACKED: dict[str, dict[str, int]] = {
-    **{family: {} for family in FAMILIES},
+    **{family: {} for family in NAME_MAPS},
     "modernbert": {
         "layer_1/attention/qkv/kernel": 3,
         "layer_1/feed_forward/up/kernel": 2,
@@ -176,12 +201,16 @@ STACKED: dict[str, dict[str, int]] = {
 
 
 def make_mutations() -> list[tuple[str, str, str]]:
-    """Returns (family, path, mutation): every row, in the ways it can go wrong."""
+    """Returns (recording, path, mutation): every row, in the ways it can go wrong."""
     mutations = []
-    for family in FAMILIES:
-        for rule in NAME_MAPS[family].rules:
-            # Not layer 0, which lacks a norm in some families.
-            path = rule.ours.format(layer=1)
+    for name in RECORDINGS:
+        recorded = load_recorded(name)
+        family = recorded.config.family
+        for path, leaf in flatten_paths(recorded.get_checkpoint()).items():
+            # Layer 1 stands for all: layer 0 lacks a norm in some families, and in
+            # others it alone has a convolution.
+            if re.match(r"layer_([2-9]|0/(?!convolution))", path):
+                continue
             # A zeroed key bias changes nothing (softmax); the query's instead does.
             wrong = ["swap" if path.endswith("key/bias") else "zero"]
             if path.endswith("scale"):
@@ -190,17 +219,32 @@ def make_mutations() -> list[tuple[str, str, str]]:
             if path in STACKED[family]:
                 wrong.append("roll")
             # Only square kernels: others are refused by their shape.
-            elif path.endswith("kernel") and "feed_forward" not in path:
+            elif path.endswith("kernel") and leaf.shape == leaf.shape[::-1]:
                 wrong.append("transpose")
             if path.endswith("query/kernel"):
                 wrong.append("swap")
-            mutations.extend((family, path, mutation) for mutation in wrong)
+            mutations.extend((name, path, mutation) for mutation in wrong)
     return mutations
 
 
-@pytest.mark.parametrize(("family", "path", "mutation"), make_mutations())
-def test_each_row_of_the_table_matters(family, path, mutation):
-    recorded = load_recorded(family)
+def test_every_row_is_in_a_recording():
+    recorded_rows = {family: set() for family in NAME_MAPS}
+    for recorded in map(load_recorded, RECORDINGS):
+        paths = recorded_rows[recorded.config.family]
+        paths.update(
+            re.sub(r"layer_\d+", "layer_{layer}", path)
+            for path in flatten_paths(recorded.get_checkpoint())
+        )
+    # The same table under another name.
+    recorded_rows["xlm-roberta"] = recorded_rows["roberta"]
+    for family, name_map in NAME_MAPS.items():
+        rows = {re.sub(r"layer_0", "layer_{layer}", r.ours) for r in name_map.rules}
+        assert rows <= recorded_rows[family]
+
+
+@pytest.mark.parametrize(("name", "path", "mutation"), make_mutations())
+def test_each_row_of_the_table_matters(name, path, mutation):
+    recorded = load_recorded(name)
     flat = flatten_paths(recorded.get_checkpoint())
     if mutation == "swap":
         other = path.replace("key", "query") if "key/" in path else None
@@ -209,13 +253,13 @@ def test_each_row_of_the_table_matters(family, path, mutation):
     elif mutation == "transpose":
         flat[path] = flat[path].T
     elif mutation == "roll":
-        width = flat[path].shape[1] // STACKED[family][path]
+        width = flat[path].shape[1] // STACKED[recorded.config.family][path]
         flat[path] = np.roll(flat[path], width, axis=1)
     else:
         flat[path] = np.full_like(flat[path], 0.0 if mutation == "zero" else 1.0)
     tree = unflatten_paths(flat)
     batch = recorded.make_batch("pairs")
-    last = make_runner(family)(tree, batch)
+    last = make_runner(name)(tree, batch)
     real = np.asarray(batch.mask) == 1
     off = [np.abs(last - recorded.get_last("pairs"))[real].max()]
     if "pooler" in tree:
@@ -264,9 +308,21 @@ IGNORED = {
         "mpnet.embeddings.position_ids",
     ),
     "modernbert": ("head.dense.weight", "head.norm.weight", "decoder.bias"),
+    "deberta": (
+        *("lm_predictions.lm_head.dense.weight", "cls.predictions.bias"),
+        *("pooler.dense.weight", "deberta.embeddings.position_ids"),
+    ),
+    "deberta-v2": (
+        *("mask_predictions.classifier.weight", "pooler.dense.bias"),
+        "deberta.embeddings.position_ids",
+    ),
 }
 # What stands before the names where a model has a task's head, if not the family.
-PREFIXES = {"xlm-roberta": "roberta", "modernbert": "model"}
+PREFIXES = {
+    "xlm-roberta": "roberta",
+    "modernbert": "model",
+    "deberta-v2": "deberta",
+}
 
 
 @pytest.mark.parametrize("family", IGNORED)

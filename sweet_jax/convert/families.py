@@ -6,6 +6,8 @@ from typing import Any
 
 from sweet_jax.convert.modernbert_config import unify_attributes
 from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.deberta import DebertaConfig, DebertaEncoder
+from sweet_jax.models.deberta_v2 import DebertaV2Config, DebertaV2Encoder
 from sweet_jax.models.encoder import Encoder, EncoderConfig
 from sweet_jax.models.layers import ACTIVATIONS
 from sweet_jax.models.modernbert import ModernbertConfig, ModernbertEncoder
@@ -27,6 +29,8 @@ class Family:
         layer_lists: attributes that list something for each layer.
         unify: rewrites attributes that different versions of transformers name
             differently into those of `fields`; of (attributes, what to call the file).
+        implied: attributes implemented at one value only -> that value, by the config.
+        lowest: attribute -> its least value, where that is not 1 (0 for rates).
     """
 
     config_class: Callable[..., EncoderConfig]
@@ -37,6 +41,10 @@ class Family:
     unread: frozenset[str] = frozenset()
     layer_lists: frozenset[str] = frozenset()
     unify: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
+    implied: Mapping[str, Callable[[Any], Any]] = dataclasses.field(
+        default_factory=dict
+    )
+    lowest: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 # What the post-norm families have in common, under Hugging Face's names.
@@ -156,6 +164,69 @@ _MODERNBERT = Family(
     unify=unify_attributes,
 )
 
+_DEBERTA = Family(
+    config_class=DebertaConfig,
+    encoder_class=DebertaEncoder,
+    fields={
+        **_BERT_FIELDS,
+        "max_relative_positions": ("max_relative_positions", int),
+        "position_biased_input": ("position_biased_input", bool),
+    },
+    defaults={
+        **_DEFAULTS,
+        "layer_norm_eps": 1e-7,
+        "type_vocab_size": 0,
+        "pad_token_id": 0,
+        "max_relative_positions": -1,
+        "position_biased_input": True,
+        # Without these two, Hugging Face's own is a BERT: refused.
+        "relative_attention": False,
+        "pos_att_type": None,
+    },
+    mathematics={
+        **_MATHEMATICS,
+        "relative_attention": (True,),
+        # Both, in either order and spelling.
+        "pos_att_type": ("c2p|p2c", "p2c|c2p", ["c2p", "p2c"], ["p2c", "c2p"]),
+        "talking_head": (False,),
+    },
+    implied={
+        "embedding_size": lambda config: config.hidden_size,
+        "attention_head_size": lambda config: config.hidden_size // config.num_heads,
+    },
+    lowest={"type_vocab_size": 0, "max_relative_positions": -1},
+)
+_DEBERTA_V2 = Family(
+    config_class=DebertaV2Config,
+    encoder_class=DebertaV2Encoder,
+    fields={
+        **_DEBERTA.fields,
+        "position_buckets": ("position_buckets", int),
+        "share_att_key": ("share_att_key", bool),
+        "norm_rel_ebd": ("norm_rel_ebd", str),
+        "conv_kernel_size": ("conv_kernel_size", int),
+        "conv_act": ("conv_act", str),
+    },
+    defaults={
+        **_DEBERTA.defaults,
+        "position_buckets": -1,
+        "share_att_key": False,
+        "norm_rel_ebd": "none",
+        "conv_kernel_size": 0,
+        "conv_act": "tanh",
+    },
+    mathematics={
+        **_DEBERTA.mathematics,
+        "norm_rel_ebd": ("layer_norm", "none"),
+        # An even window has no middle: Hugging Face's own fails on it.
+        "conv_kernel_size": (0, 1, 3, 5, 7, 9),
+        "conv_act": tuple(ACTIVATIONS),
+        "conv_groups": (1,),
+    },
+    implied=_DEBERTA.implied,
+    lowest={**_DEBERTA.lowest, "position_buckets": -1, "conv_kernel_size": 0},
+)
+
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
@@ -163,6 +234,9 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
     "mpnet": _MPNET,
     "modernbert": _MODERNBERT,
+    "deberta": _DEBERTA,
+    # v3, too.
+    "deberta-v2": _DEBERTA_V2,
 }
 
 # Attributes that hub configs carry and that change nothing an encoder computes:
@@ -180,6 +254,7 @@ HARMLESS = frozenset(
     decoder_start_token_id tokenizer_class prefix
     directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
     pooler_size_per_head pooler_type
+    pooler_dropout pooler_hidden_act pooler_hidden_size legacy padding_idx
     max_length min_length do_sample early_stopping num_beams num_beam_groups
     diversity_penalty temperature top_k top_p typical_p repetition_penalty
     length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids

@@ -55,7 +55,8 @@ def parse_config(
     family = _find_family(attributes, source)
     if family.unify is not None:
         attributes = family.unify(attributes, source)
-    known = {*family.fields, *family.mathematics, *family.unread, *HARMLESS}
+    known = {*family.fields, *family.mathematics, *family.implied, *family.unread}
+    known.update(HARMLESS)
     known.update(ignore_attributes)
     if unknown := sorted(attributes.keys() - known):
         raise ValueError(
@@ -63,14 +64,16 @@ def parse_config(
             " encoder computes; if you know that it does not, add it to"
             " encoder.ignore_attributes"
         )
+    # What is absent has a value, too.
+    stated = {**family.defaults, **attributes}
     for name, allowed in family.mathematics.items():
         # A field that we read cannot be ignored away.
         ignored = name in ignore_attributes and name not in family.fields
-        if ignored or name not in attributes:
+        if ignored or name not in stated:
             continue
-        if attributes[name] not in allowed:
+        if stated[name] not in allowed:
             raise ValueError(
-                f"{source}: {name}={attributes[name]!r} is not implemented: allowed"
+                f"{source}: {name}={stated[name]!r} is not implemented: allowed"
                 f" {'is' if len(allowed) == 1 else 'are'}"
                 f" {', '.join(map(repr, allowed))}"
             )
@@ -79,18 +82,28 @@ def parse_config(
     given = {**family.defaults, **given}
     if missing := [name for name in family.fields if name not in given]:
         raise ValueError(f"{source} lacks {', '.join(missing)}")
-    config = family.config_class(
-        family=attributes["model_type"],
-        **{
-            field: _convert(name, given[name], field_type, source)
-            for name, (field, field_type) in family.fields.items()
-        },
-    )
+    fields = {
+        field: _convert(name, given[name], field_type, source)
+        for name, (field, field_type) in family.fields.items()
+    }
+    try:
+        config = family.config_class(family=attributes["model_type"], **fields)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     for name, (field, field_type) in family.fields.items():
         lowest = 1 if field_type is int and field != "pad_token_id" else 0
+        if name in family.lowest:
+            lowest = family.lowest[name]
         if field_type in (int, float) and getattr(config, field) < lowest:
             raise ValueError(
                 f"{source}: {name}={getattr(config, field)} must be at least {lowest}"
+            )
+    for name, compute_implied in family.implied.items():
+        implied = compute_implied(config)
+        if name in given and name not in ignore_attributes and given[name] != implied:
+            raise ValueError(
+                f"{source}: {name}={given[name]!r} is not implemented: allowed is"
+                f" {implied!r}, which follows from the other attributes"
             )
     if config.max_positions < 1:
         raise ValueError(
@@ -157,6 +170,9 @@ def _convert(name: str, value: Any, field_type: type, source: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field_type is float and number:
         return float(value)
-    if isinstance(value, field_type) and not isinstance(value, bool):
+    # In Python a bool is an int.
+    if isinstance(value, field_type) and isinstance(value, bool) == (
+        field_type is bool
+    ):
         return value
     raise ValueError(f"{source}: {name}={value!r} is not of type {field_type.__name__}")

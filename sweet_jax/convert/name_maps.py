@@ -28,6 +28,14 @@ _OLD_NORMS = (
 _BUFFERS = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
 # Heads for sentence and token classes; for spans.
 _TASK_HEADS = (r"classifier\..*", r"qa_outputs\..*")
+_ATTENTION_OUTPUT = (
+    *make_dense_rules(
+        f"{_LAYER}.attention.output.dense", "layer_{layer}/attention/output"
+    ),
+    *make_norm_rules(
+        f"{_LAYER}.attention.output.LayerNorm", "layer_{layer}/attention/norm"
+    ),
+)
 _BERT_ATTENTION = (
     *make_dense_rules(
         f"{_LAYER}.attention.self.query", "layer_{layer}/attention/query"
@@ -36,12 +44,7 @@ _BERT_ATTENTION = (
     *make_dense_rules(
         f"{_LAYER}.attention.self.value", "layer_{layer}/attention/value"
     ),
-    *make_dense_rules(
-        f"{_LAYER}.attention.output.dense", "layer_{layer}/attention/output"
-    ),
-    *make_norm_rules(
-        f"{_LAYER}.attention.output.LayerNorm", "layer_{layer}/attention/norm"
-    ),
+    *_ATTENTION_OUTPUT,
 )
 
 _BERT_RULES = (
@@ -129,6 +132,76 @@ _MODERNBERT = NameMap(
     ignored=(r"head\..*", r"decoder\..*", *_TASK_HEADS),
 )
 
+_PACKED_ATTENTION = (
+    Rule(
+        f"{_LAYER}.attention.self.in_proj.weight",
+        "layer_{layer}/attention/query_key_value/kernel",
+        "transpose",
+    ),
+    Rule(f"{_LAYER}.attention.self.q_bias", "layer_{layer}/attention/query_bias"),
+    Rule(f"{_LAYER}.attention.self.v_bias", "layer_{layer}/attention/value_bias"),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.pos_q_proj", "layer_{layer}/attention/position_query"
+    ),
+    Rule(
+        f"{_LAYER}.attention.self.pos_proj.weight",
+        "layer_{layer}/attention/position_key/kernel",
+        "transpose",
+    ),
+    *_ATTENTION_OUTPUT,
+)
+_SEPARATE_ATTENTION = (
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.query_proj", "layer_{layer}/attention/query"
+    ),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.key_proj", "layer_{layer}/attention/key"
+    ),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.value_proj", "layer_{layer}/attention/value"
+    ),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.pos_query_proj",
+        "layer_{layer}/attention/position_query",
+    ),
+    *make_dense_rules(
+        f"{_LAYER}.attention.self.pos_key_proj", "layer_{layer}/attention/position_key"
+    ),
+    *_ATTENTION_OUTPUT,
+)
+_CONVOLUTION = (
+    Rule("encoder.conv.conv.weight", "layer_0/convolution/conv/kernel", "transpose"),
+    Rule("encoder.conv.conv.bias", "layer_0/convolution/conv/bias"),
+    *make_norm_rules("encoder.conv.LayerNorm", "layer_0/convolution/norm"),
+)
+
+
+def _make_deberta(*further: Rule) -> NameMap:
+    """Returns the table of DeBERTas, whose attention differs."""
+    return NameMap(
+        rules=(
+            _WORDS,
+            _POSITIONS,
+            _TYPES,
+            *_EMBEDDINGS_NORM,
+            Rule("encoder.rel_embeddings.weight", "shared_0/distance/embedding"),
+            *further,
+            *_FEED_FORWARD,
+        ),
+        renames=((r"^deberta\.", ""), *_OLD_NORMS),
+        ignored=(
+            *_BUFFERS,
+            # Published files hold it also where the config says that it is not read.
+            r"embeddings\.position_embeddings\.weight",
+            # Masked and replaced words.
+            r"(cls|lm_predictions|mask_predictions)\..*",
+            # Of task heads: another activation follows than in our exits.
+            r"pooler\.dense\..*",
+            *_TASK_HEADS,
+        ),
+    )
+
+
 NAME_MAPS: dict[str, NameMap] = {
     "bert": NameMap(
         rules=_BERT_RULES,
@@ -140,4 +213,10 @@ NAME_MAPS: dict[str, NameMap] = {
     "xlm-roberta": _ROBERTA,
     "mpnet": _MPNET,
     "modernbert": _MODERNBERT,
+    "deberta": _make_deberta(*_PACKED_ATTENTION),
+    "deberta-v2": _make_deberta(
+        *_SEPARATE_ATTENTION,
+        *make_norm_rules("encoder.LayerNorm", "shared_0/norm"),
+        *_CONVOLUTION,
+    ),
 }

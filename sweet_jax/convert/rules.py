@@ -13,13 +13,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One tensor under both names.
+    """One tensor under both names; a config may leave it out.
 
     Attributes:
         theirs: Hugging Face's name.
         ours: our path, relative to the encoder.
-        transform: `transpose` for dense kernels (PyTorch stores [out, in], Flax
-            [in, out]), `same` for all else.
+        transform: `transpose` for kernels (PyTorch stores [out, in], Flax [in, out];
+            of convolutions [out, in, window] and [window, in, out]), `same` for all
+            else.
     """
 
     theirs: str
@@ -59,12 +60,18 @@ class NameMap:
         rules: one row per tensor.
         renames: (pattern, replacement) applied in order to a name before the rows:
             names of older files, prefixes of models with task heads.
-        ignored: patterns of (renamed) tensors that are no part of the encoder.
+        ignored: patterns of (renamed) tensors that are no part of the encoder, or
+            none where the config leaves their row out.
     """
 
     rules: tuple[Rule, ...]
     renames: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the family's encoders come with a pooler."""
+        return self.to_theirs("pooler/kernel") is not None
 
     def to_ours(self, theirs: str) -> tuple[str, str] | None:
         """Returns (our path, transform) of a current name, or None."""

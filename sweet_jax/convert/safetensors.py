@@ -146,14 +146,14 @@ def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inve
             for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
                 current = name_map.rename(name)
                 row = name_map.to_ours(current)
-                if row is None:
-                    (ignored if name_map.is_ignored(current) else extra).append(name)
+                if row is None or row[0] not in shapes:
+                    if row and _is_deeper(row[0], num_layers, config.num_layers):
+                        deeper.append(name)
+                    else:
+                        known = name_map.is_ignored(current)
+                        (ignored if known else extra).append(name)
                     continue
                 path, transform = row
-                if path not in shapes:
-                    known = _is_deeper(path, num_layers, config.num_layers)
-                    (deeper if known else extra).append(name)
-                    continue
                 if path in wanted:
                     extra.append(f"{name} (beside {wanted[path].name})")
                     continue

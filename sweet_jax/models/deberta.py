@@ -1,0 +1,103 @@
+"""DeBERTa (He et al., 2021): a post-norm encoder with disentangled attention.
+
+All layers read one table of distances, a row for each within reach to either side;
+further ones share the outermost row (section 3.1, equation 3).
+
+Departures from Hugging Face's DebertaModel: inputs are at most `num_positions` tokens
+long, also where no table of positions bounds them; states of padding, which nothing
+reads, are not set to zero after the embeddings, and padding reads the tokens as all
+others do. There is no enhanced mask decoder, as there.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Int
+
+from sweet_jax.models.bert import BertConfig
+from sweet_jax.models.disentangled import PackedAttention, find_rows
+from sweet_jax.models.encoder import Encoder
+from sweet_jax.models.layers import make_embed
+from sweet_jax.models.post_norm import Embeddings, PostNormLayer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DebertaConfig(BertConfig):
+    """What defines a DeBERTa.
+
+    Attributes:
+        max_relative_positions: reach of distances; below 1: `num_positions`.
+        position_biased_input: whether embeddings add absolute positions, too.
+    """
+
+    max_relative_positions: int
+    position_biased_input: bool
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether embeddings add a row for each absolute position."""
+        return self.position_biased_input
+
+    @property
+    def reach(self) -> int:
+        """Distances, in tokens, that are told apart from further ones."""
+        if self.max_relative_positions < 1:
+            return self.num_positions
+        return self.max_relative_positions
+
+    @property
+    def span(self) -> int:
+        """Rows of the table of distances to either side."""
+        return self.reach
+
+    def compute_buckets(
+        self, distances: Int[np.ndarray, " S"]
+    ) -> Int[np.ndarray, " S"]:
+        """Returns the bucket of each distance: the distance itself."""
+        return distances
+
+
+class DistanceTable(nn.Module):
+    """The table of distances that all layers read.
+
+    Attributes:
+        config: its size and the spread of fresh tables.
+    """
+
+    config: DebertaConfig
+
+    @nn.compact
+    def __call__(self, length: int) -> tuple[jax.Array, jax.Array]:
+        """Returns what `disentangled` reads for inputs of `length` tokens.
+
+        Returns:
+            The rows that occur, float32 [R, D], and the place among them of each of
+            the 2L - 1 distances, [S].
+        """
+        config = self.config
+        table = make_embed(
+            2 * config.span, config.hidden_size, config.initializer_range, "distance"
+        ).embedding
+        buckets = config.compute_buckets(np.arange(1 - length, length))
+        rows_R, place_S = find_rows(buckets, config.span)
+        return jnp.take(table, rows_R, axis=0, mode="clip"), jnp.asarray(place_S)
+
+
+class DebertaLayer(PostNormLayer):
+    """A post-norm layer with packed disentangled attention."""
+
+    def get_attention_class(self) -> Callable[..., nn.Module]:
+        """Returns the class of the attention block."""
+        return PackedAttention
+
+
+class DebertaEncoder(Encoder):
+    """Embeddings and the first layers of a DeBERTa."""
+
+    embeddings_class = Embeddings
+    layer_class = DebertaLayer
+    tables_class = DistanceTable
