@@ -103,6 +103,8 @@ def prepare(settings: Settings) -> Prepared:
     tokenizer = load_tokenizer(folder, config.max_positions)
     check_vocabulary(tokenizer, config.vocab_size)
     loaded = load_encoder(folder, config, depth)
+    if loaded.ignored:
+        logging.info("no part of the encoder: %s", ", ".join(loaded.ignored))
     if settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
         raise settings_lib.SettingsError(
             f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"

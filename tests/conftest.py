@@ -16,7 +16,8 @@ from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.convert.hf_config import load_config, make_encoder
-from sweet_jax.convert.safetensors import compute_shapes, export_encoder
+from sweet_jax.convert.name_maps import NAME_MAPS
+from sweet_jax.convert.safetensors import export_encoder
 from sweet_jax.models.initial import make_example_batch
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
@@ -36,14 +37,13 @@ def write_tiny_encoder(folder: Path, attributes: dict[str, Any]) -> Path:
     config = load_config(folder)
     encoder = make_encoder(config, 4, jnp.float32)
     params = encoder.init(jax.random.key(0), make_example_batch())["params"]
-    kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
-    pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
+    pooler, final_norm = None, None
+    if NAME_MAPS[config.family].has_pooler:
+        kernel = np.random.default_rng(0).normal(0, 0.2, (16, 16)).astype(np.float32)
+        pooler = {"kernel": kernel, "bias": np.zeros(16, np.float32)}
     norm: Any = encoder.make_final_norm()
-    final_norm = None
     if norm is not None:
         final_norm = norm.init(jax.random.key(1), np.zeros((1, 1, 16)))["params"]
-    if "pooler/kernel" not in compute_shapes(config, 4):
-        pooler = None
     export_encoder(params, pooler, config, attributes, folder, final_norm)
     vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -81,6 +81,13 @@ def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ModernBERT, whose final norm every exit owns."""
     folder = tmp_path_factory.mktemp("tiny_modernbert")
     return write_tiny_encoder(folder, TINY_CONFIGS["modernbert"])
+
+
+@pytest.fixture(scope="session")
+def tiny_deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a DeBERTa-v2: a normed table, a convolution, no pooler."""
+    folder = tmp_path_factory.mktemp("tiny_deberta")
+    return write_tiny_encoder(folder, TINY_CONFIGS["deberta-v2"])
 
 
 def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:

@@ -46,6 +46,31 @@ _MPNET = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+_DEBERTA = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 512,
+    "relative_attention": True,
+    "pos_att_type": "c2p|p2c",
+    "layer_norm_eps": 1e-7,
+    "padding_idx": 0,
+    "max_relative_positions": -1,
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+_DEBERTA_V3 = {
+    **{name: value for name, value in _DEBERTA.items() if name != "padding_idx"},
+    "vocab_size": 128100,
+    "pos_att_type": "p2c|c2p",
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+}
+_DEBERTA_V2 = {
+    **_DEBERTA_V3,
+    "conv_kernel_size": 3,
+    "conv_act": "gelu",
+    "attention_head_size": 64,
+}
 
 # Stray names and all: nothing reads the last five.
 _MODERNBERT = {
@@ -88,7 +113,7 @@ def _make_modernbert(layers: int, width: int, inner: int) -> dict[str, Any]:
     }
 
 
-# name -> (attributes, parameters with the pooler, where the family has one)
+# name -> (attributes, parameters with the pooler, if there is one)
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "bert-base-uncased": (_make("bert", 12, 768, **_BERT), 109_482_240),
     "bert-large-uncased": (_make("bert", 24, 1024, **_BERT), 335_141_888),
@@ -101,4 +126,10 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "all-mpnet-base-v2": (_make("mpnet", 12, 768, **_MPNET), 109_486_464),
     "ModernBERT-base": (_make_modernbert(22, 768, 1152), 149_014_272),
     "ModernBERT-large": (_make_modernbert(28, 1024, 2624), 394_781_696),
+    "deberta-base": (_make("deberta", 12, 768, **_DEBERTA), 138_601_728),
+    "deberta-large": (_make("deberta", 24, 1024, **_DEBERTA), 405_163_008),
+    "deberta-v3-small": (_make("deberta-v2", 6, 768, **_DEBERTA_V3), 141_304_320),
+    "deberta-v3-base": (_make("deberta-v2", 12, 768, **_DEBERTA_V3), 183_831_552),
+    "deberta-v3-large": (_make("deberta-v2", 24, 1024, **_DEBERTA_V3), 434_012_160),
+    "deberta-v2-xlarge": (_make("deberta-v2", 24, 1536, **_DEBERTA_V2), 884_593_152),
 }

@@ -61,6 +61,19 @@ def make_modernbert() -> Any:
     )
 
 
+def make_deberta() -> Any:
+    tokens = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"godbafilm", "\u0120", "[MASK]"]
+    return transformers.DebertaTokenizer(
+        vocab={t: i for i, t in enumerate(dict.fromkeys(tokens))}, merges=[]
+    )
+
+
+def make_deberta_v2() -> Any:
+    special = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")]
+    words = [(f"\u2581{word}", -1.0) for word in WORDS]
+    return transformers.DebertaV2Tokenizer(vocab=special + words)
+
+
 # family -> (tokenizer, layout of a pair, type ids of layout, padding id)
 FAMILIES = {
     "bert": (make_bert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
@@ -68,6 +81,9 @@ FAMILIES = {
     "mpnet": (make_mpnet, "<s> a </s> </s> b </s>", [0] * 6, 1),
     "modernbert": (make_modernbert, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 3),
     "xlm-roberta": (make_xlm_roberta, "<s> a </s> </s> b </s>", [0] * 6, 1),
+    # transformers says otherwise: its DeBERTa's pairs are RoBERTa's.
+    "deberta": (make_deberta, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
+    "deberta-v2": (make_deberta_v2, "[CLS] a [SEP] b [SEP]", [0, 0, 0, 1, 1], 0),
 }
 
 

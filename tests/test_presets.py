@@ -112,8 +112,12 @@ _WHOLE = {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}
 _INDEX = json.dumps({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}})
 
 
-def test_a_whole_cached_repository_needs_no_network(tmp_path):
-    snapshot = _fill_cache(tmp_path / "hub", "org/model", _WHOLE)
+@pytest.mark.parametrize(
+    "tokenizer", ["tokenizer.json", "vocab.txt", "vocab.json", "spm.model"]
+)
+def test_a_whole_cached_repository_needs_no_network(tmp_path, tokenizer):
+    files = {tokenizer: "", "config.json": "{}", "model.safetensors": ""}
+    snapshot = _fill_cache(tmp_path / "hub", "org/model", files)
     assert find("org/model") == snapshot
 
 

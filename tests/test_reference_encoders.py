@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden import recording
 from published import PUBLISHED
-from recorded import FAMILIES, GOLDEN, load_recorded
+from recorded import GOLDEN, RECORDINGS, load_recorded
 
 from sweet_jax.convert.hf_config import parse_config
 from sweet_jax.convert.name_maps import NAME_MAPS
@@ -15,18 +15,18 @@ from sweet_jax.convert.safetensors import compute_shapes, export_encoder
 pytestmark = pytest.mark.reference
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_recording_is_what_pytorch_computes_now(family):
-    fresh = importlib.import_module(f"golden.make_{family}").record()
-    with np.load(GOLDEN / f"{family}.npz") as recorded:
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_recording_is_what_pytorch_computes_now(name):
+    fresh = importlib.import_module(f"golden.make_{name}").record()
+    with np.load(GOLDEN / f"{name}.npz") as recorded:
         assert set(recorded.files) == fresh.keys()
-        for name in recorded.files:
-            if recorded[name].dtype.kind in "fi":
+        for key in recorded.files:
+            if recorded[key].dtype.kind in "fi":
                 np.testing.assert_allclose(
-                    fresh[name], recorded[name], rtol=1e-4, atol=1e-4, err_msg=name
+                    fresh[key], recorded[key], rtol=1e-4, atol=1e-4, err_msg=key
                 )
             else:
-                assert fresh[name] == recorded[name]
+                assert fresh[key] == recorded[key]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -51,13 +51,13 @@ def test_published_sizes_leaf_by_leaf(name):
     assert got == want
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_exported_encoder_loads_in_pytorch_without_a_remark(family, tmp_path):
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_an_exported_encoder_loads_in_pytorch_without_a_remark(name, tmp_path):
     import torch
     import transformers
 
-    recorded = load_recorded(family)
-    attributes = importlib.import_module(f"golden.make_{family}").CONFIG
+    recorded = load_recorded(name)
+    attributes = importlib.import_module(f"golden.make_{name}").CONFIG
     loaded, config = recorded.loaded, recorded.config
     export_encoder(
         loaded.encoder,
@@ -72,10 +72,10 @@ def test_an_exported_encoder_loads_in_pytorch_without_a_remark(family, tmp_path)
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not remarks[kind], kind
-    for name, tensor in model.named_parameters():
-        assert torch.equal(tensor, torch.from_numpy(recorded.arrays[f"tensor/{name}"]))
-    names = ("token_ids", "type_ids", "mask")
-    case = {name: recorded.arrays[f"input/pairs/{name}"] for name in names}
+    for key, tensor in model.named_parameters():
+        assert torch.equal(tensor, torch.from_numpy(recorded.arrays[f"tensor/{key}"]))
+    keys = ("token_ids", "type_ids", "mask")
+    case = {key: recorded.arrays[f"input/pairs/{key}"] for key in keys}
     with torch.no_grad():
         last = recording.run_model(model.eval(), case).last_hidden_state.numpy()
     np.testing.assert_allclose(last, recorded.get_last("pairs"), atol=1e-5)

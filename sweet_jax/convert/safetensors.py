@@ -281,9 +281,9 @@ def compute_shapes(
         states = jnp.zeros((1, 1, size))
         tree["final_norm"] = jax.eval_shape(norm.init, key, states)["params"]
     shapes = {path: tuple(leaf.shape) for path, leaf in flatten_paths(tree).items()}
-    pooler = {"pooler/kernel": (size, size), "pooler/bias": (size,)}
-    name_map = NAME_MAPS[config.family]
-    return shapes | {path: pooler[path] for path in pooler if name_map.to_theirs(path)}
+    if not NAME_MAPS[config.family].has_pooler:
+        return shapes
+    return shapes | {"pooler/kernel": (size, size), "pooler/bias": (size,)}
 
 
 def compute_file_digest(files: tuple[Path, ...]) -> str:

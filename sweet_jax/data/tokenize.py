@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import re
 import zipfile
@@ -12,7 +13,14 @@ import numpy as np
 import tokenizers
 from absl import logging
 from jaxtyping import Int32, Int64
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+from tokenizers import processors
+from transformers import (
+    AutoTokenizer,
+    BertTokenizer,
+    DebertaTokenizer,
+    DebertaV2Tokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from sweet_jax.arrays import save_npz
 from sweet_jax.data.examples import Examples
@@ -20,13 +28,12 @@ from sweet_jax.data.examples import Examples
 # Part of the cache key: raise it when the stored arrays change their meaning.
 _FORMAT_VERSION = 1
 _PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>")
+_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "spiece.model",
+    *_SENTENCEPIECE_FILES,
 )
 
 
@@ -72,7 +79,8 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
             (a folder without tokenizer_config.json says 1e30).
 
     Raises:
-        ValueError: no tokenizer file is there, or they cannot be read.
+        ValueError: no tokenizer file is there, or they cannot be read, or it takes a
+            package to read them.
     """
     # Asked with a config.json alone, transformers invents a vocabulary of 5 tokens.
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -80,6 +88,7 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
             f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt beside"
             " the encoder's config.json"
         )
+    _check_sentencepiece(folder)
     try:
         tokenizer = _read_tokenizer(folder)
     except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
@@ -93,6 +102,8 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
             " tokenizer.json: save one with its save_pretrained"
         )
     _reset_backend(tokenizer)
+    if isinstance(tokenizer, DebertaTokenizer | DebertaV2Tokenizer):
+        _lay_out_as_bert(tokenizer)
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_positions)
     if tokenizer.pad_token is None:
         known = [t for t in _PAD_TOKENS if t in tokenizer.get_vocab()]
@@ -171,6 +182,34 @@ def tokenize_examples(
         labels=examples.labels,
         row_ids=examples.row_ids,
         truncated_rows=int(arrays["truncated_rows"]),
+    )
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    # Without the package, transformers takes the file for one of another kind.
+    files = [name for name in _SENTENCEPIECE_FILES if (folder / name).is_file()]
+    if not files or (folder / "tokenizer.json").is_file():
+        return
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(
+            f"{folder} has no tokenizer.json, and it takes the package sentencepiece to"
+            f" read its {files[0]}: pip install sentencepiece"
+        )
+
+
+def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Lays texts out as the released DeBERTas were trained, by their authors' code.
+
+    transformers 5 joins DeBERTa's pairs as RoBERTa does, by two separators and without
+    types, whatever the tokenizer.json says; early releases left DeBERTa-v2's bare.
+    """
+    cls, sep = str(tokenizer.cls_token), str(tokenizer.sep_token)
+    _reset_backend(tokenizer).post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[
+            (token, tokenizer.convert_tokens_to_ids(token)) for token in (cls, sep)
+        ],
     )
 
 

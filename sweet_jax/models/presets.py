@@ -163,7 +163,8 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
         weights = {"model.safetensors"}
     needed = {"config.json", *weights}
     has_tokenizer = any(
-        (folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")
+        (folder / file).is_file()
+        for file in ("tokenizer.json", "vocab.txt", "vocab.json")
     ) or any(folder.glob("*.model"))
     whole = has_tokenizer and all((folder / file).is_file() for file in needed)
     return folder if whole else None
