@@ -44,11 +44,17 @@ DESCRIPTION = ModelDescription(
 
 
 @pytest.fixture
-def write_model(tmp_path, tiny_encoder, tiny_mpnet):
+def write_model(tmp_path, tiny_encoder, tiny_mpnet, tiny_modernbert, tiny_deberta):
     """Returns (family, changes) -> a model folder of random weights, and these."""
+    sources = {
+        "bert": tiny_encoder,
+        "mpnet": tiny_mpnet,
+        "modernbert": tiny_modernbert,
+        "deberta-v2": tiny_deberta,
+    }
 
     def write(family: str = "bert", **changes):
-        source = {"bert": tiny_encoder, "mpnet": tiny_mpnet}[family]
+        source = sources[family]
         description = dataclasses.replace(DESCRIPTION, **changes)
         config = load_config(source)
         model = MultiExitClassifier(
@@ -139,6 +145,16 @@ def test_poolers_of_first_tokens_come_along(write_model, tmp_path, capsys):
         np.testing.assert_array_equal(pooler[name], want)
 
 
+def test_the_norm_of_the_exit_comes_along(write_model, tmp_path, capsys):
+    folder, flat = write_model("modernbert", pooling="cls")
+    printed = export(capsys, folder, tmp_path / "out", "--exit", 0)
+    assert "without a pooler" in printed  # the family has none
+    loaded = load_encoder(tmp_path / "out", load_config(tmp_path / "out"), 1)
+    assert loaded.final_norm is not None
+    want = flat["exits/exit_0/norm/scale"]
+    np.testing.assert_array_equal(loaded.final_norm["scale"], want)
+
+
 def test_tables_that_drifted_apart_are_refused_but_not_before_they_part(
     write_model, tmp_path, capsys
 ):
@@ -173,7 +189,7 @@ def test_wrong_input_is_one_line(
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "deberta-v2"])
 def test_pytorch_computes_the_same_states(write_model, tmp_path, capsys, family):
     import torch
     import transformers

@@ -146,7 +146,7 @@ def test_what_stands_at_padding_changes_nothing(recorded):
     np.testing.assert_array_equal(one[real], two[real])
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_equal_pytorch(recorded, remat):
     batch = recorded.make_batch("pairs")
     weights = make_loss_weights(np.asarray(batch.mask), recorded.config.hidden_size)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sweet_jax.arrays import Params
 from sweet_jax.convert.hf_config import load_config, read_config
+from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import SINGLE_FILE, export_encoder
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.inference.model_folder import (
@@ -11,7 +12,6 @@ from sweet_jax.inference.model_folder import (
     ModelFolderError,
     load_model_folder,
 )
-from sweet_jax.models.exit_heads import pooler_paths
 from sweet_jax.models.multi_exit import find_segment
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
@@ -19,8 +19,9 @@ from sweet_jax.trees import flatten_paths, unflatten_paths
 def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
     """Writes the encoder that an exit reads, with its tokenizer.
 
-    The pooler comes along where it is what Hugging Face's is: a map of the first
-    token's state. Classifiers stay behind: they belong to an exit, not to an encoder.
+    The exit's final norm comes along in families that have one, and its pooler where
+    it is what Hugging Face's is: a map of the first token's state. Its classifier stays
+    behind, as no encoder has one.
 
     Args:
         model: a model folder (`WORKDIR/model`), or the work directory.
@@ -47,22 +48,31 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
         raise ModelFolderError(
             f"{out} has a {SINGLE_FILE} already: name another folder"
         )
-    encoder, pooler = _take_parts(description, params, number)
     config = load_config(folder / "encoder", description.ignore_attributes)
+    encoder, exit_params = _take_parts(description, params, number)
+    # Theirs is a map of the first token's state, in families that have one.
+    has_pooler = description.pooling == "cls" and NAME_MAPS[config.family].has_pooler
+    export_encoder(
+        encoder,
+        exit_params["pooler"] if has_pooler else None,
+        config,
+        read_config(folder / "encoder"),
+        out,
+        exit_params.get("norm"),
+    )
     tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
-    export_encoder(encoder, pooler, config, read_config(folder / "encoder"), out)
     tokenizer.save_pretrained(str(out))
     return (
         f"{out}: {config.family}, {layers[number] + 1} layers,"
-        f" {'with the pooler of' if pooler else 'without a pooler, up to'}"
+        f" {'with the pooler of' if has_pooler else 'without a pooler, up to'}"
         f" exit {number} of {description.method} on {description.task}"
     )
 
 
 def _take_parts(
     description: ModelDescription, params: Params, number: int
-) -> tuple[Params, Params | None]:
-    """Returns the encoder up to an exit, and the pooler where theirs is this map."""
+) -> tuple[Params, Params]:
+    """Returns the encoder up to an exit, and the exit's own parameters."""
     members = description.member_exits
     if len(members) > 1:
         owner = next(i for i, exits in enumerate(members) if number in exits)
@@ -78,8 +88,8 @@ def _take_parts(
         # What lies behind the exit is no part of what it reads.
         and find_segment(path, layers) <= segment
     }
-    if description.pooling != "cls":
-        return unflatten_paths(encoder), None
-    (path,) = pooler_paths((number,), description.shared_pooler)
-    pooler = {name: flat[f"{path}/{name}"] for name in ("kernel", "bias")}
-    return unflatten_paths(encoder), pooler
+    exits = params["exits"]
+    own = dict(exits[f"exit_{number}"])
+    if description.shared_pooler:
+        own["pooler"] = exits["pooler"]
+    return unflatten_paths(encoder), own
