@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +289,14 @@ def test_a_vocabulary_past_the_embedding_table_is_an_error(tokenizer):
     check_vocabulary(tokenizer, 30522)
     with pytest.raises(ValueError, match=r"up to 30521.* table 30521 rows"):
         check_vocabulary(tokenizer, 30521)
+
+
+@pytest.mark.parametrize("file", ["spm.model", "sentencepiece.bpe.model"])
+def test_a_sentencepiece_file_names_the_package_it_takes(tmp_path, monkeypatch, file):
+    """Without it transformers would ask for another one."""
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (tmp_path / file).write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
+    message = rf"no tokenizer\.json.*{file}: pip install sentencepiece$"
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path, 16)
