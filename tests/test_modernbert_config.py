@@ -1,5 +1,7 @@
 """ModernBERT's config.json under the hub's names and under those of transformers 5."""
 
+from typing import Any
+
 import pytest
 from golden.make_modernbert import CONFIG
 from published import PUBLISHED
@@ -22,7 +24,7 @@ NEW = {
 
 
 def test_both_generations_of_names_say_the_same():
-    config = parse_config(HUB)
+    config: Any = parse_config(HUB)
     assert config.layer_types == (GLOBAL, LOCAL, LOCAL, GLOBAL)
     assert (config.global_theta, config.local_theta) == (1000.0, 100.0)
     assert (config.local_attention, config.max_positions) == (4, 32)
@@ -45,7 +47,7 @@ def test_published_files_say_nothing_but_the_defaults():
     attributes, _ = PUBLISHED["ModernBERT-base"]
     sizes = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
     sizes += ("num_attention_heads", "intermediate_size", "max_position_embeddings")
-    sparse = parse_config({name: attributes[name] for name in sizes})
+    sparse: Any = parse_config({name: attributes[name] for name in sizes})
     assert sparse == parse_config(attributes)
     assert sparse.layer_types[:4] == (GLOBAL, LOCAL, LOCAL, GLOBAL)
     assert (sparse.global_theta, sparse.local_theta) == (160_000.0, 10_000.0)
@@ -53,8 +55,9 @@ def test_published_files_say_nothing_but_the_defaults():
 
 def test_any_pattern_of_layers_is_read():
     kinds = [LOCAL, GLOBAL, GLOBAL, LOCAL]
-    assert parse_config({**NEW, "layer_types": kinds}).layer_types == tuple(kinds)
-    everywhere = parse_config({**HUB, "global_attn_every_n_layers": 1})
+    config: Any = parse_config({**NEW, "layer_types": kinds})
+    assert config.layer_types == tuple(kinds)
+    everywhere: Any = parse_config({**HUB, "global_attn_every_n_layers": 1})
     assert set(everywhere.layer_types) == {GLOBAL}
 
 
