@@ -7,7 +7,8 @@
 | M      | key length   | T      | thresholds   |
 | D      | hidden       | N      | examples     |
 | H      | heads        | K      | head dim     |
-| F      | feed-forward |        |              |
+| F      | feed-forward | S      | distances    |
+| R      | table rows   |        |              |
 """
 
 import dataclasses

@@ -50,11 +50,6 @@ class Recorded:
         names = ("token_ids", "type_ids", "mask")
         return make_batch(*(self.arrays[f"input/{case}/{name}"] for name in names))
 
-    @property
-    def has_pooler(self) -> bool:
-        """Whether the recorded model ends with a pooler."""
-        return "output/pairs/pooler" in self.arrays
-
     def get_states(self, case: str) -> list[np.ndarray]:
         """Returns PyTorch's embeddings and the output of each layer."""
         names = ["embeddings", *(f"layer_{i}" for i in range(self.config.num_layers))]

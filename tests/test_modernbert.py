@@ -19,7 +19,6 @@ from sweet_jax.convert.hf_config import load_config, make_encoder, parse_config
 from sweet_jax.convert.safetensors import export_encoder, load_encoder
 from sweet_jax.data.sources import load_task
 from sweet_jax.models.attention import compute_masked_softmax
-from sweet_jax.models.exit_heads import join_norms
 from sweet_jax.models.initial import compute_shapes, init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.models.rotary import compute_frequencies, rotate
@@ -27,7 +26,7 @@ from sweet_jax.prepare import prepare
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import ExitSettings
 from sweet_jax.training.method import make_members, separates_segments
-from sweet_jax.trees import flatten_paths, unflatten_paths
+from sweet_jax.trees import flatten_paths
 
 NORM = "norm/scale"
 
@@ -219,24 +218,18 @@ def test_an_exit_reads_the_normed_state(model, encoder_params, rng):
     np.testing.assert_allclose(got, moved, rtol=1e-4, atol=1e-4)
 
 
-def test_equal_norms_are_exported_as_one_and_others_are_refused(tmp_path):
+def test_the_final_norm_is_exported_and_not_left_out(tmp_path):
     recorded = load_recorded("modernbert")
     loaded, config = recorded.loaded, recorded.config
     assert loaded.pooler is None
     assert loaded.final_norm is not None
-    exits = {f"exit_{i}": {"norm": dict(loaded.final_norm)} for i in range(2)}
-    norm = join_norms(exits)
-    export_encoder(loaded.encoder, None, config, CONFIG, tmp_path, norm)
+    export_encoder(loaded.encoder, None, config, CONFIG, tmp_path, loaded.final_norm)
     again = load_encoder(tmp_path, config, 3)
     want = flatten_paths(recorded.get_checkpoint())
     got = flatten_paths({**again.encoder, "final_norm": again.final_norm})
     assert got.keys() == want.keys()
     for path, leaf in want.items():
         np.testing.assert_array_equal(got[path], leaf, err_msg=path)
-    exits["exit_1"]["norm"]["scale"] = loaded.final_norm["scale"] + 1e-6
-    with pytest.raises(ValueError, match=r"^exit_1/norm/scale differs from exit_0/.*$"):
-        join_norms(exits)
-    assert join_norms({"exit_0": {"pooler": {}}, "exit_1": {"pooler": {}}}) is None
     # Without its norm the folder would hold another model.
     with pytest.raises(ValueError, match="final_norm/scale"):
         export_encoder(loaded.encoder, None, config, CONFIG, tmp_path / "none")
@@ -291,5 +284,3 @@ def test_a_sweet_run_trains_and_serves_a_norm_for_each_exit(
     answers = classifier.predict(list(examples.texts))
     want = measured.logits[:, -1].argmax(axis=1)
     assert [classifier.label_names[i] for i in want] == [p.label for p in answers]
-    with pytest.raises(ValueError, match=r"exit_1/norm/scale differs"):
-        join_norms(unflatten_paths(params)["exits"])

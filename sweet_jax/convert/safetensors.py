@@ -202,7 +202,7 @@ def export_encoder(
             but for the depth.
         out: the folder; made where missing. Tokenizer files are the caller's.
         final_norm: the norm behind the last layer, in families that have one; of a
-            model with exits, `exit_heads.join_norms` of them.
+            model with exits, the norm of one of them.
 
     Raises:
         ValueError: parameters that the table does not know or of another shape;

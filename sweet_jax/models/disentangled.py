@@ -30,14 +30,14 @@ NUM_TERMS = 3
 def find_rows(
     buckets: Int[np.ndarray, " S"], span: int
 ) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " S"]]:
-    """Returns the rows of a table of distances that are read, and which bucket reads.
+    """Returns the rows of a table of distances that buckets read.
 
     Args:
-        buckets: of the distances, query position minus key position.
+        buckets: of S distances, query position minus key position.
         span: rows to either side; buckets past them read the outermost row.
 
     Returns:
-        The numbers of R rows, rising, and for each bucket a place among them.
+        The R rows that are read, rising, and for each bucket its place among them.
     """
     rows_R, place_S = np.unique(
         np.clip(buckets + span, 0, 2 * span - 1), return_inverse=True

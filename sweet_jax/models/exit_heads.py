@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from sweet_jax.arrays import Array, ExitOutput, Params
-from sweet_jax.trees import flatten_paths
+from sweet_jax.arrays import Array, ExitOutput
 
 
 def pool_states(
@@ -148,31 +146,3 @@ def pooler_paths(numbers: Sequence[int], shared_pooler: bool) -> tuple[str, ...]
 def norm_paths(numbers: Sequence[int]) -> tuple[str, ...]:
     """Returns the paths of the exits' norms, for starting them from a checkpoint."""
     return tuple(f"exits/exit_{number}/norm" for number in numbers)
-
-
-def join_norms(exits: Params) -> Params | None:
-    """Returns the one final norm of a model's exits, as checkpoints have it.
-
-    Args:
-        exits: the parameters at `exits/`.
-
-    Returns:
-        The norm, or None where exits have none.
-
-    Raises:
-        ValueError: the exits' norms differ.
-    """
-    norms = {name: part["norm"] for name, part in exits.items() if "norm" in part}
-    if not norms:
-        return None
-    first, *others = norms
-    for name in others:
-        for path, leaf in flatten_paths(norms[name]).items():
-            if not np.array_equal(leaf, flatten_paths(norms[first])[path]):
-                raise ValueError(
-                    f"{name}/norm/{path} differs from {first}/norm/{path}: every exit"
-                    " has trained a final norm of its own, and a Hugging Face folder"
-                    " holds one; keep the run's model folder, or export the norm of"
-                    " the exit that the folder is to stand for"
-                )
-    return norms[first]
