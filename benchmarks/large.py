@@ -4,6 +4,7 @@ Nothing runs: FLOPs and temporaries are XLA's own analysis of the compiled step.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def compile_step(method: str, remat: bool, num_layers: int, width: int) -> Progr
     find = functools.partial(find_segment, exit_layers=layers)
     phase = member.phases[0]
     optimizer = make_optimizer(settings.optim, params, phase.trainable, find, 100)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, params, jax.eval_shape(optimizer.init, params))
     batch = make_random_batch(_ROWS, _LENGTH, config.vocab_size)
     programs = Programs(

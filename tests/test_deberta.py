@@ -322,6 +322,7 @@ def test_a_pooler_cannot_come_from_a_checkpoint_without_one(tiny_config, tiny_de
         prepare(from_config_dict(tiny_config))
 
 
+@pytest.mark.slow
 def test_a_sweet_run_trains_and_serves_a_table_for_each_segment(
     tiny_config, tiny_deberta, shared_cache, tmp_path, monkeypatch
 ):

@@ -260,6 +260,7 @@ def test_a_checkpoints_pooler_is_asked_for_in_vain(tiny_config, tiny_modernbert)
         prepare(from_config_dict(tiny_config))
 
 
+@pytest.mark.slow
 def test_a_sweet_run_trains_and_serves_a_norm_for_each_exit(
     tiny_config, tiny_modernbert, shared_cache, tmp_path, monkeypatch
 ):

@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check is not None:
             check_folder(options.check)
         elif options.export is not None:
-            print(export_model(*options.export, options.exit))
+            model, out = options.export
+            print(export_model(model, out, options.exit))
         else:
             convert_from_torch(*options.from_torch)
     except ValueError as error:

@@ -118,15 +118,16 @@ class SelfAttention(nn.Module):
         self,
         x_BLD: Float[jax.Array, "B L D"],
         train: bool,
-        bias: Float[jax.Array, "#B H L L"] | None = None,
+        *shared: jax.Array | None,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
 
         Args:
             x_BLD: what queries, keys and values are made of.
             train: whether dropout is on.
-            bias: added to the scores, in families that have one.
+            shared: nothing, or a bias added to the scores, [#B, H, L, L].
         """
+        (bias,) = shared or (None,)
         query_BLHK, key_BMHK, value_BMHK = (
             split_heads(self.make_map(x_BLD.shape[-1], name)(x_BLD), self.num_heads)
             for name in ("query", "key", "value")

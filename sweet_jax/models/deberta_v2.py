@@ -93,7 +93,7 @@ def compute_log_buckets(
 class DistanceTable(deberta.DistanceTable):
     """The table of distances that all layers read, normed where the config says so."""
 
-    config: DebertaV2Config
+    config: DebertaV2Config  # type: ignore[assignment]
 
     @nn.compact
     def __call__(self, length: int) -> tuple[jax.Array, jax.Array]:
@@ -154,7 +154,7 @@ class DebertaV2Layer(PostNormLayer):
         convolved: whether a convolution over the layer's input follows it.
     """
 
-    config: DebertaV2Config
+    config: DebertaV2Config  # type: ignore[assignment]
     convolved: bool = False
 
     @nn.compact

@@ -76,20 +76,19 @@ class DisentangledAttention(SelfAttention):
     """The post-norm block with disentangled scores; subclasses say how to map."""
 
     def compare(
-        self,
-        x_BLD: Float[jax.Array, "B L D"],
-        train: bool,
-        rows_RD: Float[jax.Array, "R D"],
-        place_S: Int[jax.Array, " S"],
+        self, x_BLD: Float[jax.Array, "B L D"], train: bool, *shared: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
 
         Args:
             x_BLD: what queries, keys and values are made of.
             train: whether dropout is on.
-            rows_RD: the rows read of the shared table of distances.
-            place_S: of each distance, query minus key, rising from 1 - L, its row.
+            shared: of the table of distances, the rows that are read, [R, D], and the
+                row of each distance, query minus key, rising from 1 - L, [S].
         """
+        rows_RD, place_S = shared
+        assert rows_RD is not None
+        assert place_S is not None
         rows_RD = Dropout(self.hidden_dropout, name="position_dropout")(rows_RD, train)
         parts = self.project(x_BLD, rows_RD)
         scale = (NUM_TERMS * parts.query_BLHK.shape[-1]) ** -0.5
