@@ -15,14 +15,7 @@ from golden import recording
 PATH = Path(__file__).with_name("deberta_v3.npz")
 CONFIG: dict[str, Any] = {
     "model_type": "deberta-v2",
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
+    **recording.SIZES,
     "max_position_embeddings": 40,
     "type_vocab_size": 0,
     "relative_attention": True,

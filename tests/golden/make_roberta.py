@@ -14,14 +14,7 @@ from golden import recording
 PATH = Path(__file__).with_name("roberta.npz")
 CONFIG: dict[str, Any] = {
     "model_type": "roberta",
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
+    **recording.SIZES,
     # 40 tokens: four rows belong to padding and to what precedes it.
     "max_position_embeddings": 44,
     "type_vocab_size": 1,

@@ -19,6 +19,18 @@ import numpy as np
 
 Case = dict[str, np.ndarray]
 
+# Attributes of the recorded post-norm encoders.
+SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+
 
 def make_inputs(vocab_size: int, pad_id: int, limit: int, pairs: bool):
     """Returns case -> token_ids, type_ids, mask, each [B, L] int32.
