@@ -32,7 +32,17 @@ def config():
     return parse_config(TINY_CONFIGS["bert"])
 
 
-@pytest.fixture(scope="module", params=TINY_CONFIGS)
+# One of each kind: nothing shared; a table and its norm; a norm inside each exit.
+KINDS = ("bert", "deberta-v2", "modernbert")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
+        for name in TINY_CONFIGS
+    ],
+)
 def any_config(request):
     """Every family: what is claimed of methods is claimed of each encoder."""
     return parse_config(TINY_CONFIGS[request.param])
