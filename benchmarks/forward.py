@@ -21,7 +21,13 @@ from shapes import make_bert_attributes, make_random_batch
 from sweet_jax.arrays import Batch
 from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.convert.safetensors import export_encoder
+from sweet_jax.models.attention import (
+    compute_context,
+    compute_masked_softmax,
+    compute_scores,
+)
 from sweet_jax.models.initial import make_example_batch
+from sweet_jax.models.layers import ACTIVATIONS
 
 _REPEATS = 9
 # (layers, width), (rows, length)
@@ -59,6 +65,59 @@ def measure_forward() -> None:
             f"{seconds['compiled'] / seconds['ours']:.2f}",
             f"{difference:.0e}",
         )
+    print()
+    measure_pieces()
+
+
+def measure_pieces(rows: int = 16, length: int = 128, width: int = 768) -> None:
+    """Prints where a layer's time goes: milliseconds of its parts, ours and theirs."""
+    import torch
+    from torch.nn import functional
+
+    print_header(
+        f"part of a layer, {rows} x {length}, width {width}",
+        "sweet_jax ms",
+        "PyTorch eager ms",
+    )
+    rng = np.random.default_rng(0)
+
+    def make(*shape: int) -> tuple[jax.Array, Any]:
+        array = rng.normal(size=shape).astype(np.float32)
+        return jnp.asarray(array), torch.from_numpy(array)
+
+    x, theirs_x = make(rows * length, width)
+    w, theirs_w = make(width, 4 * width)
+    h, theirs_h = make(rows * length, 4 * width)
+    q, theirs_q = make(rows, length, width // 64, 64)
+    theirs_q, theirs_w = theirs_q.transpose(1, 2), theirs_w.T.contiguous()
+    mask = jnp.ones((rows, 1, 1, length), bool)
+
+    def attend(q: jax.Array) -> jax.Array:
+        return compute_context(compute_masked_softmax(compute_scores(q, q), mask), q)
+
+    product, gelu, attention = map(jax.jit, (jnp.matmul, ACTIVATIONS["gelu"], attend))
+    for name, ours, theirs in (
+        (
+            "map to 4 x width",
+            lambda: product(x, w),
+            lambda: functional.linear(theirs_x, theirs_w),
+        ),
+        ("GELU of it", lambda: gelu(h), lambda: functional.gelu(theirs_h)),
+        (
+            "scores, softmax, context",
+            lambda: attention(q),
+            lambda: functional.scaled_dot_product_attention(*[theirs_q] * 3),
+        ),
+    ):
+        calls = {"ours": _blocking(ours), "theirs": theirs}
+        for call in calls.values():
+            call()
+        seconds = time_in_turns(calls)
+        print_row(name, *(f"{1e3 * s:.1f}" for s in seconds.values()))
+
+
+def _blocking(call: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: jax.block_until_ready(call())
 
 
 def make_contenders(

@@ -43,10 +43,12 @@ def compute_scores(
     """Returns float32 scores q k / sqrt(K)."""
     # Scaling the queries costs K operations per row where scaling the scores costs M.
     scaled_BLHK = query_BLHK * (query_BLHK.shape[-1] ** -0.5)
+    # Heads first in both: on CPU, XLA is several times slower where a product has to
+    # move axes itself.
     return jnp.einsum(
-        "BLHK,BMHK->BHLM",
-        scaled_BLHK,
-        key_BMHK,
+        "BHLK,BHMK->BHLM",
+        scaled_BLHK.swapaxes(1, 2),
+        key_BMHK.swapaxes(1, 2),
         preferred_element_type=jnp.float32,
     )
 
@@ -57,9 +59,12 @@ def compute_context(
 ) -> Float[jax.Array, "B L D"]:
     """Returns the mean of the values under the probabilities, heads side by side."""
     # The product runs in the values' computation type; probabilities are float32.
-    context_BLHK = jnp.einsum(
-        "BHLM,BMHK->BLHK", probabilities_BHLM.astype(value_BMHK.dtype), value_BMHK
+    context_BHLK = jnp.einsum(
+        "BHLM,BHMK->BHLK",
+        probabilities_BHLM.astype(value_BMHK.dtype),
+        value_BMHK.swapaxes(1, 2),  # as in `compute_scores`
     )
+    context_BLHK = context_BHLK.swapaxes(1, 2)
     return context_BLHK.reshape(*context_BLHK.shape[:-2], -1)
 
 
