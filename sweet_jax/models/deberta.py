@@ -21,7 +21,7 @@ from jaxtyping import Int
 from sweet_jax.models.bert import BertConfig
 from sweet_jax.models.disentangled import PackedAttention, find_rows
 from sweet_jax.models.encoder import Encoder
-from sweet_jax.models.layers import make_embed
+from sweet_jax.models.layers import make_embed, make_norm
 from sweet_jax.models.post_norm import Embeddings, PostNormLayer
 
 
@@ -54,6 +54,11 @@ class DebertaConfig(BertConfig):
         """Rows of the table of distances to either side."""
         return self.reach
 
+    @property
+    def has_distance_norm(self) -> bool:
+        """Whether the table of distances goes through a norm."""
+        return False
+
     def compute_buckets(
         self, distances: Int[np.ndarray, " S"]
     ) -> Int[np.ndarray, " S"]:
@@ -62,10 +67,10 @@ class DebertaConfig(BertConfig):
 
 
 class DistanceTable(nn.Module):
-    """The table of distances that all layers read.
+    """The table of distances that all layers read, and its norm.
 
     Attributes:
-        config: its size and the spread of fresh tables.
+        config: its size, whether it is normed, and the spread of fresh tables.
     """
 
     config: DebertaConfig
@@ -84,7 +89,10 @@ class DistanceTable(nn.Module):
         ).embedding
         buckets = config.compute_buckets(np.arange(1 - length, length))
         rows_R, place_S = find_rows(buckets, config.span)
-        return jnp.take(table, rows_R, axis=0, mode="clip"), jnp.asarray(place_S)
+        rows_RD = jnp.take(table, rows_R, axis=0, mode="clip")
+        if config.has_distance_norm:
+            rows_RD = make_norm(config.norm_epsilon, jnp.float32, "norm")(rows_RD)
+        return rows_RD, jnp.asarray(place_S)
 
 
 class DebertaLayer(PostNormLayer):

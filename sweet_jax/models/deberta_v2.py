@@ -18,7 +18,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from sweet_jax.models import deberta
+from sweet_jax.models.deberta import DebertaConfig, DistanceTable
 from sweet_jax.models.disentangled import SeparateAttention, TiedAttention
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.layers import ACTIVATIONS, Dropout, make_norm
@@ -26,7 +26,7 @@ from sweet_jax.models.post_norm import Embeddings, PostNormLayer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DebertaV2Config(deberta.DebertaConfig):
+class DebertaV2Config(DebertaConfig):
     """What defines a DeBERTa-v2 or v3.
 
     Attributes:
@@ -63,6 +63,11 @@ class DebertaV2Config(deberta.DebertaConfig):
         """Rows of the table of distances to either side."""
         return self.reach if self.position_buckets < 1 else self.position_buckets
 
+    @property
+    def has_distance_norm(self) -> bool:
+        """Whether the table of distances goes through a norm."""
+        return self.norm_rel_ebd == "layer_norm"
+
     def compute_buckets(
         self, distances: Int[np.ndarray, " S"]
     ) -> Int[np.ndarray, " S"]:
@@ -88,21 +93,6 @@ def compute_log_buckets(
     steps = np.log(ratio) / np.log(np.float32((reach - 1) / half))
     steps = np.ceil(steps * np.float32(half - 1)).astype(np.int64)
     return np.where(far <= half, distances, np.sign(distances) * (half + steps))
-
-
-class DistanceTable(deberta.DistanceTable):
-    """The table of distances that all layers read, normed where the config says so."""
-
-    config: DebertaV2Config  # type: ignore[assignment]
-
-    @nn.compact
-    def __call__(self, length: int) -> tuple[jax.Array, jax.Array]:
-        """Returns what `disentangled` reads for inputs of `length` tokens."""
-        rows_RD, place_S = super().__call__(length)
-        if self.config.norm_rel_ebd == "layer_norm":
-            norm = make_norm(self.config.norm_epsilon, jnp.float32, "norm")
-            rows_RD = norm(rows_RD)
-        return rows_RD, place_S
 
 
 class Convolution(nn.Module):
@@ -154,7 +144,8 @@ class DebertaV2Layer(PostNormLayer):
         convolved: whether a convolution over the layer's input follows it.
     """
 
-    config: DebertaV2Config  # type: ignore[assignment]
+    # Narrower than the base's: nobody sets it again.
+    config: DebertaV2Config  # pyright: ignore[reportIncompatibleVariableOverride]
     convolved: bool = False
 
     @nn.compact
