@@ -26,6 +26,7 @@ from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.inference.model_folder import (
     ModelDescription,
+    load_model_folder,
     save_model_folder,
     update_description,
 )
@@ -33,13 +34,12 @@ from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.prepare import Prepared, prepare
 from sweet_jax.results import make_results
-from sweet_jax.settings import Settings
+from sweet_jax.settings import Settings, SettingsError
 from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.method import Member, separates_segments
 from sweet_jax.training.selection import BestEpoch
 from sweet_jax.workdir import (
     Workdir,
-    WorkdirError,
     default_workdir,
     write_json,
 )
@@ -126,23 +126,23 @@ class _Pipeline:
         return self._probes is not None and bool(self._probes.open_steps)
 
     def probe_trained(self) -> None:
-        """Measures what is left of a training that is over: its last step.
+        """Measures what a training that is over has left: its last parameters.
+
+        From the model folder, not from the checkpoint: one that does not read, such as
+        an older version's, would have the run trained again.
 
         Raises:
-            WorkdirError: not even that.
+            SettingsError: they are not those of the last step.
         """
         assert self._probes is not None
-        num_steps = self._probes.num_steps
-        store = Checkpoints(self._find_checkpoints(self._prepared.members[0]) / "steps")
-        steps = store.list_steps()
-        store.close()
-        if num_steps not in steps:
-            raise WorkdirError(
-                f"{self._work.path} has no checkpoint of its last step, {num_steps}:"
-                " its gradients cannot be measured any more; drop"
-                " analysis.gradient_conflict, or name another --workdir"
+        if self._settings.train.select == "best":
+            raise SettingsError(
+                f"{self._work.path} is trained, and train.select=best keeps its best"
+                " epoch, not its last step: set analysis.gradient_conflict=True from"
+                " the start, in another --workdir"
             )
-        self._train()
+        _, params = load_model_folder(self._work.path / "model")
+        self._probes.measure_trained(params)
 
     def run(self) -> None:
         """Runs what is not yet done; the first host writes it down."""
@@ -199,7 +199,7 @@ class _Pipeline:
 
     def _train_one(self, member: Member, model: MultiExitClassifier) -> Params:
         prepared, settings = self._prepared, self._settings
-        root = self._find_checkpoints(member)
+        root = self._work.path / "checkpoints" / (member.name or "model")
         pooler = prepared.loaded.pooler
         initial = init_params(
             model,
@@ -238,9 +238,6 @@ class _Pipeline:
             return jax.device_get(params if best is None else best.take())
         finally:
             store.close()
-
-    def _find_checkpoints(self, member: Member) -> Path:
-        return self._work.path / "checkpoints" / (member.name or "model")
 
     def _make_selection_score(
         self, model: MultiExitClassifier

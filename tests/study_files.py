@@ -9,6 +9,7 @@ import numpy as np
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
+from sweet_jax.exits.learned import fit_lte_ranges
 
 EXIT_LAYERS = (0, 1, 3, 5)
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 100.0)  # nothing reaches the last one
@@ -87,7 +88,6 @@ def write_cell(
     exit_layers: tuple[int, ...] = EXIT_LAYERS,
     criteria: tuple[str, ...] = ("confidence", "patience"),
     change_bank: Callable[[dict[str, Any], LogitBank], None] | None = None,
-    peak_memory_bytes: int | None = 1_500_000_000,
 ) -> Path:
     """Writes a finished cell whose results follow from random logits.
 
@@ -96,13 +96,14 @@ def write_cell(
         entry: of the plan.
         metric: of the score.
         exit_layers: the layer each exit reads.
-        criteria: exit criteria.
+        criteria: exit criteria; with `lte` the exits have learned to exit.
         change_bank: changes the arrays of an entry's test bank in place.
-        peak_memory_bytes: as the process saw it.
     """
     base = entry["method"].partition("(")[0]
-    test, calibration = (_make_bank(entry, base, rows, len(exit_layers))
-                         for rows in (NUM_TEST, NUM_CALIBRATION))  # fmt: skip
+    sizes, learns = (NUM_TEST, NUM_CALIBRATION), "lte" in criteria
+    test, calibration = (
+        _make_bank(entry, base, rows, len(exit_layers), learns) for rows in sizes
+    )
     if change_bank is not None:
         change_bank(entry, test)
     evaluation = evaluate_banks(
@@ -111,6 +112,7 @@ def write_cell(
         calibration=calibration,
         temperatures=np.linspace(1.4, 1.1, len(exit_layers)).astype(np.float32),
         train_label_counts_C=np.array([500, 500]),
+        lte_ranges=fit_lte_ranges(calibration.select_part(0)),
     )
     results = {
         "schema": 1,
@@ -132,7 +134,7 @@ def write_cell(
     (path / "results.json").write_text(json.dumps(results), encoding="utf-8")
     test.save(path / "logits_test.npz", "digest")
     calibration.save(path / "logits_calibration.npz", "digest")
-    write_status(path, "finished", peak_memory_bytes=peak_memory_bytes)
+    write_status(path, "finished", peak_memory_bytes=1_500_000_000)
     return path
 
 
@@ -155,7 +157,7 @@ def write_status(
 
 
 def _make_bank(
-    entry: dict[str, Any], method: str, num_rows: int, num_exits: int
+    entry: dict[str, Any], method: str, num_rows: int, num_exits: int, learns: bool
 ) -> LogitBank:
     """Returns a bank: labels and how hard rows are by task, the rest by cell."""
     task_rng = np.random.default_rng([*entry["task"].encode(), num_rows])
@@ -174,4 +176,5 @@ def _make_bank(
         weights=np.ones(num_rows, np.float32),
         row_ids=order,
         part=order % 2,
+        lte=cell_rng.uniform(0.3, 0.8, (num_rows, num_exits)) if learns else None,
     )

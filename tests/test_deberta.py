@@ -261,6 +261,7 @@ def test_published_pickles_are_converted(tmp_path):
     assert (tmp_path / "out" / "spm.model").read_bytes() == b"words"
 
 
+@pytest.mark.slow
 def test_each_segment_reads_its_copy_of_the_table_and_its_norm():
     config = parse_config(TINY_CONFIGS["deberta-v2"])
     encoder = make_encoder(config, 3, jnp.float32).clone(table_starts=(0, 1))

@@ -86,7 +86,10 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 @pytest.mark.parametrize(
     "moments",
     [
-        ("eight steps are done", "the results are written"),
+        pytest.param(
+            ("eight steps are done", "the results are written"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(tuple(MOMENTS), marks=pytest.mark.slow),
     ],
     ids=["twice", "seven times"],
@@ -110,6 +113,7 @@ def test_kill_9_at_any_moment_loses_nothing(
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_75_and_a_damaged_checkpoint_is_passed_over(
     command, arguments, whole, tmp_path
 ):

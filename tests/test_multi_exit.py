@@ -35,8 +35,9 @@ def config():
     return parse_config(TINY_CONFIGS["bert"])
 
 
-# One of each kind: nothing shared; a table and its norm; a norm inside each exit.
-KINDS = ("bert", "deberta-v2", "modernbert")
+# Nothing shared; a table and its norm. The rest, with a norm inside each exit or tables
+# of other kinds, run with -m slow.
+KINDS = ("bert", "deberta-v2")
 
 
 @pytest.fixture(
@@ -322,6 +323,7 @@ def test_learning_to_exit_passes_seams_as_the_exits_own_loss_does(
             assert reached or not learns, (i, j)
 
 
+@pytest.mark.slow
 def test_multi_model_member_learns_to_exit_as_sweets_segment_0(config, batch):
     (member,), (model,), (params,), _ = build(config, method="sweet", **LTE)
     mm_members, mm_models, mm_params, _ = build(config, method="multi_model", **LTE)
@@ -333,7 +335,9 @@ def test_multi_model_member_learns_to_exit_as_sweets_segment_0(config, batch):
         np.testing.assert_allclose(sweet[path], value, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["sweet", "multi_model"])
+@pytest.mark.parametrize(
+    "method", ["sweet", pytest.param("multi_model", marks=pytest.mark.slow)]
+)
 def test_heads_change_neither_the_other_weights_nor_the_answers(config, batch, method):
     runs = []
     for fields in ({}, LTE):

@@ -113,7 +113,7 @@ def test_diagnosis_equals_a_slow_loop():
     assert f"holds in {np.less(*means).sum()} of 2 layers" in text
     assert f"2 steps; {(near < among).sum()} of 4 layers and steps)" in text
     first = gradients.describe_conflict(make_conflict((0, 1, 3, 5), steps=(0,)))
-    assert "before training;" in first
+    assert "(at step 0; " in first
 
 
 def test_zero_gradients_meet_nowhere_and_are_said_to():

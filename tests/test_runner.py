@@ -1,5 +1,6 @@
 """The pipeline on a tiny real encoder and task: stages, resuming, ownership."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import load_budget
 from sweet_jax.inference.model_folder import ModelFolderError
 from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import Settings
+from sweet_jax.settings import AnalysisSettings, Settings, SettingsError
 from sweet_jax.training.loop import NonFiniteLossError
 from sweet_jax.trees import flatten_paths
 from sweet_jax.workdir import WorkdirError
@@ -155,8 +156,9 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
 
 @pytest.mark.parametrize(
     "method",
-    ["multi_model", *(pytest.param(m, marks=SLOW) for m in ("sweet", "early_exit"))],
+    ["sweet", "early_exit", "multi_model"],
 )
+@SLOW
 def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, method):
     exits = {"layers": (0, 1), "learn_to_exit": True}
     settings = change(config, method=method, exits=exits)
@@ -240,6 +242,7 @@ def test_a_diverging_run_names_step_and_exit_and_keeps_its_checkpoint(config, tm
     assert Checkpoints(steps).list_steps()
 
 
+@SLOW
 def test_select_best_takes_the_best_epoch_on_part_0(config, tmp_path):
     settings = change(config, train={"select": "best", "num_epochs": 3})
     path, _ = runner.run(settings, tmp_path / "run", quiet=True)
@@ -256,6 +259,9 @@ def test_select_best_takes_the_best_epoch_on_part_0(config, tmp_path):
     )
     assert kept is not None
     assert float(kept[1]["score"]) == pytest.approx(scores, abs=1e-6)
+    late = dataclasses.replace(settings, analysis=AnalysisSettings(True))
+    with pytest.raises(SettingsError, match="best epoch, not its last step"):
+        runner.run(late, path, quiet=True)
 
 
 def test_a_directory_of_something_else_is_left_alone(config, tmp_path):

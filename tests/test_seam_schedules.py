@@ -118,6 +118,7 @@ def count_programs(trained: Trained) -> list[int]:
     return [row["cost"]["num_programs"] for row in trained.rows if "cost" in row]
 
 
+@pytest.mark.slow
 def test_equal_parts_are_the_training_without_parts(train_whole):
     """Nothing starts afresh between parts: moments, rates, dropout, row order go on."""
     parts, plain = train_whole("sweet(a=0.5>0.5)"), train_whole("sweet(a=0.5)")
@@ -125,6 +126,7 @@ def test_equal_parts_are_the_training_without_parts(train_whole):
     assert count_programs(parts) == count_programs(plain) == [1]
 
 
+@pytest.mark.slow
 def test_together_then_separately(train_whole):
     schedule = train_whole("sweet(a=1>0)", "global")
     joint, apart = train_whole("early_exit"), train_whole("sweet", "global")
@@ -143,7 +145,9 @@ def test_together_then_separately(train_whole):
     assert count_programs(schedule) == [2]
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
+@pytest.mark.parametrize(
+    "step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 4))]
+)
 def test_a_run_stopped_around_the_change_goes_on_bit_for_bit(
     train_whole, tmp_path, step
 ):

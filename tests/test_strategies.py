@@ -310,7 +310,13 @@ def train_whole(tmp_path_factory) -> Iterator[Callable[..., Trained]]:
 
 @pytest.mark.parametrize(
     ("method", "step"),
-    [("two_stage", 2), ("two_stage", 3), ("two_stage", 4), ("alternating", 3)],
+    [
+        ("two_stage", 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("two_stage", 2), ("two_stage", 4), ("alternating", 3))
+        ),
+    ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(train_whole, tmp_path, method, step):
     whole = train_whole(method)
@@ -344,6 +350,7 @@ def test_each_stage_has_a_schedule_of_its_own(train_whole):
     assert len(set(rates[:3])) > 1
 
 
+@pytest.mark.slow
 def test_programs_are_at_most_objectives_times_lengths(train_whole):
     costs = [row["cost"] for row in train_whole("alternating").rows if "cost" in row]
     assert [2 < cost["num_programs"] <= 4 for cost in costs] == [True]
@@ -352,7 +359,14 @@ def test_programs_are_at_most_objectives_times_lengths(train_whole):
     assert all(cost["num_programs"] == 2 for cost in costs)
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize(
+    "method",
+    [
+        # The one that learns from another loss; the others with -m slow.
+        m if m == "self_distill" else pytest.param(m, marks=pytest.mark.slow)
+        for m in STRATEGIES
+    ],
+)
 def test_each_strategy_overfits_eight_examples(tmp_path, monkeypatch, method):
     one = jax.devices()[:1]
     monkeypatch.setattr(devices.jax, "devices", lambda: one)

@@ -205,6 +205,29 @@ def test_cascades_are_those_of_the_results(study: Path, record: dict[str, Any]):
     assert pair["at_speedup"]["confidence"][-1]["score"] is None
 
 
+def test_exits_that_learn_to_exit_are_scaled_as_in_their_run(tmp_path: Path):
+    folder = make_study(
+        tmp_path / "s", ("sweet", "early_exit"), criteria=("lte", "confidence")
+    )
+    record = aggregate_study(folder, 30)
+    assert record["failed"] == []
+    [setting] = record["groups"][0]["settings"]
+    curve = find(setting["methods"], label="sweet")["curves"]["lte"]
+    assert len(curve["mean"]) == 61
+    [pair] = setting["differences"]
+    assert pair["area"]["lte"]["over_seeds_and_rows"] is not None
+    # Without its range no score of an exit can be compared: a failed cell, no crash.
+    name = make_entry("rotten_tomatoes", 1000, "sweet", 1)["name"]
+    path = folder / "cells" / name
+    results = json.loads((path / "results.json").read_text())
+    for row in results["exits"]:
+        del row["lte_range"]
+    change_results(path, exits=results["exits"])
+    [failed] = aggregate_study(folder, 30)["failed"]
+    assert failed["name"] == name
+    assert "learning-to-exit scores" in failed["error"]
+
+
 def test_cost_grids_share_their_steps():
     sweet, multi = (np.array(costs) / 6 for costs in ([1, 2, 4, 6], [1, 3, 7, 13]))
     ours, theirs = make_cost_grid(sweet), make_cost_grid(multi)
@@ -406,7 +429,7 @@ def test_averages_say_over_which_tasks_and_seeds(tmp_path: Path):
     more = [make_entry("rte", 1000, "multi_model", seed) for seed in (0, 1)]
     for entry in more:
         write_cell(folder, entry)
-    gone = make_entry("rotten_tomatoes", 1000, "sweet", 2)
+    gone = make_entry("rte", 1000, "sweet", 2)
     write_plan(folder, [entry for entry in plan if entry != gone] + more)
     average = aggregate_study(folder, 30)["groups"][0]["average"]
     told = {m["label"]: (m["tasks"], m["seeds"]) for m in average["methods"]}
@@ -446,7 +469,10 @@ def test_training_is_compared_with_sweet(record: dict[str, Any], tmp_path: Path)
             "parameters": 3.0,
         },
     }
-    folder = make_study(tmp_path / "s", ("early_exit",), (0,), peak_memory_bytes=None)
+    # One of two seeds does not know its memory: no mean of the other alone.
+    folder = make_study(tmp_path / "s", ("early_exit",), (0, 1))
+    name = make_entry("rotten_tomatoes", 1000, "early_exit", 1)["name"]
+    write_status(folder / "cells" / name, "finished", peak_memory_bytes=None)
     [setting] = aggregate_study(folder, 30)["groups"][0]["settings"]
     training = setting["methods"][0]["training"]
     assert training["peak_memory_bytes"] is None

@@ -45,6 +45,13 @@ def test_methods_written_differently_are_one_method():
         plan_of(methods=("sweet(a=0.2)", "sweet(a=0.20)"))
 
 
+def test_a_name_is_a_single_folder():
+    plan = plan_of(methods=("sweet(a=0.2/0.5/0)", "sweet(a=1>0)"))
+    assert not [cell.name for cell in plan.cells if "/" in cell.name]
+    made = plan.make_settings(plan.cells[0], None)
+    assert made.boundary_gradient_scales == (0.2, 0.5, 0.0)
+
+
 def test_rates_are_tried_with_a_seed_of_their_own_before_the_scores():
     plan = plan_of(methods=("sweet", "early_exit"), encoder_rates=(1e-4, 2e-4))
     assert [c.purpose for c in plan.cells] == [RATES] * 4 + [SCORE] * 6
@@ -57,7 +64,7 @@ def test_rates_are_tried_with_a_seed_of_their_own_before_the_scores():
     assert chosen.optim.encoder_learning_rate == 2e-4
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(count=st.integers(1, 7), rates=st.sampled_from([(), (1e-4, 2e-4)]))
 def test_shards_are_a_partition_and_rates_stay_with_their_scores(count, rates):
     plans = [

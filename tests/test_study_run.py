@@ -51,6 +51,7 @@ def read_results(folder: Path, plan: Plan) -> dict[str, Any]:
     }
 
 
+@SLOW
 def test_a_failed_cell_is_listed_and_stops_no_other(base, tmp_path):
     plan = plan_of(base)
     bad, good = (tmp_path / "cells" / cell.name for cell in plan.cells)
@@ -131,52 +132,45 @@ def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
 
 
 @SLOW
-def test_two_shards_give_the_study_of_one(base, tmp_path):
-    whole = plan_of(base, seeds=(0, 1))
-    assert run_study(whole, tmp_path / "one") == []
-    for i in range(2):
-        shard = plan_of(base, seeds=(0, 1), shard=f"{i}/2")
-        assert run_study(shard, tmp_path / "two") == []
-    assert read_results(tmp_path / "one", whole) == read_results(
-        tmp_path / "two", whole
-    )
-
-
-@SLOW
-def test_kill_9_in_the_middle_loses_nothing(base, tmp_path):
+def test_shards_and_kill_9_give_the_study_of_one_process(base, tmp_path):
     """Every cell ends as if nothing had happened, once the command is repeated."""
-    plan = plan_of(base, seeds=(0, 1))
+    plan = plan_of(base)
     assert run_study(plan, tmp_path / "whole") == []
+    whole = read_results(tmp_path / "whole", plan)
+    assert len(whole) == 2
+    for i in range(2):
+        assert run_study(plan_of(base, shard=f"{i}/2"), tmp_path / "shards") == []
+    assert read_results(tmp_path / "shards", plan) == whole
+
+    folder = tmp_path / "killed"
+    process = start_study(base, folder)
+    metrics = folder / "cells" / plan.cells[1].name / "metrics.jsonl"
+    end = time.monotonic() + 300
+    while not metrics.exists() or b'"step"' not in metrics.read_bytes():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert start_study(base, folder).wait() == 0
+    assert read_results(folder, plan) == whole
+
+
+def start_study(base: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    """Starts the study of `plan_of(base)` in a process of its own."""
     script = (
         "import json, sys; from pathlib import Path;"
         "from sweet_jax.settings import StudySettings;"
         "from sweet_jax.study.plan import make_plan;"
         "from sweet_jax.study.run import run_study;"
-        "base = json.load(sys.stdin);"
-        "plan = make_plan(base, StudySettings(methods=('sweet', 'early_exit'),"
-        " seeds=(0, 1)));"
+        "study = StudySettings(methods=('sweet', 'early_exit'), seeds=(0,));"
+        "plan = make_plan(json.load(sys.stdin), study);"
         "sys.exit(len(run_study(plan, Path(sys.argv[1]))))"
     )
-    folder = tmp_path / "killed"
-
-    def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE
-        )
-        assert process.stdin is not None
-        with process.stdin as pipe:
-            pipe.write(json.dumps(base).encode())
-        return process
-
-    for cell in plan.cells[1:3]:
-        process = start()
-        metrics = folder / "cells" / cell.name / "metrics.jsonl"
-        end = time.monotonic() + 300
-        while not metrics.exists() or b'"step"' not in metrics.read_bytes():
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert start().wait() == 0
-    assert read_results(folder, plan) == read_results(tmp_path / "whole", plan)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(json.dumps(base).encode())
+    return process

@@ -170,8 +170,8 @@ def test_several_devices_and_accumulation_equal_one_device(
     [
         ("sweet", 0.0),
         pytest.param("sweet", 0.3, marks=pytest.mark.slow),
-        ("early_exit", 0.0),
-        ("multi_model", 0.0),
+        pytest.param("early_exit", 0.0, marks=pytest.mark.slow),
+        pytest.param("multi_model", 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_each_method_overfits_eight_examples(model, params, batch, method, scale):
@@ -188,6 +188,7 @@ def test_each_method_overfits_eight_examples(model, params, batch, method, scale
         assert (losses[-1] < 0.1 * losses[0]).all(), (member.name, losses[-1])
 
 
+@pytest.mark.slow
 def test_exits_learn_that_they_are_right_and_one_without_weight_learns_nothing(
     lte_model, lte_params, batch
 ):
@@ -214,6 +215,7 @@ def test_exits_learn_that_they_are_right_and_one_without_weight_learns_nothing(
         np.testing.assert_allclose(leaf, before[path] * factor, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_losses_count_once_by_the_exits_own_scale(lte_model, lte_params, batch):
     """A step of gradient descent moves the biases as the formulas say."""
     objective = Objective((0.0,), (1.0, 0.5))

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from sweet_jax.analysis.conflict_file import ConflictFile, make_header
@@ -108,6 +108,16 @@ class ConflictProbes:
         """Returns, for each open step, what measures it."""
         return dict.fromkeys(self.open_steps, self._measure)
 
+    def measure_trained(self, params: Params) -> None:
+        """Measures the parameters of the last step, if that is open, and finishes.
+
+        Args:
+            params: on the host.
+        """
+        if self.num_steps in self.open_steps:
+            self._measure(self.num_steps, replicate(params, self._make_mesh()))
+        self.finish()
+
     def finish(self) -> None:
         """Says after training which steps had been passed before they were wanted."""
         if missing := sorted(self.open_steps):
@@ -121,8 +131,7 @@ class ConflictProbes:
     def _measure(self, step: int, params: Params) -> None:
         """Measures the parameters after a step, on the training mesh."""
         start = time.perf_counter()
-        settings = self._settings
-        mesh = make_mesh(settings.train.batch_size // settings.train.accumulate_steps)
+        mesh = self._make_mesh()
         # What the next step minimises; after the last one, what that did.
         at = min(step, self.num_steps - 1)
         phase, first, stop = next(p for p in self._phases if at < p[2])
@@ -153,6 +162,11 @@ class ConflictProbes:
             program.flops / 1e9,
             time.perf_counter() - start,
         )
+
+    def _make_mesh(self) -> Mesh:
+        """Returns the mesh that training has."""
+        train = self._settings.train
+        return make_mesh(train.batch_size // train.accumulate_steps)
 
     def _make_key(self, i: int) -> PRNGKeyArray:
         """Returns the dropout key of batch i, whatever the step."""

@@ -102,10 +102,18 @@ def collect_meetings(conflict: dict[str, Any], level: str) -> list[Meeting]:
     return meetings
 
 
+def later_steps(meetings: Sequence[Meeting]) -> list[Meeting]:
+    """Returns those after a first step, or all where there are no others.
+
+    Before it, exits are fresh and know no direction: cosines are about 0 by chance.
+    """
+    return [m for m in meetings if m.step] or list(meetings)
+
+
 def average_steps(meetings: Sequence[Meeting]) -> list[Meeting]:
-    """Returns a meeting per group, its numbers means over the steps."""
+    """Returns a meeting per group, its numbers means over `later_steps`."""
     by_name: dict[str, list[Meeting]] = {}
-    for meeting in meetings:
+    for meeting in later_steps(meetings):
         by_name.setdefault(meeting.name, []).append(meeting)
     fields = ("near", "among", "near_next", "among_next")
     fields += ("near_of_mean", "among_of_mean")
@@ -121,11 +129,7 @@ def average_steps(meetings: Sequence[Meeting]) -> list[Meeting]:
 
 
 def describe_conflict(conflict: dict[str, Any]) -> str:
-    """Returns the paper's diagnosis on this run in a sentence, with its numbers.
-
-    What was measured before the first step stays out where there is more: fresh exits
-    know no direction, their cosines are about 0 by chance.
-    """
+    """Returns the paper's diagnosis on this run in a sentence, with its numbers."""
     text = _describe_cosines(conflict)
     if missing := conflict["missing_steps"]:
         steps = ", ".join(map(str, missing))
@@ -139,9 +143,10 @@ def _describe_cosines(conflict: dict[str, Any]) -> str:
     if not any(len(group["exits"]) > 2 for group in conflict["groups"]):
         return "No layer is shared by three exits: there are no later exits to agree."
     layers = [
-        m for m in collect_meetings(conflict, "place") if m.name.startswith("layer_")
+        m
+        for m in later_steps(collect_meetings(conflict, "place"))
+        if m.name.startswith("layer_")
     ]
-    layers = [m for m in layers if m.step] or layers
     if not layers:
         return (
             "No later exit sends a gradient across a seam: on each weight there is the"
@@ -153,7 +158,9 @@ def _describe_cosines(conflict: dict[str, Any]) -> str:
         tables.format_number(float(np.mean([getattr(m, f) for m in means])), 2)
         for f in ("near", "among", "near_next", "among_next")
     )
-    span = "before training" if steps == {0} else f"mean over {len(steps)} steps"
+    span = f"mean over {len(steps)} steps"
+    if len(steps) == 1:
+        span = f"at step {layers[0].step:,}"
     return (
         f"Mean cosine of the nearest exit's gradient with later exits' {near}, among"
         f" later exits' gradients {among}; of neighbouring exits alone {near_next} and"
@@ -185,7 +192,7 @@ def make_kind_table(conflict: dict[str, Any]) -> Table:
             by_kind.setdefault(kind, []).append(dataclasses.replace(meeting, name=kind))
     return Table(
         "The same by kind of parameters: means over layers that three exits share and"
-        " over steps",
+        " over steps (but for step 0)",
         ("parameters", *_MEETING_HEADER),
         tuple(
             (kind, *_format_meeting(average_steps(meetings)[0]))

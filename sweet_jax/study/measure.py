@@ -123,11 +123,16 @@ def measure_cell(cell: FinishedCell, setting: Setting) -> Measured:
         CellError: bank and results are not of the same run, or not of the setting.
     """
     setting.check(cell)
-    results = cell.results
     try:
-        calibrated = _calibrate(cell)
-    except ValueError as error:
+        return _measure(cell, setting, _calibrate(cell))
+    except ValueError as error:  # a CellError, or evaluation's: no rows, no such scores
         raise CellError(str(error)) from error
+
+
+def _measure(
+    cell: FinishedCell, setting: Setting, calibrated: curves.CalibratedBank
+) -> Measured:
+    results = cell.results
     costs_E = get_costs(cell)
     first = setting.criteria[0]
     values = {"exits": np.array([row["score"] for row in results["exits"]], float)}
@@ -170,7 +175,10 @@ def _calibrate(cell: FinishedCell) -> curves.CalibratedBank:
     if bank.num_exits != len(rows):
         raise CellError(f"its bank has {bank.num_exits} exits, its results {len(rows)}")
     temperatures = np.array([row["temperature"] for row in rows], np.float32)
-    calibrated = curves.calibrate_bank(bank, temperatures)
+    lte_ranges = None
+    if "lte_range" in rows[0]:  # the exits learned to exit
+        lte_ranges = np.array([row["lte_range"] for row in rows], np.float32)
+    calibrated = curves.calibrate_bank(bank, temperatures, lte_ranges)
     for i, row in enumerate(rows):
         answers_N = calibrated.predictions[:, i]
         found = metrics.score_predictions(

@@ -60,7 +60,9 @@ class Group:
         """What the names of its cells begin with."""
         task, encoder = Path(self.task).name, Path(self.encoder).name
         size = f"-n{self.train_size}" if self.train_size else ""
-        return f"{task}-{encoder}{size}-{self.method}"
+        # A share per seam has slashes, which a folder's name must not.
+        method = self.method.replace("/", "+")
+        return f"{task}-{encoder}{size}-{method}"
 
     def make_settings(
         self, base: Mapping[str, Any], seed: int, rate: float | None
