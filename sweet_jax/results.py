@@ -7,6 +7,7 @@ import numpy as np
 from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
 from sweet_jax.evaluation.banks import Evaluation
 from sweet_jax.evaluation.collect import Collector
+from sweet_jax.inference.costs import SegmentCosts
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.prepare import Prepared
 from sweet_jax.training.metrics_log import read_cost
@@ -21,6 +22,7 @@ def make_results(
     collector: Collector,
     load_seconds: float,
     evaluate_seconds: float,
+    costs: SegmentCosts | None,
 ) -> dict[str, Any]:
     """Returns the content of results.json.
 
@@ -31,6 +33,7 @@ def make_results(
         collector: for what evaluation compiled.
         load_seconds: reading inputs, in this process.
         evaluate_seconds: banks, calibration and cascades, compilation apart.
+        costs: of the segments; None: not wanted.
     """
     settings = prepared.settings
     cost = read_cost(work.path / "metrics.jsonl")
@@ -65,6 +68,9 @@ def make_results(
         "notes": list(prepared.splits.notes),
         **evaluations["test"].to_results(),
         "extra_tests": others,
+        "costs": None
+        if costs is None
+        else costs.to_json([member.exits for member in prepared.members]),
         "faithful_release": settings.faithful_release,
         "truncated_rows": {
             name: rows.truncated_rows for name, rows in prepared.rows.items()

@@ -24,12 +24,14 @@ from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.exits.learned import fit_lte_ranges
+from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.model_folder import (
     ModelDescription,
     load_model_folder,
     save_model_folder,
     update_description,
 )
+from sweet_jax.inference.segments import Segments
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.prepare import Prepared, prepare
@@ -46,6 +48,8 @@ from sweet_jax.workdir import (
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0
+# Of the test rows, those with most batches: each is compiled for every segment.
+_MOST_LENGTHS = 3
 
 
 def run(
@@ -172,6 +176,7 @@ class _Pipeline:
             collector=self._collector,
             load_seconds=self._load_seconds,
             evaluate_seconds=seconds,
+            costs=self._measure_costs(params),
         )
         self._save_model(
             params,
@@ -311,6 +316,24 @@ class _Pipeline:
                 prepared.splits.train.labels, minlength=prepared.num_classes
             ),
             lte_ranges=lte_ranges,
+        )
+
+    def _measure_costs(self, params: Params | None) -> SegmentCosts | None:
+        """Returns what the segments take on test rows; None where it is not wanted."""
+        prepared, settings = self._prepared, self._settings
+        if not settings.evaluate.measure_costs:
+            return None
+        if params is None:
+            _, params = load_model_folder(self._work.path / "model")
+        segments = Segments(
+            join_models(prepared.models), params, len(settings.exits.layers)
+        )
+        return measure_costs(
+            segments,
+            prepared.rows["test"].lengths,
+            settings.evaluate.batch_size,
+            prepared.buckets,
+            _MOST_LENGTHS,
         )
 
     def _save_model(

@@ -39,6 +39,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "analysis.gradient_conflict": False,
     "analysis.steps_percent": (0.0, 25.0, 50.0, 75.0, 100.0),
     "analysis.num_batches": 8,
+    "evaluate.measure_costs": True,
 }
 
 
@@ -160,6 +161,8 @@ class EvaluateSettings:
     num_thresholds: int = 11
     # Rows per evaluation batch; no result depends on it.
     batch_size: int = 64
+    # Compile every segment by itself, for its FLOPs and its seconds on this device.
+    measure_costs: bool = True
     # Speed-ups to report the score at.
     speedups: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
 

@@ -68,7 +68,7 @@ def read_metrics(path: Path) -> list[tuple[str, int, list[float]]]:
     ["sweet", *(pytest.param(m, marks=SLOW) for m in ("early_exit", "multi_model"))],
 )
 def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
-    settings = change(config, method=method)
+    settings = change(config, method=method, evaluate={"measure_costs": True})
     path, results = runner.run(settings, tmp_path / "run", quiet=True)
     assert not [name for name in ARTEFACTS.split() if not (path / name).exists()]
     assert results == json.loads((path / "results.json").read_text())
@@ -77,6 +77,11 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     assert results["training_flops"] > 0
     whole = 1.5 if method == "multi_model" else 1.0
     assert [row["cost_fraction"] for row in results["exits"]] == [0.5, whole]
+    costs = results["costs"]
+    # A layer is most of a segment's arithmetic: exits and embeddings are the rest.
+    np.testing.assert_allclose(costs["flops"], [0.5, whole], atol=0.1)
+    assert 0 < costs["seconds"][0] < costs["seconds"][1]
+    assert [row["length"] for row in costs["segments"]] == [16]
 
     # The same command again finds it finished and writes nothing.
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*.*") if p.is_file()}

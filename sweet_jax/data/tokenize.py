@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,20 @@ class Tokenized:
     def num_rows(self) -> int:
         """The number of rows N."""
         return len(self.labels)
+
+    def cut(self, size: int) -> "Iterator[Tokenized]":
+        """Yields the rows in chunks of `size`; truncated rows are not told apart."""
+        for start in range(0, self.num_rows, size):
+            stop = min(start + size, self.num_rows)
+            first, last = self.offsets[start], self.offsets[stop]
+            yield Tokenized(
+                self.token_ids[first:last],
+                self.type_ids[first:last],
+                self.offsets[start : stop + 1] - first,
+                self.labels[start:stop],
+                self.row_ids[start:stop],
+                0,
+            )
 
 
 def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:

@@ -18,7 +18,8 @@ from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.exits.criteria import FULL
+from sweet_jax.evaluation.curves import calibrate_bank
+from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import Budget, load_budget
 from sweet_jax.inference.choice import pick_target
 from sweet_jax.inference.decisions import ExitRule
@@ -220,7 +221,13 @@ class AdaptiveClassifier:
                 self._budget = load_budget(self._folder, self.description)
             return self._budget
 
-    def _make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
+    def make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
+        """Returns who leaves where under thresholds as `choose_thresholds` gives them.
+
+        Raises:
+            ValueError: a threshold is out of range, or the criterion reads scores that
+                the model does not give.
+        """
         d = self.description
         num_exits = len(d.exit_layers)
         # The last exit answers whatever it says.
@@ -253,7 +260,7 @@ class AdaptiveClassifier:
             ValueError: as `predict`; of the thresholds at once, of the texts as they
                 are read.
         """
-        return self._answer(texts, self._make_rule(thresholds, criterion), pooling)
+        return self._answer(texts, self.make_rule(thresholds, criterion), pooling)
 
     def _answer(
         self, texts: Iterable[Text], rule: ExitRule, pooling: Pooling
@@ -287,6 +294,12 @@ class AdaptiveClassifier:
     def collect(self, examples: Examples) -> LogitBank:
         """Returns the outputs of all exits on the examples, before temperature."""
         return self._collector.collect(self.params, self.tokenize(examples))
+
+    def score(self, examples: Examples, criterion: str) -> Float32[np.ndarray, "N E"]:
+        """Returns the scores of all exits, which thresholds are compared with."""
+        temperatures = np.array(self.description.temperatures, np.float32)
+        bank = calibrate_bank(self.collect(examples), temperatures, self.lte_ranges)
+        return np.asarray(compute_scores(criterion, bank.bank.logits, bank.bank.lte))
 
     def tokenize(self, examples: Examples) -> Tokenized:
         """Returns the examples as the model reads them."""

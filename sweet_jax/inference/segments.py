@@ -110,25 +110,37 @@ class Segments:
             lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), rows
         )
 
-    def warm_up(
-        self, batch_rows: Sequence[int], lengths: Sequence[int], num_classes: int
-    ) -> None:
-        """Compiles every segment for all these shapes."""
+    def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
+        """Compiles every segment for these shapes, as many at once as cores."""
+        first, later = {}, {}
         for length in lengths:
-            for num_rows in batch_rows:
-                ids = np.zeros((num_rows, length), np.int32)
-                row = np.zeros(num_rows, np.int32)
-                # A token is real: an encoder need not stand rows without any.
-                mask = ids.copy()
-                mask[:, 0] = 1
-                output = self.start(
-                    Batch(ids, ids, mask, row, row.astype(np.float32), row)
-                )
-                for segment in range(1, self.num_segments):
-                    output = self.run(segment, output.rows, length)
+            batch = self.make_example(num_rows, length)
+            first[num_rows, length] = (self._params, batch, None)
+            # What segment 0 leaves has the shapes that all later ones begin with.
+            rows, shared, _ = jax.eval_shape(
+                self._make_segment(0), self._params, batch, None
+            )
+            later[num_rows, length] = (self._params, rows, shared)
+        with self._lock:
+            for programs, args in zip(
+                self._programs, [first] + [later] * (self.num_segments - 1), strict=True
+            ):
+                programs.compile_all(args)
+
+    def warm_up(self, batch_rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Compiles every segment for all these shapes."""
+        for num_rows in batch_rows:
+            self.compile_lengths(num_rows, lengths)
         logging.info(
             "%d programs compiled in %.1f s", self.num_programs, self.compile_seconds
         )
+
+    def make_example(self, num_rows: int, length: int) -> Batch:
+        """Returns a batch of a shape."""
+        ids = np.zeros((num_rows, length), np.int32)
+        row = np.zeros(num_rows, np.int32)
+        # Of real tokens throughout: an encoder need not stand rows without any.
+        return Batch(ids, ids, ids + 1, row, row.astype(np.float32), row)
 
     def _make_segment(self, segment: int) -> Any:
         """Returns the pure function of a segment, not yet jitted."""

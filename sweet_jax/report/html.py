@@ -73,6 +73,7 @@ def make_report_html(run: Run, pictures: Sequence[Picture]) -> str:
         render_notes(results["notes"]),
         render_picture(by_name["speed_accuracy"]),
         *_scores(results),
+        *_costs(results),
         render_details("Threshold grids", [_grid(results, c) for c in run.criteria]),
         *_extra_tests(results),
         *(render_picture(p) for p in pictures if p.name != "speed_accuracy"),
@@ -207,6 +208,11 @@ def _scores(results: dict[str, Any]) -> list[str]:
         render_table(tables.make_exit_table(results)),
         render_table(tables.make_speedup_table(results)),
     ]
+
+
+def _costs(results: dict[str, Any]) -> list[str]:
+    table = tables.make_cost_table(results)
+    return [render_table(table)] if table.rows else []
 
 
 def _extra_tests(results: dict[str, Any]) -> list[str]:

@@ -114,6 +114,46 @@ def make_exit_table(results: dict[str, Any]) -> Table:
     )
 
 
+def make_cost_table(results: dict[str, Any]) -> Table:
+    """Returns what leaving at each exit costs, counted in three ways; no rows without.
+
+    Files of before costs were measured have none.
+    """
+    costs = results["costs"] if "costs" in results else None
+    header = ["exit", "layer", "layers", "FLOPs", "seconds"]
+    if costs is None:
+        return Table("", tuple(header), ())
+    lengths = [f"{row['length']} tokens" for row in costs["segments"]]
+    rows = [
+        (
+            str(row["exit"]),
+            str(row["layer"]),
+            *(
+                format_number(value)
+                for value in (
+                    row["cost_fraction"],
+                    costs["flops"][i],
+                    costs["seconds"][i],
+                )
+            ),
+            *(
+                format_number(segment["milliseconds"][i], 2)
+                for segment in costs["segments"]
+            ),
+        )
+        for i, row in enumerate(results["exits"])
+    ]
+    return Table(
+        "Cost of leaving at each exit, relative to the full model, in layers (the paper's), in"
+        " FLOPs (XLA's analysis; embeddings and exits included) and in measured seconds;"
+        f" beside it milliseconds of the exit's own segment for {costs['rows']} rows of"
+        f" the usual lengths on {costs['device']}",
+        (*header, *lengths),
+        tuple(rows),
+        num_text_columns=0,
+    )
+
+
 def make_speedup_matrix(results: dict[str, Any]) -> Table:
     """Returns a row per criterion: its area and `score @ cost` at each speed-up."""
     targets = _targets(results)
