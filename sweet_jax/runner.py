@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from sweet_jax import report
 from sweet_jax.analysis.probes import ConflictProbes
@@ -368,6 +368,9 @@ class _Pipeline:
             lte_ranges=()
             if lte_ranges is None
             else tuple((float(low), float(high)) for low, high in lte_ranges),
+            bucket_rows=count_buckets(
+                prepared.rows["calibration"].lengths, prepared.buckets
+            ),
         )
         folder = self._work.path / "model"
         if params is None:  # Only evaluate.* changed since the model was written.
@@ -381,6 +384,14 @@ class _Pipeline:
             prepared.tokenizer,
             calibration,
         )
+
+
+def count_buckets(
+    lengths_N: Int[np.ndarray, " N"], buckets: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Returns how many rows fall into each bucket, the first that holds them."""
+    places_N = np.searchsorted(buckets, lengths_N)
+    return tuple(np.bincount(places_N, minlength=len(buckets)).tolist())
 
 
 def keep_layers(encoder: Params, num_layers: int) -> Params:

@@ -185,7 +185,7 @@ def _measure(
     )
     baseline_R = seconds_WR[1:].min(axis=0)
     exits = np.array([answer.exit_index for answer in cascade()])
-    flops_E = accumulate(costs.row_flops_E, classifier.description.member_exits)
+    flops_E = accumulate(costs.flops_per_row, classifier.description.member_exits)
     counts_E = np.bincount(exits, minlength=rule.num_exits)
     return Speedup(
         batch_size=engine.batch_size,

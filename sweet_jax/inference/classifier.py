@@ -22,6 +22,7 @@ from sweet_jax.evaluation.curves import calibrate_bank
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import Budget, load_budget
 from sweet_jax.inference.choice import pick_target
+from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.decisions import ExitRule
 from sweet_jax.inference.engine import (
     CHUNK_BATCHES,
@@ -31,7 +32,11 @@ from sweet_jax.inference.engine import (
     Pooling,
     summarise,
 )
-from sweet_jax.inference.model_folder import ModelDescription, load_model_folder
+from sweet_jax.inference.model_folder import (
+    ModelDescription,
+    ModelFolderError,
+    load_model_folder,
+)
 from sweet_jax.inference.segments import Segments
 from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
 from sweet_jax.settings import ExitSettings
@@ -110,6 +115,7 @@ class AdaptiveClassifier:
         self._stats = EngineStats.make(len(layers))
         self._folder = folder
         self._budget: Budget | None = None
+        self._costs: SegmentCosts | None = None
         self._lock = threading.Lock()
 
     @property
@@ -138,6 +144,7 @@ class AdaptiveClassifier:
         criterion: str = "confidence",
         *,
         speedup: float | None = None,
+        milliseconds: float | None = None,
         max_accuracy_loss: float | None = None,
         pooling: Pooling = POOLING,
     ) -> list[Prediction] | Iterator[Prediction]:
@@ -155,6 +162,8 @@ class AdaptiveClassifier:
             criterion: confidence, entropy, margin, patience or, for a model trained
                 with exits.learn_to_exit, lte.
             speedup: in layers; the threshold is chosen on calibration part 1.
+            milliseconds: per input, on average, from what the segments take on this
+                device in full batches (`measure_costs`).
             max_accuracy_loss: the share of inputs that may lose a right answer of the
                 full model, with probability 0.9 over the calibration rows
                 (docs/budgets.md). Where the rows do not show so much every layer runs,
@@ -170,7 +179,10 @@ class AdaptiveClassifier:
                 or it is a pair for a model of single texts or the other way round.
         """
         target = pick_target(
-            threshold=threshold, speedup=speedup, max_accuracy_loss=max_accuracy_loss
+            threshold=threshold,
+            speedup=speedup,
+            milliseconds=milliseconds,
+            max_accuracy_loss=max_accuracy_loss,
         )
         thresholds = self.choose_thresholds(target, criterion)
         if isinstance(texts, str) or self._is_pair(texts):
@@ -194,8 +206,8 @@ class AdaptiveClassifier:
         """Returns the thresholds that meet a target: one for all exits, or one each.
 
         Args:
-            target: (`threshold`, `speedup` or `max_accuracy_loss`, value); None: every
-                layer runs.
+            target: (`threshold`, `speedup`, `milliseconds` or `max_accuracy_loss`,
+                value); None: every layer runs.
             criterion: whose scores they are compared with.
 
         Raises:
@@ -210,10 +222,37 @@ class AdaptiveClassifier:
         budget = self._find_budget()
         if name == "speedup":
             choice = budget.choose_speedup(value, criterion)
+        elif name == "milliseconds":
+            seconds_E = self.measure_costs().seconds_per_row
+            choice = budget.choose_seconds(value / 1000, seconds_E, criterion)
         else:
             choice = budget.choose_risk(value, criterion=criterion)
         logging.log(logging.INFO if choice.feasible else logging.WARNING, choice)
         return choice.thresholds
+
+    def measure_costs(self) -> SegmentCosts:
+        """Returns what segments take on this device for lengths as in calibration.
+
+        Measured once, on full batches; the first call compiles.
+
+        Raises:
+            ModelFolderError: the folder does not say how long its rows were.
+        """
+        d = self.description
+        if not d.bucket_rows:
+            raise ModelFolderError(
+                f"{self._folder} does not say how long its calibration rows were (it is"
+                " of an earlier version): delete results.json of its run and repeat"
+                " the run's command, which evaluates again without training"
+            )
+        with self._lock:
+            if self._costs is None:
+                lengths = np.repeat(d.buckets, d.bucket_rows)
+                engine = self.engine
+                self._costs = measure_costs(
+                    engine.segments, lengths, engine.batch_size, d.buckets
+                )
+            return self._costs
 
     def _find_budget(self) -> Budget:
         with self._lock:

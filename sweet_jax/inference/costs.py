@@ -41,12 +41,12 @@ class SegmentCosts:
     device: str
 
     @property
-    def row_flops_E(self) -> Float[np.ndarray, " E"]:
+    def flops_per_row(self) -> Float[np.ndarray, " E"]:
         """FLOPs of each segment per row, on average over lengths."""
         return self.weights_S @ self.flops_SE / self.num_rows
 
     @property
-    def row_seconds_E(self) -> Float[np.ndarray, " E"]:
+    def seconds_per_row(self) -> Float[np.ndarray, " E"]:
         """Seconds of each segment per row, on average over lengths."""
         return self.weights_S @ self.seconds_SE / self.num_rows
 
@@ -57,8 +57,8 @@ class SegmentCosts:
             member_exits: as `accumulate` takes them.
         """
         return {
-            "flops": accumulate(self.row_flops_E, member_exits).tolist(),
-            "seconds": accumulate(self.row_seconds_E, member_exits).tolist(),
+            "flops": accumulate(self.flops_per_row, member_exits).tolist(),
+            "seconds": accumulate(self.seconds_per_row, member_exits).tolist(),
             "rows": self.num_rows,
             "device": self.device,
             "segments": [

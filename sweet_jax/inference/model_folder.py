@@ -56,6 +56,8 @@ class ModelDescription:
         separate_tables: each segment has its own copy of tables that layers share.
         lte_ranges: lowest and highest learning-to-exit score of each exit on the rows
             of the fit; () where no exit has a head for it.
+        bucket_rows: calibration rows whose length falls into each bucket; () in folders
+            of earlier versions.
     """
 
     method: str
@@ -79,6 +81,7 @@ class ModelDescription:
     schema: int = SCHEMA
     separate_tables: bool = False
     lte_ranges: tuple[tuple[float, float], ...] = ()
+    bucket_rows: tuple[int, ...] = ()
 
 
 def save_model_folder(

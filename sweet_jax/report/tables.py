@@ -119,10 +119,10 @@ def make_cost_table(results: dict[str, Any]) -> Table:
 
     Files of before costs were measured have none.
     """
-    costs = results["costs"] if "costs" in results else None
     header = ["exit", "layer", "layers", "FLOPs", "seconds"]
-    if costs is None:
+    if "costs" not in results or results["costs"] is None:
         return Table("", tuple(header), ())
+    costs = results["costs"]
     lengths = [f"{row['length']} tokens" for row in costs["segments"]]
     rows = [
         (
@@ -144,10 +144,10 @@ def make_cost_table(results: dict[str, Any]) -> Table:
         for i, row in enumerate(results["exits"])
     ]
     return Table(
-        "Cost of leaving at each exit, relative to the full model, in layers (the paper's), in"
-        " FLOPs (XLA's analysis; embeddings and exits included) and in measured seconds;"
-        f" beside it milliseconds of the exit's own segment for {costs['rows']} rows of"
-        f" the usual lengths on {costs['device']}",
+        "Cost of leaving at each exit, relative to the full model, in layers (the"
+        " paper's), in FLOPs (XLA's analysis; embeddings and exits included) and in"
+        f" measured seconds; beside it milliseconds of its segment for {costs['rows']}"
+        f" rows of the usual lengths on {costs['device']}",
         (*header, *lengths),
         tuple(rows),
         num_text_columns=0,
