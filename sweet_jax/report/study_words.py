@@ -76,8 +76,17 @@ def format_points(difference: float) -> str:
 
 
 def format_interval(interval: Sequence[float] | None) -> str:
-    """Returns `-0.3 to +2.8`, `-` where there is none."""
-    return "-" if interval is None else " to ".join(map(format_points, interval))
+    """Returns `-0.3 to +2.8`, `-` where there is none.
+
+    A bound near 0 keeps the digit that tells on which side it lies: `+0.02`.
+    """
+    if interval is None:
+        return "-"
+    texts = [
+        f"{100 * bound:+.1g}" if 0 < abs(bound) < 0.0005 else format_points(bound)
+        for bound in interval
+    ]
+    return " to ".join(texts)
 
 
 def describe_study(record: dict[str, Any]) -> list[Paragraph]:
