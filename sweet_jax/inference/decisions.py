@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
@@ -47,38 +49,72 @@ class ExitRule:
         """Whether no score can leave at this exit."""
         return bool(np.isinf(self.thresholds[exit_index]))
 
+    def score(
+        self,
+        exit_index: int,
+        history_NEC: Float[np.ndarray, "N E C"],
+        answers_NA: Float[Array, "N A"],
+    ) -> Float32[jax.Array, " N"] | None:
+        """Starts computing scores on the device, right behind the answers.
+
+        Args:
+            exit_index: i.
+            history_NEC: logits of the exits before i, before temperature; what stands
+                at i and behind it is not looked at, since every criterion is causal.
+            answers_NA: what exit i says: logits, then perhaps more.
+
+        Returns:
+            Scores of exit i; None where `decide` needs none.
+        """
+        if self._needs_no_score(exit_index) or self.criterion == "lte":
+            return None
+        return _score_exit(
+            self.criterion,
+            np.int32(exit_index),
+            history_NEC,
+            answers_NA,
+            self.temperatures,
+        )
+
     def decide(
         self,
         exit_index: int,
-        logits_NEC: Float[np.ndarray, "N E C"],
-        lte_NE: Float[np.ndarray, "N E"] | None,
+        scores_N: Float32[np.ndarray, " N"] | None,
+        answers_NA: Float[np.ndarray, "N A"],
     ) -> Bool[np.ndarray, " N"]:
         """Returns which rows leave at an exit.
 
         Args:
             exit_index: i.
-            logits_NEC: before temperature, of exits up to i; what stands behind i is
-                not looked at, since every criterion is causal.
-            lte_NE: likewise, or None.
+            scores_N: what `score` began.
+            answers_NA: what exit i says: logits, then its learning-to-exit score if it
+                has one.
         """
-        if exit_index == self.num_exits - 1:
-            return np.ones(len(logits_NEC), bool)
-        if self.leaves_none(exit_index):
-            return np.zeros(len(logits_NEC), bool)
-        scaled_NE = None
-        if lte_NE is not None and self.lte_ranges is not None:
-            scaled_NE = scale_lte(lte_NE, self.lte_ranges)
-        scores_NE = _compute_scores(
-            self.criterion, logits_NEC, self.temperatures, scaled_NE
-        )
+        if self._needs_no_score(exit_index):
+            last = exit_index == self.num_exits - 1
+            return np.full(len(answers_NA), last)
+        if self.lte_ranges is not None and self.criterion == "lte":
+            ranges = self.lte_ranges[exit_index : exit_index + 1]
+            scores_N = scale_lte(answers_NA[:, -1:], ranges)[:, 0]
+        assert scores_N is not None
         # float32 on both sides, as in the cascade.
-        return np.asarray(scores_NE)[:, exit_index] >= self.thresholds[exit_index]
+        return scores_N >= self.thresholds[exit_index]
+
+    def _needs_no_score(self, exit_index: int) -> bool:
+        """The last exit always answers, and no score can reach infinity."""
+        return exit_index == self.num_exits - 1 or self.leaves_none(exit_index)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compute_scores(
-    criterion: str, logits_NEC: Array, temperatures_E: Array, lte_NE: Array | None
+def _score_exit(
+    criterion: str,
+    exit_index: Any,
+    history_NEC: Array,
+    answers_NA: Array,
+    temperatures_E: Array,
 ) -> Array:
     """The evaluator's own functions, in one program per number of rows."""
+    logits_NC = answers_NA[:, : history_NEC.shape[2]]
+    logits_NEC = jnp.asarray(history_NEC).at[:, exit_index].set(logits_NC)
     calibrated_NEC = apply_temperatures(logits_NEC, temperatures_E)
-    return compute_scores(criterion, calibrated_NEC, lte_NE)
+    return compute_scores(criterion, calibrated_NEC)[:, exit_index]

@@ -109,31 +109,20 @@ class _Group:
         index: position among all rows that entered.
         entered: when, in seconds of `perf_counter`.
         logits: of the exits so far; E wide, the rest zeros.
-        lte: likewise, or None.
     """
 
     index: Int64[np.ndarray, " n"]
     entered: Float[np.ndarray, " n"]
     logits: Float[np.ndarray, "n E C"]
-    lte: Float[np.ndarray, "n E"] | None
 
     def select(self, chosen: np.ndarray) -> "_Group":
-        return _Group(
-            self.index[chosen],
-            self.entered[chosen],
-            self.logits[chosen],
-            None if self.lte is None else self.lte[chosen],
-        )
+        return _Group(self.index[chosen], self.entered[chosen], self.logits[chosen])
 
     def join(self, other: "_Group") -> "_Group":
-        lte = None
-        if self.lte is not None and other.lte is not None:
-            lte = np.concatenate([self.lte, other.lte])
         return _Group(
             np.concatenate([self.index, other.index]),
             np.concatenate([self.entered, other.entered]),
             np.concatenate([self.logits, other.logits]),
-            lte,
         )
 
 
@@ -161,6 +150,7 @@ class _Running:
     segment: int
     length: int
     output: SegmentOutput
+    scores: jax.Array | None
     group: _Group
 
 
@@ -171,6 +161,7 @@ class Engine:
         segments: the compiled parts.
         batch_size: most rows of a shape.
         row_buckets: rising numbers of rows that are compiled for.
+        num_classes: C.
     """
 
     def __init__(
@@ -193,7 +184,7 @@ class Engine:
         self.segments, self.batch_size = segments, batch_size
         self.row_buckets = make_row_buckets(batch_size)
         self._buckets, self._pad_id = buckets, pad_id
-        self._num_classes = num_classes
+        self.num_classes = num_classes
 
     def run(
         self,
@@ -214,7 +205,7 @@ class Engine:
         Raises:
             ValueError: a threshold is out of range, a row is too long.
         """
-        rule.check(self._num_classes)
+        rule.check(self.num_classes)
         run = _Run(self, rule, pooling, stats or EngineStats.make(rule.num_exits))
         waiting: dict[int, Answer] = {}
         next_index = 0
@@ -228,7 +219,7 @@ class Engine:
     def with_batch_size(self, batch_size: int) -> "Engine":
         """Returns an engine of another batch size that shares compiled segments."""
         return Engine(
-            self.segments, batch_size, self._buckets, self._pad_id, self._num_classes
+            self.segments, batch_size, self._buckets, self._pad_id, self.num_classes
         )
 
     def find_row_bucket(self, num_rows: int) -> int:
@@ -302,36 +293,38 @@ class _Run:
         """Starts segment 0 on a batch."""
         num_rows, length = batch.token_ids.shape
         count, num_exits = len(index), self._rule.num_exits
-        logits = np.zeros((count, num_exits, self._engine._num_classes), np.float32)
-        group = _Group(index, np.full(count, time.perf_counter()), logits, None)
+        logits = np.zeros((count, num_exits, self._engine.num_classes), np.float32)
+        group = _Group(index, np.full(count, time.perf_counter()), logits)
         self._num_entered += count
         self._stats.tokens_run += int(batch.mask.sum())
         self._stats.tokens_padded += num_rows * length
-        self._count(0, count, num_rows)
-        self._running.append(_Running(0, length, self._segments.start(batch), group))
-
-    def _count(self, segment: int, count: int, num_rows: int) -> None:
-        self._stats.rows_run[segment] += count
-        self._stats.rows_padded[segment] += num_rows
+        self._note(0, length, self._segments.start(batch), group)
 
     def _run(self, segment: int, length: int, rows: Rows, group: _Group) -> None:
         """Starts a later segment on rows that fill a bucket."""
-        num_rows = jax.tree.leaves(rows)[0].shape[0]
-        self._count(segment, len(group.index), num_rows)
         output = self._segments.run(segment, rows, length)
-        self._running.append(_Running(segment, length, output, group))
+        self._note(segment, length, output, group)
+
+    def _note(
+        self, segment: int, length: int, output: SegmentOutput, group: _Group
+    ) -> None:
+        """Starts scoring what a segment is going to say."""
+        count, num_rows = len(group.index), len(output.answers)
+        self._stats.rows_run[segment] += count
+        self._stats.rows_padded[segment] += num_rows
+        history = np.pad(group.logits, [(0, num_rows - count), (0, 0), (0, 0)])
+        # Before the next segment is started: behind it, scores would be late.
+        scores = self._rule.score(segment, history, output.answers)
+        self._running.append(_Running(segment, length, output, scores, group))
 
     def _finish(self) -> list[Answer]:
         """Reads the oldest running segment; returns the rows that leave."""
         run = self._running.popleft()
-        segment, group = run.segment, run.group
-        count, num_classes = len(group.index), self._engine._num_classes
-        if segment < self._rule.num_exits - 1 and self._rule.leaves_none(segment):
-            leaves = np.zeros(count, bool)  # Not even read.
-        else:
-            answers = np.asarray(run.output.answers)
-            self._note(segment, group, answers[:count], num_classes)
-            leaves = self._decide(segment, group, len(answers))
+        segment, group, count = run.segment, run.group, len(run.group.index)
+        answers = np.asarray(run.output.answers)[:count]
+        scores = None if run.scores is None else np.asarray(run.scores)[:count]
+        group.logits[:, segment] = answers[:, : self._engine.num_classes]
+        leaves = self._rule.decide(segment, scores, answers)
         survivors = np.flatnonzero(~leaves)
         if len(survivors):
             self._go_on(run, survivors)
@@ -345,23 +338,6 @@ class _Run:
                 group.index[leaves], group.logits[leaves], seconds, strict=True
             )
         ]
-
-    def _note(
-        self, segment: int, group: _Group, answers: np.ndarray, num_classes: int
-    ) -> None:
-        group.logits[:, segment] = answers[:, :num_classes]
-        if answers.shape[1] > num_classes:
-            if group.lte is None:
-                group.lte = np.zeros((len(answers), self._rule.num_exits), np.float32)
-            group.lte[:, segment] = answers[:, num_classes]
-
-    def _decide(self, segment: int, group: _Group, num_rows: int) -> np.ndarray:
-        """Returns which rows leave, scored in a shape that exists already."""
-        count = len(group.index)
-        pad = [(0, num_rows - count), (0, 0)]
-        lte = None if group.lte is None else np.pad(group.lte, pad)
-        logits = np.pad(group.logits, [*pad, (0, 0)])
-        return self._rule.decide(segment, logits, lte)[:count]
 
     def _go_on(self, run: _Running, survivors: np.ndarray) -> None:
         """Hands rows that did not leave to the next segment, or to its queue."""
@@ -401,24 +377,32 @@ class _Run:
     ) -> None:
         """Puts rows into a queue; a queue that is full is started."""
         capacity = self._engine.batch_size
-        num_rows = jax.tree.leaves(rows)[0].shape[0]
         while len(survivors):
             queue = self._queues.get(key)
-            if queue is None:
-                empty = self._segments.make_queue(rows, capacity)
-                now, none = time.perf_counter(), group.select(np.zeros(0, np.int64))
-                queue = _Queue(empty, none, self._num_entered, now)
-                self._queues[key] = queue
-            held = len(queue.group.index)
+            held = 0 if queue is None else len(queue.group.index)
             now_in = min(capacity - held, len(survivors))
-            # Rows that left, or find no room any more, go past the end: dropped.
-            slots = np.full(num_rows, capacity, np.int32)
-            slots[survivors[:now_in]] = held + np.arange(now_in)
-            queue.rows = self._segments.put(queue.rows, rows, slots)
-            queue.group = queue.group.join(group.select(np.arange(now_in)))
+            joining = group.select(np.arange(now_in))
+            if queue is None:
+                # Slots that are still free hold some row or other.
+                places = np.full(capacity, survivors[0], np.int32)
+                places[:now_in] = survivors[:now_in]
+                queue = _Queue(
+                    self._segments.take(rows, places),
+                    joining,
+                    self._num_entered,
+                    time.perf_counter(),
+                )
+                self._queues[key] = queue
+            else:
+                # Rows that left, or find no room any more, go past the end: dropped.
+                num_rows = jax.tree.leaves(rows)[0].shape[0]
+                slots = np.full(num_rows, capacity, np.int32)
+                slots[survivors[:now_in]] = held + np.arange(now_in)
+                queue.rows = self._segments.put(queue.rows, rows, slots)
+                queue.group = queue.group.join(joining)
             survivors = survivors[now_in:]
             group = group.select(np.arange(now_in, len(group.index)))
-            if len(queue.group.index) == capacity:
+            if held + now_in == capacity:
                 self._start_queue(key)
 
     def _start_queue(self, key: tuple[int, int]) -> None:

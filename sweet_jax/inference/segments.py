@@ -104,12 +104,6 @@ class Segments:
         """Returns the queue with row r at slots_R[r]; a slot past its end drops it."""
         return self._put(queue, rows, slots_R)
 
-    def make_queue(self, rows: Rows, capacity: int) -> Rows:
-        """Returns an empty queue for rows like these."""
-        return jax.tree.map(
-            lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), rows
-        )
-
     def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
         """Compiles every segment for these shapes, as many at once as cores."""
         first, later = {}, {}
