@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
-from scipy import special
 
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.convert.hf_config import load_config, make_encoder
@@ -65,6 +65,7 @@ class AdaptiveClassifier:
         engine: runs the cascade.
         model: all exits, as one module.
         params: its parameters.
+        folder: it was loaded from.
     """
 
     def __init__(
@@ -107,8 +108,9 @@ class AdaptiveClassifier:
             len(description.label_names),
         )
         self._stats = EngineStats.make(len(layers))
-        self._folder = folder
+        self.folder = folder
         self._budget: Budget | None = None
+        self._said_truncated = False
         self._lock = threading.Lock()
 
     @property
@@ -198,26 +200,29 @@ class AdaptiveClassifier:
             criterion: whose scores they are compared with.
 
         Raises:
-            ValueError: the target is out of range, or the model folder has no
-                calibration rows to choose on.
+            ValueError: the target is out of range, the criterion unknown, or the model
+                folder has no calibration rows to choose on.
         """
         if target is None:
-            return (FULL,)
-        name, value = target
-        if name == "threshold":
-            return (value,)
-        budget = self._find_budget()
-        if name == "speedup":
-            choice = budget.choose_speedup(value, criterion)
+            thresholds: tuple[float, ...] = (FULL,)
+        elif target[0] == "threshold":
+            thresholds = (target[1],)
         else:
-            choice = budget.choose_risk(value, criterion=criterion)
-        logging.log(logging.INFO if choice.feasible else logging.WARNING, choice)
-        return choice.thresholds
+            budget = self._find_budget()
+            if target[0] == "speedup":
+                choice = budget.choose_speedup(target[1], criterion)
+            else:
+                choice = budget.choose_risk(target[1], criterion=criterion)
+            level = logging.INFO if choice.feasible else logging.WARNING
+            logging.log(level, choice)
+            thresholds = choice.thresholds
+        self._make_rule(thresholds, criterion)
+        return thresholds
 
     def _find_budget(self) -> Budget:
         with self._lock:
             if self._budget is None:
-                self._budget = load_budget(self._folder, self.description)
+                self._budget = load_budget(self.folder, self.description)
             return self._budget
 
     def _make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
@@ -263,14 +268,15 @@ class AdaptiveClassifier:
             np.array(self.description.cost_fractions)
             * (self.description.exit_layers[-1] + 1)
         ).astype(int)
+        temperatures = rule.temperatures.tolist()
         try:
             answers = self.engine.run(self._read(texts), rule, pooling, stats)
             for answer in answers:
                 i = answer.exit_index
-                p_C = special.softmax(answer.logits_C / rule.temperatures[i])
+                p = _compute_softmax(answer.logits_C, temperatures[i])
                 yield Prediction(
-                    self.label_names[int(p_C.argmax())],
-                    tuple(p_C.tolist()),
+                    self.label_names[p.index(max(p))],
+                    p,
                     i,
                     int(layers_E[i]),
                 )
@@ -291,10 +297,19 @@ class AdaptiveClassifier:
     def tokenize(self, examples: Examples) -> Tokenized:
         """Returns the examples as the model reads them."""
         # Truncation is a state of the tokenizer: one thread at a time.
+        max_length = self.description.max_length
         with self._lock:
-            return tokenize_examples(
-                self._tokenizer, examples, self.description.max_length, cache_dir=None
+            tokenized = tokenize_examples(
+                self._tokenizer, examples, max_length, cache_dir=None
             )
+            if tokenized.truncated_rows and not self._said_truncated:
+                self._said_truncated = True
+                logging.warning(
+                    "an input is longer than the %d tokens that the model reads: such"
+                    " inputs are cut, as in training (said once)",
+                    max_length,
+                )
+        return tokenized
 
     def _is_pair(self, text: object) -> bool:
         return (
@@ -332,6 +347,18 @@ class AdaptiveClassifier:
         )
 
 
+def _compute_softmax(
+    logits_C: Float32[np.ndarray, " C"], temperature: float
+) -> tuple[float, ...]:
+    # Of one row, at the rate at which a stream gives them: for few classes ten times as
+    # fast as in arrays.
+    scaled = [logit / temperature for logit in logits_C.tolist()]
+    highest = max(scaled)
+    powers = [math.exp(logit - highest) for logit in scaled]
+    total = sum(powers)
+    return tuple(power / total for power in powers)
+
+
 def enumerate_chunks(
     items: Iterable[Text], size: int
 ) -> Iterator[tuple[int, list[Text]]]:
@@ -351,7 +378,10 @@ def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
 
     Raises:
         ModelFolderError: no such folder, a newer schema, a file missing or altered.
+        ValueError: the batch size is no positive number.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
     folder = Path(path)
     description, params = load_model_folder(folder)
     return AdaptiveClassifier(folder, description, params, batch_size)
