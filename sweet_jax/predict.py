@@ -1,19 +1,24 @@
-"""Answer a file, or standard input, with a trained model.
+r"""Answer a file, or standard input, with a trained model.
 
     python -m sweet_jax.predict --model=RUN/model --threshold=0.9 --input=reviews.txt
-    python -m sweet_jax.predict --model=RUN/model --speedup=2 --input=a.csv --output=b.csv
+    python -m sweet_jax.predict --model=RUN/model --speedup=2 --input=a.csv \
+        --output=b.jsonl
     cat reviews.txt | python -m sweet_jax.predict --model=RUN/model
 
 An output file that is not finished is gone on with by the same command. Exit status: 0
-finished, 2 a wrong input.
+finished, 2 a wrong input, 75 stopped by SIGTERM or ctrl-C.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from sweet_jax.command_line import run_command
+
+_STOPPED_STATUS = 75  # EX_TEMPFAIL, as of the main command.
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
 _INPUT = flags.DEFINE_string("input", "-", "A file, or - for standard input.")
@@ -26,33 +31,61 @@ _SPEEDUP = flags.DEFINE_float("speedup", None, "Choose a threshold for this spee
 _LOSS = flags.DEFINE_float(
     "max_accuracy_loss", None, "Choose one that loses so little, with probability 0.9."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 32, "Most rows computed together.")
+_BATCH = flags.DEFINE_integer(
+    "batch_size", 32, "Most rows computed together.", lower_bound=1
+)
+_CHUNK = flags.DEFINE_integer(
+    "chunk_rows", 4096, "Rows between two notes of what is done.", lower_bound=1
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Stop at a row that cannot be used.")
 
 
 def main() -> int:
     """Runs the command; returns the exit status."""
-    # Imported here: a wrong flag is reported before jax loads.
-    import sweet_jax
-    from sweet_jax.inference.choice import pick_target
-    from sweet_jax.inference.predict_job import PredictOptions, predict_file
+    # A job is stopped in one way: nothing is lost but the chunk at work.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _predict()
+    except KeyboardInterrupt:
+        print("stopped before the first row: repeat the command", file=sys.stderr)
+        return _STOPPED_STATUS
+    except BrokenPipeError:
+        # Whoever read the answers has enough (`| head`). What is buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
-    target = pick_target(
-        threshold=_THRESHOLD.value,
-        speedup=_SPEEDUP.value,
-        max_accuracy_loss=_LOSS.value,
-    )
-    classifier = sweet_jax.load(_MODEL.value, batch_size=_BATCH.value)
+
+def _predict() -> int:
+    # Imported here: a wrong flag is reported before jax loads.
+    from sweet_jax.inference.predict_options import PredictOptions
+
     options = PredictOptions(
         source=_INPUT.value,
         output=Path(_OUTPUT.value) if _OUTPUT.value else None,
         input_format=_FORMAT.value,
         text_columns=tuple(_COLUMNS.value),
-        target=target,
+        targets={
+            "threshold": _THRESHOLD.value,
+            "speedup": _SPEEDUP.value,
+            "max_accuracy_loss": _LOSS.value,
+        },
         criterion=_CRITERION.value,
         strict=_STRICT.value,
+        chunk_rows=_CHUNK.value,
     )
-    print(predict_file(classifier, options), file=sys.stderr)
+    options.check()
+    import sweet_jax
+    from sweet_jax.devices import configure_jax
+    from sweet_jax.inference.predict_job import Stopped, predict_file
+
+    classifier = sweet_jax.load(_MODEL.value, batch_size=_BATCH.value)
+    # Before anything is compiled: what is in the cache already is not compiled again.
+    configure_jax(classifier.description.matmul_precision)
+    try:
+        print(predict_file(classifier, options), file=sys.stderr)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return _STOPPED_STATUS
     return 0
 
 

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sweet_jax.settings import (
     ADDED_FIELDS,
@@ -47,6 +47,20 @@ def default_workdir(settings: Settings) -> Path:
     return (
         Path("runs") / f"{task}-{encoder}-{settings.method}-s{settings.seed}-{digest}"
     )
+
+
+def take_lock(path: Path) -> IO[str] | None:
+    """Locks a file, made if need be; None where another process has.
+
+    The lock ends when what is returned is closed, or with the process.
+    """
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -112,14 +126,13 @@ class Workdir:
         if not writes:
             return
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        lock = take_lock(path / ".lock")
+        if lock is None:
             raise WorkdirError(
                 f"another process works in {path}: wait for it, or name another"
                 " --workdir"
-            ) from error
+            )
+        self._lock = lock
         content = json.loads(
             json.dumps(
                 {

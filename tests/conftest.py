@@ -15,6 +15,7 @@ from main_command import MainCommand
 from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from benchmarks.tiny_model import write_tiny_model
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import export_encoder
@@ -129,6 +130,12 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = (json.dumps(row) for row in make_sentences(count, seed))
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of 2 layers, for single texts."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny_model") / "model")
 
 
 @pytest.fixture

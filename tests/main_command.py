@@ -1,4 +1,4 @@
-"""The main command in real processes, started quickly.
+"""The commands in real processes, started quickly.
 
 A server process imports everything once and forks a child for each command line: absl's
 flags are global and ml_collections adds to them while it parses, so one process takes
@@ -17,17 +17,18 @@ from typing import IO
 
 _SERVER = """
 import json, os, runpy, sys
-import sweet_jax.dry_run, sweet_jax.runner
+import sweet_jax.dry_run, sweet_jax.inference.predict_job, sweet_jax.runner
 print("ready", flush=True)
 for line in sys.stdin:
-    arguments, output = json.loads(line)
+    arguments, output, name, source = json.loads(line)
     pid = os.fork()
     if pid == 0:
+        os.dup2(os.open(source, os.O_RDONLY), 0)
         file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.argv = ["main", *arguments]
-        runpy.run_module("sweet_jax.main", run_name="__main__")
+        sys.argv = [name, *arguments]
+        runpy.run_module(f"sweet_jax.{name}", run_name="__main__")
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
@@ -63,7 +64,7 @@ class Running:
 
 
 class MainCommand:
-    """Starts `python -m sweet_jax.main` again and again, one at a time."""
+    """Starts `python -m sweet_jax.main`, or another, again and again, one at a time."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         """Starts the server; outputs live in the folder, no hub answers."""
@@ -84,21 +85,33 @@ class MainCommand:
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == "ready\n"
 
-    def start(self, arguments: list[str]) -> Running:
-        """Starts a command; `finish` it before the next one."""
+    def start(
+        self, arguments: list[str], name: str = "main", source: str = os.devnull
+    ) -> Running:
+        """Starts a command; `finish` it before the next one.
+
+        Args:
+            arguments: of the command.
+            name: of its module.
+            source: file or named pipe that it has as standard input.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._count += 1
         output = self._folder / f"output_{self._count}.txt"
         output.touch()
-        self._server.stdin.write(json.dumps([arguments, str(output)]) + "\n")
+        self._server.stdin.write(
+            json.dumps([arguments, str(output), name, source]) + "\n"
+        )
         self._server.stdin.flush()
         pid = int(self._server.stdout.readline())
         return Running(pid, output, self._server.stdout)
 
-    def run(self, arguments: list[str]) -> tuple[int, str]:
+    def run(
+        self, arguments: list[str], name: str = "main", source: str = os.devnull
+    ) -> tuple[int, str]:
         """Runs a command to its end."""
-        return self.start(arguments).finish()
+        return self.start(arguments, name, source).finish()
 
     def close(self) -> None:
         """Ends the server."""

@@ -163,9 +163,9 @@ def check_threshold(
         np.float32(low) <= np.float32(threshold) <= np.float32(high)
     ):
         raise ValueError(
-            f"threshold={threshold} is outside the range of criterion={criterion} with"
-            f" {num_classes} classes and {num_exits} exits: allowed is {low:.7g} to"
-            f" {high:.7g}, or inf to run every exit"
+            f"threshold={threshold:.7g} is outside the range of criterion={criterion}"
+            f" with {num_classes} classes and {num_exits} exits: allowed is {low:.7g}"
+            f" to {high:.7g}, or inf to run every exit"
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
-from scipy import special
 
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.convert.hf_config import load_config, make_encoder
@@ -21,7 +21,7 @@ from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import calibrate_bank
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import Budget, load_budget
-from sweet_jax.inference.choice import pick_target
+from sweet_jax.inference.choice import Choice, pick_target
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.decisions import ExitRule
 from sweet_jax.inference.engine import (
@@ -71,6 +71,7 @@ class AdaptiveClassifier:
         engine: runs the cascade.
         model: all exits, as one module.
         params: its parameters.
+        folder: it was loaded from.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class AdaptiveClassifier:
             len(description.label_names),
         )
         self._stats = EngineStats.make(len(layers))
-        self._folder = folder
+        self.folder = folder
         self._budget: Budget | None = None
         self._costs: SegmentCosts | None = None
+        self._said_truncated = False
         self._lock = threading.Lock()
 
     @property
@@ -211,24 +213,29 @@ class AdaptiveClassifier:
             criterion: whose scores they are compared with.
 
         Raises:
-            ValueError: the target is out of range, or the model folder has no
-                calibration rows to choose on.
+            ValueError: the target is out of range, the criterion unknown, or the model
+                folder has no calibration rows to choose on.
         """
         if target is None:
-            return (FULL,)
-        name, value = target
-        if name == "threshold":
-            return (value,)
+            thresholds: tuple[float, ...] = (FULL,)
+        elif target[0] == "threshold":
+            thresholds = (target[1],)
+        else:
+            choice = self._choose(*target, criterion)
+            level = logging.INFO if choice.feasible else logging.WARNING
+            logging.log(level, choice)
+            thresholds = choice.thresholds
+        self.make_rule(thresholds, criterion)
+        return thresholds
+
+    def _choose(self, name: str, value: float, criterion: str) -> Choice:
         budget = self._find_budget()
         if name == "speedup":
-            choice = budget.choose_speedup(value, criterion)
-        elif name == "milliseconds":
+            return budget.choose_speedup(value, criterion)
+        if name == "milliseconds":
             seconds_E = self.measure_costs().seconds_per_row
-            choice = budget.choose_seconds(value / 1000, seconds_E, criterion)
-        else:
-            choice = budget.choose_risk(value, criterion=criterion)
-        logging.log(logging.INFO if choice.feasible else logging.WARNING, choice)
-        return choice.thresholds
+            return budget.choose_seconds(value / 1000, seconds_E, criterion)
+        return budget.choose_risk(value, criterion=criterion)
 
     def measure_costs(self) -> SegmentCosts:
         """Returns what segments take on this device for lengths as in calibration.
@@ -241,7 +248,7 @@ class AdaptiveClassifier:
         d = self.description
         if not d.bucket_rows:
             raise ModelFolderError(
-                f"{self._folder} does not say how long its calibration rows were (it is"
+                f"{self.folder} does not say how long its calibration rows were (it is"
                 " of an earlier version): delete results.json of its run and repeat"
                 " the run's command, which evaluates again without training"
             )
@@ -257,7 +264,7 @@ class AdaptiveClassifier:
     def _find_budget(self) -> Budget:
         with self._lock:
             if self._budget is None:
-                self._budget = load_budget(self._folder, self.description)
+                self._budget = load_budget(self.folder, self.description)
             return self._budget
 
     def make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
@@ -309,14 +316,15 @@ class AdaptiveClassifier:
             np.array(self.description.cost_fractions)
             * (self.description.exit_layers[-1] + 1)
         ).astype(int)
+        temperatures = rule.temperatures.tolist()
         try:
             answers = self.engine.run(self._read(texts), rule, pooling, stats)
             for answer in answers:
                 i = answer.exit_index
-                p_C = special.softmax(answer.logits_C / rule.temperatures[i])
+                p = _compute_softmax(answer.logits_C, temperatures[i])
                 yield Prediction(
-                    self.label_names[int(p_C.argmax())],
-                    tuple(p_C.tolist()),
+                    self.label_names[p.index(max(p))],
+                    p,
                     i,
                     int(layers_E[i]),
                 )
@@ -343,10 +351,19 @@ class AdaptiveClassifier:
     def tokenize(self, examples: Examples) -> Tokenized:
         """Returns the examples as the model reads them."""
         # Truncation is a state of the tokenizer: one thread at a time.
+        max_length = self.description.max_length
         with self._lock:
-            return tokenize_examples(
-                self._tokenizer, examples, self.description.max_length, cache_dir=None
+            tokenized = tokenize_examples(
+                self._tokenizer, examples, max_length, cache_dir=None
             )
+            if tokenized.truncated_rows and not self._said_truncated:
+                self._said_truncated = True
+                logging.warning(
+                    "an input is longer than the %d tokens that the model reads: such"
+                    " inputs are cut, as in training (said once)",
+                    max_length,
+                )
+        return tokenized
 
     def _is_pair(self, text: object) -> bool:
         return (
@@ -384,6 +401,18 @@ class AdaptiveClassifier:
         )
 
 
+def _compute_softmax(
+    logits_C: Float32[np.ndarray, " C"], temperature: float
+) -> tuple[float, ...]:
+    # Of one row, at the rate at which a stream gives them: for few classes ten times as
+    # fast as in arrays.
+    scaled = [logit / temperature for logit in logits_C.tolist()]
+    highest = max(scaled)
+    powers = [math.exp(logit - highest) for logit in scaled]
+    total = sum(powers)
+    return tuple(power / total for power in powers)
+
+
 def enumerate_chunks(
     items: Iterable[Text], size: int
 ) -> Iterator[tuple[int, list[Text]]]:
@@ -403,7 +432,10 @@ def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
 
     Raises:
         ModelFolderError: no such folder, a newer schema, a file missing or altered.
+        ValueError: the batch size is no positive number.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
     folder = Path(path)
     description, params = load_model_folder(folder)
     return AdaptiveClassifier(folder, description, params, batch_size)

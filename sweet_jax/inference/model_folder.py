@@ -22,6 +22,7 @@ from sweet_jax.arrays import LogitBank, Params, read_digest
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 SCHEMA = 1
+_CHECKSUMS = "checksums.json"
 _CALIBRATION = "calibration.npz"  # Folders of earlier versions have none.
 
 
@@ -130,7 +131,7 @@ def update_description(
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
     sums = {name: _hash(path / name) for name in _list_files(path)}
     text = json.dumps(sums, indent=1)
-    (path / "checksums.json").write_text(text + "\n", encoding="utf-8")
+    (path / _CHECKSUMS).write_text(text + "\n", encoding="utf-8")
 
 
 def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
@@ -146,9 +147,11 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
         )
     try:
         fields = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        sums = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
+        sums = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelFolderError(f"{path} is damaged ({error}): copy it again") from error
+    if not isinstance(sums, dict) or "schema" not in fields:
+        raise ModelFolderError(f"{path} is damaged (no schema): copy it again")
     if fields["schema"] > SCHEMA:
         raise ModelFolderError(
             f"{path} has schema {fields['schema']}, this version reads up to {SCHEMA}:"
@@ -200,6 +203,11 @@ def load_calibration(path: Path, description: ModelDescription) -> LogitBank:
     return LogitBank.load(file)
 
 
+def compute_folder_digest(path: Path) -> str:
+    """Returns the sha256 of a model folder: of the checksums of all its files."""
+    return _hash(path / _CHECKSUMS)
+
+
 def _freeze(value: Any) -> Any:
     """Returns JSON's lists as tuples."""
     return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
@@ -208,7 +216,7 @@ def _freeze(value: Any) -> Any:
 def _list_files(folder: Path) -> list[str]:
     files = (file for file in folder.rglob("*") if file.is_file())
     names = (str(file.relative_to(folder)) for file in files)
-    return sorted(name for name in names if name != "checksums.json")
+    return sorted(name for name in names if name != _CHECKSUMS)
 
 
 def _hash(path: Path) -> str:

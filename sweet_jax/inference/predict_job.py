@@ -2,40 +2,43 @@
 
 import contextlib
 import dataclasses
-import json
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from tqdm import tqdm
 
-from sweet_jax.inference.classifier import AdaptiveClassifier, Prediction
+from sweet_jax.exits.criteria import FULL
+from sweet_jax.inference.answers import (
+    CSV_HEADER,
+    AnswerRow,
+    answer_rows,
+    format_csv,
+    format_jsonl,
+)
+from sweet_jax.inference.choice import pick_target
+from sweet_jax.inference.classifier import AdaptiveClassifier
 from sweet_jax.inference.inputs import InputRow, find_format, read_inputs
-from sweet_jax.inference.job import Job, JobError, compute_job_digest
+from sweet_jax.inference.job import Job, JobError
+from sweet_jax.inference.lines import LineReader
+from sweet_jax.inference.model_folder import compute_folder_digest
+from sweet_jax.inference.predict_options import PredictOptions
 
 
-@dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """What a prediction job is asked.
+class Stopped(Exception):  # noqa: N818 (no error: the job goes on later)
+    """The job was asked to stop; the message says how to go on."""
 
-    Attributes:
-        source: a file, or `-` for standard input.
-        output: .jsonl or .csv; None: standard output, not resumable.
-        input_format: of `inputs.FORMATS`; empty: by the ending.
-        text_columns: of a table; (): by their usual names.
-        target: as `AdaptiveClassifier.choose_thresholds` takes it.
-        criterion: whose scores decide.
-        strict: a row that cannot be used stops the job.
-    """
 
-    source: str
-    output: Path | None
-    input_format: str = ""
-    text_columns: tuple[str, ...] = ()
-    target: tuple[str, float] | None = None
-    criterion: str = "confidence"
-    strict: bool = False
+@dataclasses.dataclass
+class _Request:
+    """Who answers, how, and what."""
+
+    classifier: AdaptiveClassifier
+    options: PredictOptions
+    thresholds: tuple[float, ...]
+    reader: LineReader
+    rows: Iterator[InputRow]
 
 
 def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str:
@@ -44,112 +47,132 @@ def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str
     Raises:
         ValueError: an option is wrong, the input cannot be read, the output is another
             job's, or under `strict` a row cannot be used.
+        Stopped: by KeyboardInterrupt.
     """
+    options.check()
     input_format = find_format(options.source, options.input_format)
-    if options.output is not None and options.output.suffix.lower() not in (
-        ".jsonl",
-        ".csv",
-    ):
-        raise JobError(f"--output={options.output}: allowed endings are .jsonl, .csv")
-    thresholds = classifier.choose_thresholds(options.target, options.criterion)
-    num_texts = 2 if classifier.description.has_pairs else 1
-
-    def answer(rows: list[InputRow]) -> Iterator[dict[str, Any]]:
-        texts = [row.texts[0] if num_texts == 1 else row.texts for row in rows]
-        answers = classifier.answer(texts, thresholds, options.criterion)  # type: ignore[arg-type]
-        for row, prediction in zip(rows, answers, strict=True):
-            yield _describe(classifier, row, prediction)
-
-    with _open_input(options.source) as stream:
-        rows = read_inputs(stream, input_format, num_texts, options.text_columns)
+    target = pick_target(**options.targets)
+    thresholds = classifier.choose_thresholds(target, options.criterion)
+    with _open_input(options.source) as file:
+        reader = LineReader(file)
+        num_texts = 2 if classifier.description.has_pairs else 1
+        rows = read_inputs(reader, input_format, num_texts, options.text_columns)
+        request = _Request(classifier, options, thresholds, reader, rows)
         if options.output is None:
-            return _answer_to_screen(rows, answer, options.strict)
-        digest = compute_job_digest(
-            model=classifier.description.digest,
-            source=str(Path(options.source).resolve()),
-            input_format=input_format,
-            text_columns=options.text_columns,
-            thresholds=thresholds,
-            criterion=options.criterion,
-            batch_size=classifier.engine.batch_size,
-        )
-        job = Job(options.output, digest)
-        if job.progress.finished:
-            return f"{options.output} is finished: nothing to do"
-        if job.progress.rows and options.source == "-":
-            raise JobError(
-                f"--output={options.output} holds a part of another standard input:"
-                " name another output"
-            )
-        with tqdm(
-            unit=" rows", initial=job.progress.rows, disable=not sys.stderr.isatty()
-        ) as bar:
-            progress = job.run(rows, answer, options.strict, bar.update)
-    lines = [f"{progress.rows - progress.rejected} rows answered in {options.output}"]
-    if progress.rejected:
-        lines.append(f"{progress.rejected} rows could not be used: {job.rejected}")
-    return "\n".join([*lines, _summarise(classifier)])
+            return _answer_to_screen(request)
+        settings = {
+            "model": compute_folder_digest(classifier.folder),
+            "format": input_format,
+            "text_columns": options.text_columns,
+            "criterion": options.criterion,
+            "thresholds": ["full" if t == FULL else t for t in thresholds],
+            "batch_size": classifier.engine.batch_size,
+        }
+        with contextlib.closing(
+            Job(options.output, settings, options.chunk_rows)
+        ) as job:
+            return _answer_to_file(request, job)
 
 
-def _describe(
-    classifier: AdaptiveClassifier, row: InputRow, prediction: Prediction
-) -> dict[str, Any]:
-    # 6 digits: what is behind them depends on the batch.
-    probabilities = {
-        name: round(p, 6)
-        for name, p in zip(
-            classifier.label_names, prediction.probabilities, strict=True
-        )
-    }
-    return {
-        "line": row.line,
-        "label": prediction.label,
-        "probability": probabilities[prediction.label],
-        "exit": prediction.exit,
-        "layers": prediction.layers,
-        "probabilities": probabilities,
-    }
+def _answer_to_file(request: _Request, job: Job) -> str:
+    was_finished = job.progress.finished
+    is_csv = job.output.suffix.lower() == ".csv"
+    format_answers = format_csv if is_csv else format_jsonl
+
+    def answer(rows: list[InputRow]) -> str:
+        return format_answers(_answer(request, rows))
+
+    try:
+        with _show_progress(request) as bar:
+
+            def show(num_rows: int) -> None:
+                bar.set_postfix_str(f"{num_rows} rows", refresh=False)
+                bar.update(request.reader.num_bytes - bar.n)
+
+            header = CSV_HEADER if is_csv else ""
+            job.run(request.rows, answer, header, request.options.strict, show)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped after {job.progress.rows} rows: the same command goes on from"
+            " there"
+        ) from None
+    if was_finished:
+        return f"{job.output} is finished: nothing to do"
+    done = job.progress
+    lines = [f"{done.rows - done.rejected} rows answered in {job.output}"]
+    if done.rejected:
+        lines.append(f"{done.rejected} rows could not be used: {job.rejected}")
+    return "\n".join([*lines, *_summarise(request.classifier)])
 
 
-def _answer_to_screen(rows: Iterator[InputRow], answer: Any, strict: bool) -> str:
-    rejected = 0
+def _answer_to_screen(request: _Request) -> str:
+    """Prints answers as they are computed, and takes what input there is meanwhile."""
+    answered = rejected = 0
+    try:
+        for chunk in _take_available(request):
+            usable = [row for row in chunk if not row.problem]
+            for row in chunk:
+                if row.problem and request.options.strict:
+                    raise JobError(f"line {row.line} {row.problem}")
+                if row.problem:
+                    print(f"line {row.line} {row.problem}: left out", file=sys.stderr)
+            rejected += len(chunk) - len(usable)
+            for result in _answer(request, usable):
+                sys.stdout.write(format_jsonl([result]))
+                answered += 1
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped after {answered} answers; with --output=FILE.jsonl the same"
+            " command could go on"
+        ) from None
+    lines = [f"{answered} rows answered"]
+    if rejected:
+        lines.append(f"{rejected} rows could not be used")
+    return "\n".join([*lines, *_summarise(request.classifier)])
 
-    def usable() -> Iterator[InputRow]:
-        nonlocal rejected
-        for row in rows:
-            if not row.problem:
-                yield row
-            elif strict:
-                raise JobError(f"line {row.line} {row.problem}")
-            else:
-                rejected += 1
-                print(f"line {row.line} {row.problem}: left out", file=sys.stderr)
 
-    for result in answer(list(usable())):
-        print(json.dumps(result, ensure_ascii=False))
-    return f"{rejected} rows could not be used" if rejected else ""
+def _take_available(request: _Request) -> Iterator[list[InputRow]]:
+    """Yields rows that have arrived, at least one: nobody waits for a full chunk."""
+    chunk = []
+    for row in request.rows:
+        chunk.append(row)
+        if len(chunk) == request.options.chunk_rows or not request.reader.is_ready():
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
-def _summarise(classifier: AdaptiveClassifier) -> str:
-    stats = classifier.stats
-    return (
-        f"exits {stats['exit_counts']}, cost fraction {stats['cost_fraction']:.3f},"
-        f" {stats['row_filling']:.2f} rows computed per row needed,"
-        f" {stats['programs']} programs"
+def _answer(request: _Request, rows: list[InputRow]) -> Iterator[AnswerRow]:
+    return answer_rows(
+        request.classifier, rows, request.thresholds, request.options.criterion
     )
 
 
-@contextlib.contextmanager
-def _open_input(source: str) -> Iterator[IO[str]]:
-    """Opens an input so that what is not UTF-8 shows in its rows."""
+def _summarise(classifier: AdaptiveClassifier) -> list[str]:
+    stats = classifier.stats
+    if not stats["rows"]:
+        return []
+    return [
+        f"exits {stats['exit_counts']}, cost fraction {stats['cost_fraction']:.3f},"
+        f" {stats['row_filling']:.2f} rows computed per row needed,"
+        f" {stats['programs']} programs"
+    ]
+
+
+def _show_progress(request: _Request) -> tqdm:
+    """Returns a bar over the bytes of the input: its rows nobody has counted."""
+    source = request.options.source
+    return tqdm(
+        total=None if source == "-" else Path(source).stat().st_size,
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _open_input(source: str) -> io.FileIO:
     if source == "-":
-        sys.stdin.reconfigure(errors="surrogateescape", newline="")  # type: ignore[union-attr]
-        yield sys.stdin
-        return
-    try:
-        with Path(source).open(
-            encoding="utf-8", errors="surrogateescape", newline=""
-        ) as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise JobError(f"--input={source} does not exist") from error
+        return io.FileIO(sys.stdin.fileno(), closefd=False)
+    return io.FileIO(source)
