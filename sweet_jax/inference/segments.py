@@ -6,8 +6,8 @@ a queue. The host reads one small array per segment: what its exit says.
 """
 
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sweet_jax.devices import Programs
 
 Rows = Any  # a tree of arrays [R, ...]
 Shared = Any  # what rows of one length have in common
+SegmentFn: TypeAlias = Callable[[Params, Rows, Shared], tuple[Rows, Shared, jax.Array]]
 
 
 class SegmentOutput(NamedTuple):
@@ -54,10 +55,9 @@ class Segments:
             num_segments: E.
         """
         self.num_segments = num_segments
-        self._model: Any = model
         self._params = jax.device_put(params)
         self._programs = [
-            Programs(jax.jit(self._make_segment(i))) for i in range(num_segments)
+            Programs(jax.jit(make_segment(model, i))) for i in range(num_segments)
         ]
         # The queue's memory is given to its successor.
         self._put = jax.jit(_put_rows, donate_argnums=0)
@@ -130,32 +130,6 @@ class Segments:
             "%d programs compiled in %.1f s", self.num_programs, self.compile_seconds
         )
 
-    def _make_segment(self, segment: int) -> Any:
-        """Returns the pure function of a segment, not yet jitted."""
-        model = self._model
-
-        def run_first(
-            params: Params, batch: Batch, shared: None
-        ) -> tuple[Rows, Shared, jax.Array]:
-            def apply(module: Any) -> Any:
-                carry = module.run_segment(0, module.start(batch))
-                return carry, module.exit_outputs(0, carry)
-
-            carry, output = model.apply({"params": params}, method=apply)
-            return *model.split_carry(carry), _stack_answers(output)
-
-        def run_later(
-            params: Params, rows: Rows, shared: Shared
-        ) -> tuple[Rows, Shared, jax.Array]:
-            def apply(module: Any) -> Any:
-                carry = module.run_segment(segment, module.join_carry(rows, shared))
-                return carry, module.exit_outputs(segment, carry)
-
-            carry, output = model.apply({"params": params}, method=apply)
-            return *model.split_carry(carry), _stack_answers(output)
-
-        return run_later if segment else run_first
-
     def _find_program(
         self, segment: int, shape: tuple[int, int], rows: Any, shared: Any
     ) -> Any:
@@ -165,6 +139,33 @@ class Segments:
             with self._lock:
                 programs.compile(shape, self._params, rows, shared)
         return programs.by_shape[shape].call
+
+
+def make_segment(model: nn.Module, segment: int) -> SegmentFn:
+    """Returns the pure function of a segment, not yet jitted.
+
+    Args:
+        model: a MultiExitClassifier or a MultiModelSet.
+        segment: its number; 0 reads a Batch, with the embeddings, and shares nothing.
+
+    Returns:
+        Maps (parameters, rows, shared) to (rows, shared, answers): what the next
+        segment reads, and the answers as in `SegmentOutput`.
+    """
+    served: Any = model
+
+    def run(
+        params: Params, rows: Rows, shared: Shared
+    ) -> tuple[Rows, Shared, jax.Array]:
+        def apply(module: Any) -> Any:
+            carry = module.join_carry(rows, shared) if segment else module.start(rows)
+            carry = module.run_segment(segment, carry)
+            return carry, module.exit_outputs(segment, carry)
+
+        carry, output = served.apply({"params": params}, method=apply)
+        return *served.split_carry(carry), _stack_answers(output)
+
+    return run
 
 
 def _stack_answers(output: ExitOutput) -> jax.Array:
