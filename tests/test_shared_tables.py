@@ -9,7 +9,9 @@ from tiny_configs import TINY_CONFIGS
 from sweet_jax.convert.hf_config import make_encoder, parse_config
 
 
-@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+@pytest.mark.parametrize(
+    "family", ["mpnet", pytest.param("deberta-v2", marks=pytest.mark.slow)]
+)
 def test_a_table_for_any_length_is_that_of_each_length(family):
     config = parse_config(TINY_CONFIGS[family])
     tables_class = type(make_encoder(config, 1, np.float32)).tables_class

@@ -39,13 +39,14 @@ DESCRIPTION = ModelDescription(
 
 
 def write_model_folder(
-    folder: Path, encoder: Path, **changes: Any
+    folder: Path, encoder: Path, scale: float = 0.3, **changes: Any
 ) -> dict[str, np.ndarray]:
     """Writes a model folder and returns its weights by path.
 
     Args:
         folder: to write.
         encoder: folder of the encoder.
+        scale: standard deviation of the weights.
         **changes: fields of the description.
     """
     description = dataclasses.replace(DESCRIPTION, **changes)
@@ -67,7 +68,7 @@ def write_model_folder(
     rng = np.random.default_rng(0)
     flat = {
         f"member_{i}/{path}" if len(parts) > 1 else path: rng.normal(
-            0, 0.3, leaf.shape
+            0, scale, leaf.shape
         ).astype(np.float32)
         for i, part in enumerate(parts)
         for path, leaf in flatten_paths(compute_shapes(part)).items()
