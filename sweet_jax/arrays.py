@@ -23,6 +23,9 @@ from jaxtyping import Bool, Float, Int
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
+# An axis of a shape: an int or, while a program is exported, a symbol (`length`), whose
+# class jax keeps to itself.
+Size: TypeAlias = Any
 
 
 class Batch(NamedTuple):

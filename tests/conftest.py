@@ -1,8 +1,9 @@
 """A tiny real encoder folder and a tiny real task, for tests of the whole pipeline."""
 
+import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ def tiny_deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a DeBERTa-v2: a normed table, a convolution, no pooler."""
     folder = tmp_path_factory.mktemp("tiny_deberta")
     return write_tiny_encoder(folder, TINY_CONFIGS["deberta-v2"])
+
+
+@pytest.fixture(scope="session")
+def make_tiny_encoder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Path]:
+    """Returns family -> the folder of a tiny encoder, written once."""
+
+    @functools.cache
+    def make(family: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny_{family}")
+        return write_tiny_encoder(folder, TINY_CONFIGS[family])
+
+    return make
 
 
 def make_sentences(count: int, seed: int) -> list[dict[str, Any]]:

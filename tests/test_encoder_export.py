@@ -1,46 +1,19 @@
 """`convert --export`: from a model folder to an encoder that PyTorch loads."""
 
-import dataclasses
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import write_model_folder
 
 from sweet_jax.convert import __main__ as command
-from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import load_encoder
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.inference.classifier import load
-from sweet_jax.inference.model_folder import ModelDescription, save_model_folder
-from sweet_jax.models.initial import compute_shapes
-from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
-from sweet_jax.settings import ExitSettings
-from sweet_jax.trees import flatten_paths, unflatten_paths
+from sweet_jax.trees import flatten_paths
 
-LAYERS = (0, 2)
-ONE_MODEL, TWO_MODELS = ((0, 1),), ((0,), (1,))
-DESCRIPTION = ModelDescription(
-    method="sweet",
-    task="file",
-    metric="accuracy",
-    label_names=("bad", "good"),
-    has_pairs=False,
-    exit_layers=LAYERS,
-    member_exits=ONE_MODEL,
-    shared_pooler=False,
-    pooling="mean",
-    dtype="float32",
-    matmul_precision="highest",
-    ignore_attributes=(),
-    max_length=16,
-    buckets=(16,),
-    temperatures=(1.0, 1.0),
-    cost_fractions=(1 / 3, 1.0),
-    thresholds={},
-    digest="0" * 16,
-    separate_tables=True,
-)
+TWO_MODELS = ((0,), (1,))
 
 
 @pytest.fixture
@@ -54,39 +27,8 @@ def write_model(tmp_path, tiny_encoder, tiny_mpnet, tiny_modernbert, tiny_debert
     }
 
     def write(family: str = "bert", **changes):
-        source = sources[family]
-        description = dataclasses.replace(DESCRIPTION, **changes)
-        config = load_config(source)
-        model = MultiExitClassifier(
-            encoder=make_encoder(config, LAYERS[-1] + 1, jnp.float32),
-            exit_layers=LAYERS,
-            exit_numbers=(0, 1),
-            num_classes=2,
-            features=config.hidden_size,
-            settings=ExitSettings(pooling=description.pooling),
-        )
-        parts = split_model(
-            model, description.member_exits, description.separate_tables
-        )
-        shapes = [flatten_paths(compute_shapes(part)) for part in parts]
-        prefixes = [""] if len(parts) == 1 else ["member_0/", "member_1/"]
-        rng = np.random.default_rng(0)
-        flat = {
-            f"{prefix}{path}": rng.normal(0, 0.3, leaf.shape).astype(np.float32)
-            for prefix, part in zip(prefixes, shapes, strict=True)
-            for path, leaf in part.items()
-        }
         folder = tmp_path / "run" / "model"
-        folder.parent.mkdir()
-        tokenizer = load_tokenizer(source, config.max_positions)
-        save_model_folder(
-            folder,
-            description,
-            unflatten_paths(flat),
-            source / "config.json",
-            tokenizer,
-        )
-        return folder, flat
+        return folder, write_model_folder(folder, sources[family], **changes)
 
     return write
 

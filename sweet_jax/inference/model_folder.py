@@ -129,9 +129,15 @@ def update_description(
         calibration.save(path / _CALIBRATION, description.digest)
     text = json.dumps(dataclasses.asdict(description), indent=1, ensure_ascii=False)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
-    sums = {name: _hash(path / name) for name in _list_files(path)}
-    text = json.dumps(sums, indent=1)
+    text = json.dumps(compute_checksums(path), indent=1)
     (path / _CHECKSUMS).write_text(text + "\n", encoding="utf-8")
+
+
+def compute_checksums(folder: Path) -> dict[str, str]:
+    """Returns name -> sha256 of every file in a folder, but for `checksums.json`."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    return {name: _hash(folder / name) for name in names if name != _CHECKSUMS}
 
 
 def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
@@ -211,12 +217,6 @@ def compute_folder_digest(path: Path) -> str:
 def _freeze(value: Any) -> Any:
     """Returns JSON's lists as tuples."""
     return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
-
-
-def _list_files(folder: Path) -> list[str]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    names = (str(file.relative_to(folder)) for file in files)
-    return sorted(name for name in names if name != _CHECKSUMS)
 
 
 def _hash(path: Path) -> str:

@@ -6,8 +6,8 @@ a queue. The host reads one small array per segment: what its exit says.
 """
 
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sweet_jax.devices import Programs
 
 Rows = Any  # a tree of arrays [R, ...]
 Shared = Any  # what rows of one length have in common
+SegmentFn: TypeAlias = Callable[[Params, Rows, Shared], tuple[Rows, Shared, jax.Array]]
 
 
 class SegmentOutput(NamedTuple):
@@ -54,11 +55,10 @@ class Segments:
             num_segments: E.
         """
         self.num_segments = num_segments
-        self._model: Any = model
         self._params = jax.device_put(params)
-        self._programs = [
-            Programs(jax.jit(self._make_segment(i))) for i in range(num_segments)
-        ]
+        functions = [make_segment(model, i) for i in range(num_segments)]
+        self._first = functions[0]
+        self._programs = [Programs(jax.jit(function)) for function in functions]
         # The queue's memory is given to its successor.
         self._put = jax.jit(_put_rows, donate_argnums=0)
         self._take = jax.jit(_take_rows)
@@ -111,9 +111,7 @@ class Segments:
             batch = self.make_example(num_rows, length)
             first[num_rows, length] = (self._params, batch, None)
             # What segment 0 leaves has the shapes that all later ones begin with.
-            rows, shared, _ = jax.eval_shape(
-                self._make_segment(0), self._params, batch, None
-            )
+            rows, shared, _ = jax.eval_shape(self._first, self._params, batch, None)
             later[num_rows, length] = (self._params, rows, shared)
         with self._lock:
             for programs, args in zip(
@@ -136,32 +134,6 @@ class Segments:
         # Of real tokens throughout: an encoder need not stand rows without any.
         return Batch(ids, ids, ids + 1, row, row.astype(np.float32), row)
 
-    def _make_segment(self, segment: int) -> Any:
-        """Returns the pure function of a segment, not yet jitted."""
-        model = self._model
-
-        def run_first(
-            params: Params, batch: Batch, shared: None
-        ) -> tuple[Rows, Shared, jax.Array]:
-            def apply(module: Any) -> Any:
-                carry = module.run_segment(0, module.start(batch))
-                return carry, module.exit_outputs(0, carry)
-
-            carry, output = model.apply({"params": params}, method=apply)
-            return *model.split_carry(carry), _stack_answers(output)
-
-        def run_later(
-            params: Params, rows: Rows, shared: Shared
-        ) -> tuple[Rows, Shared, jax.Array]:
-            def apply(module: Any) -> Any:
-                carry = module.run_segment(segment, module.join_carry(rows, shared))
-                return carry, module.exit_outputs(segment, carry)
-
-            carry, output = model.apply({"params": params}, method=apply)
-            return *model.split_carry(carry), _stack_answers(output)
-
-        return run_later if segment else run_first
-
     def _find_program(
         self, segment: int, shape: tuple[int, int], rows: Any, shared: Any
     ) -> Any:
@@ -171,6 +143,33 @@ class Segments:
             with self._lock:
                 programs.compile(shape, self._params, rows, shared)
         return programs.by_shape[shape].call
+
+
+def make_segment(model: nn.Module, segment: int) -> SegmentFn:
+    """Returns the pure function of a segment, not yet jitted.
+
+    Args:
+        model: a MultiExitClassifier or a MultiModelSet.
+        segment: its number; 0 reads a Batch, with the embeddings, and shares nothing.
+
+    Returns:
+        Maps (parameters, rows, shared) to (rows, shared, answers): what the next
+        segment reads, and the answers as in `SegmentOutput`.
+    """
+    served: Any = model
+
+    def run(
+        params: Params, rows: Rows, shared: Shared
+    ) -> tuple[Rows, Shared, jax.Array]:
+        def apply(module: Any) -> Any:
+            carry = module.join_carry(rows, shared) if segment else module.start(rows)
+            carry = module.run_segment(segment, carry)
+            return carry, module.exit_outputs(segment, carry)
+
+        carry, output = served.apply({"params": params}, method=apply)
+        return *served.split_carry(carry), _stack_answers(output)
+
+    return run
 
 
 def _stack_answers(output: ExitOutput) -> jax.Array:

@@ -18,11 +18,13 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Int
 
+from sweet_jax.arrays import Size
 from sweet_jax.models.bert import BertConfig
 from sweet_jax.models.disentangled import PackedAttention, find_rows
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.layers import make_embed, make_norm
 from sweet_jax.models.post_norm import Embeddings, PostNormLayer
+from sweet_jax.models.shared_tables import fix_length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,23 +78,25 @@ class DistanceTable(nn.Module):
     config: DebertaConfig
 
     @nn.compact
-    def __call__(self, length: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, length: Size) -> tuple[jax.Array, jax.Array]:
         """Returns what `disentangled` reads for inputs of `length` tokens.
 
         Returns:
             The rows that occur, float32 [R, D], and the place among them of each of
-            the 2L - 1 distances, [S].
+            the 2L - 1 distances, [S]. For a symbolic length, R is that of the longest.
         """
         config = self.config
+        longest = fix_length(length, config.max_positions)
         table = make_embed(
             2 * config.span, config.hidden_size, config.initializer_range, "distance"
         ).embedding
-        buckets = config.compute_buckets(np.arange(1 - length, length))
+        buckets = config.compute_buckets(np.arange(1 - longest, longest))
         rows_R, place_S = find_rows(buckets, config.span)
         rows_RD = jnp.take(table, rows_R, axis=0, mode="clip")
         if config.has_distance_norm:
             rows_RD = make_norm(config.norm_epsilon, jnp.float32, "norm")(rows_RD)
-        return rows_RD, jnp.asarray(place_S)
+        # All of them, unless the length is a symbol.
+        return rows_RD, jnp.asarray(place_S)[longest - length : longest + length - 1]
 
 
 class DebertaLayer(PostNormLayer):

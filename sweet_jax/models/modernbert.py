@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from sweet_jax.arrays import Array
+from sweet_jax.arrays import Array, Size
 from sweet_jax.models.attention import (
     AttentionFn,
     compute_context,
@@ -83,7 +83,7 @@ class ModernbertConfig:
     initializer_range: float
 
 
-def make_window(length: int, reach: int) -> Bool[jax.Array, "1 1 L L"]:
+def make_window(length: Size, reach: int) -> Bool[jax.Array, "1 1 L L"]:
     """Returns True where a key is at most `reach` tokens away from the query."""
     positions = jnp.arange(length)
     distances = jnp.abs(positions[:, None] - positions[None, :])

@@ -17,9 +17,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Int
 
+from sweet_jax.arrays import Size
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.layers import make_embed
 from sweet_jax.models.post_norm import Embeddings, PostNormConfig, PostNormLayer
+from sweet_jax.models.shared_tables import fix_length
 
 NUM_BUCKETS = 32
 # Distances from here on share the last bucket of their direction.
@@ -65,7 +67,7 @@ class PositionBias(nn.Module):
     config: MpnetConfig
 
     @nn.compact
-    def __call__(self, length: int) -> tuple[jax.Array]:
+    def __call__(self, length: Size) -> tuple[jax.Array]:
         """Returns the bias of inputs of `length` tokens, float32 [1, H, L, L]."""
         table = make_embed(
             NUM_BUCKETS,
@@ -74,10 +76,11 @@ class PositionBias(nn.Module):
             "position_bias",
         ).embedding
         # 2L - 1 distances first, so that no array of L * L buckets is compiled in.
-        buckets = compute_buckets(np.arange(1 - length, length))
+        longest = fix_length(length, self.config.max_positions)
+        buckets = compute_buckets(np.arange(1 - longest, longest))
         by_distance_SH = jnp.take(table, buckets, axis=0, mode="clip")
         positions = jnp.arange(length)
-        index_LM = positions[None, :] - positions[:, None] + length - 1
+        index_LM = positions[None, :] - positions[:, None] + longest - 1
         bias_LMH = jnp.take(by_distance_SH, index_LM, axis=0, mode="clip")
         return (bias_LMH.transpose(2, 0, 1)[None],)
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jax import export
 
-from sweet_jax.arrays import Params
+from sweet_jax.arrays import Params, Size
 from sweet_jax.trees import flatten_paths
 
 FIRST_COPY = "shared_0"
@@ -20,6 +21,16 @@ FIRST_COPY = "shared_0"
 def compute_table_starts(exit_layers: Sequence[int]) -> tuple[int, ...]:
     """Returns the first layer of each segment, where its copy begins to be read."""
     return (0, *(layer + 1 for layer in exit_layers[:-1]))
+
+
+def fix_length(length: Size, longest: int) -> int:
+    """Returns for how many tokens a table is spread while a program is traced.
+
+    That is the length; where it is a symbol, because the program is exported for all
+    lengths, the longest. Which rows of a table occur is known then for the longest
+    input, and shorter ones read the middle of its distances.
+    """
+    return longest if export.is_symbolic_dim(length) else length
 
 
 def copy_tables(encoder: Params, num_copies: int) -> Params:

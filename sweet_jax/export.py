@@ -1,0 +1,29 @@
+"""Write a trained model as a folder that runs without this package.
+
+    python -m sweet_jax.export --model=RUN/model --out=FOLDER
+
+The folder has a program for each segment, the weights, the tokenizer and a loader that
+needs jax alone (docs/export.md). Exit status: 0 written, 2 a wrong input.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from sweet_jax.command_line import run_command
+
+_MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    # Imported here: a wrong flag is reported before jax loads.
+    from sweet_jax.inference.export_folder import export_folder
+
+    print(export_folder(Path(_MODEL.value), Path(_OUT.value)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""What travels in an exported folder: the code that reads it there."""

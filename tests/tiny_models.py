@@ -1,0 +1,84 @@
+"""Model folders of random weights: what a run leaves, without a run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.data.tokenize import load_tokenizer
+from sweet_jax.inference.model_folder import ModelDescription, save_model_folder
+from sweet_jax.models.initial import compute_shapes
+from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.settings import ExitSettings
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+DESCRIPTION = ModelDescription(
+    method="sweet",
+    task="file",
+    metric="accuracy",
+    label_names=("bad", "good"),
+    has_pairs=False,
+    exit_layers=(0, 2),
+    member_exits=((0, 1),),
+    shared_pooler=False,
+    pooling="mean",
+    dtype="float32",
+    matmul_precision="highest",
+    ignore_attributes=(),
+    max_length=16,
+    buckets=(16,),
+    temperatures=(1.0, 1.0),
+    cost_fractions=(1 / 3, 1.0),
+    thresholds={},
+    digest="0" * 16,
+    separate_tables=True,
+)
+
+
+def write_model_folder(
+    folder: Path, encoder: Path, scale: float = 0.3, **changes: Any
+) -> dict[str, np.ndarray]:
+    """Writes a model folder and returns its weights by path.
+
+    Args:
+        folder: to write.
+        encoder: folder of the encoder.
+        scale: standard deviation of the weights.
+        **changes: fields of the description.
+    """
+    description = dataclasses.replace(DESCRIPTION, **changes)
+    layers = description.exit_layers
+    config = load_config(encoder)
+    model = MultiExitClassifier(
+        encoder=make_encoder(config, layers[-1] + 1, jnp.float32),
+        exit_layers=layers,
+        exit_numbers=tuple(range(len(layers))),
+        num_classes=len(description.label_names),
+        features=config.hidden_size,
+        settings=ExitSettings(
+            pooling=description.pooling, learn_to_exit=bool(description.lte_ranges)
+        ),
+        shared_pooler=description.shared_pooler,
+    )
+    members = description.member_exits
+    parts = split_model(model, members, description.separate_tables)
+    rng = np.random.default_rng(0)
+    flat = {
+        f"member_{i}/{path}" if len(parts) > 1 else path: rng.normal(
+            0, scale, leaf.shape
+        ).astype(np.float32)
+        for i, part in enumerate(parts)
+        for path, leaf in flatten_paths(compute_shapes(part)).items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_model_folder(
+        folder,
+        description,
+        unflatten_paths(flat),
+        encoder / "config.json",
+        load_tokenizer(encoder, config.max_positions),
+    )
+    return flat
