@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -66,10 +67,13 @@ def test_a_line_is_there_as_soon_as_it_is_written(pipe):
 def test_an_input_that_does_not_block_is_waited_for():
     source, sink = os.pipe()
     os.set_blocking(source, False)
-    if os.fork() == 0:
+
+    def write_late():
         os.write(sink, b"one\n")
-        os._exit(0)
-    os.close(sink)
+        os.close(sink)
+
+    timer = threading.Timer(0.05, write_late)
+    timer.start()
     with io.FileIO(source) as file:
         assert list(LineReader(file)) == ["one"]
-    os.wait()
+    timer.join()
