@@ -4,6 +4,7 @@ r"""Answer a file, or standard input, with a trained model.
     python -m sweet_jax.predict --model=RUN/model --speedup=2 --input=a.csv \
         --output=b.jsonl
     cat reviews.txt | python -m sweet_jax.predict --model=RUN/model
+    python -m sweet_jax.predict --model=RUN/model --input=reviews.txt --benchmark
 
 An output file that is not finished is gone on with by the same command. Exit status: 0
 finished, 2 a wrong input, 75 stopped by SIGTERM or ctrl-C.
@@ -28,6 +29,9 @@ _COLUMNS = flags.DEFINE_list("text_columns", [], "Of a table; empty: usual names
 _CRITERION = flags.DEFINE_string("criterion", "confidence", "Whose score decides.")
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Leave at this score.")
 _SPEEDUP = flags.DEFINE_float("speedup", None, "Choose a threshold for this speed-up.")
+_MILLISECONDS = flags.DEFINE_float(
+    "milliseconds", None, "Choose one for this mean time per input on this device."
+)
 _LOSS = flags.DEFINE_float(
     "max_accuracy_loss", None, "Choose one that loses so little, with probability 0.9."
 )
@@ -38,6 +42,9 @@ _CHUNK = flags.DEFINE_integer(
     "chunk_rows", 4096, "Rows between two notes of what is done.", lower_bound=1
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Stop at a row that cannot be used.")
+_BENCHMARK = flags.DEFINE_bool(
+    "benchmark", False, "Only time the first rows: promised and measured speed-ups."
+)
 
 
 def main() -> int:
@@ -67,6 +74,7 @@ def _predict() -> int:
         targets={
             "threshold": _THRESHOLD.value,
             "speedup": _SPEEDUP.value,
+            "milliseconds": _MILLISECONDS.value,
             "max_accuracy_loss": _LOSS.value,
         },
         criterion=_CRITERION.value,
@@ -76,12 +84,16 @@ def _predict() -> int:
     options.check()
     import sweet_jax
     from sweet_jax.devices import configure_jax
-    from sweet_jax.inference.predict_job import Stopped, predict_file
+    from sweet_jax.inference.predict_job import Stopped, benchmark_file, predict_file
 
     classifier = sweet_jax.load(_MODEL.value, batch_size=_BATCH.value)
     # Before anything is compiled: what is in the cache already is not compiled again.
     configure_jax(classifier.description.matmul_precision)
     try:
+        if _BENCHMARK.value:
+            for line in benchmark_file(classifier, options):
+                print(line, flush=True)
+            return 0
         print(predict_file(classifier, options), file=sys.stderr)
     except Stopped as stop:
         print(stop, file=sys.stderr)

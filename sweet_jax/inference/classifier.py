@@ -336,7 +336,7 @@ class AdaptiveClassifier:
         """Yields tokenised chunks of the texts."""
         size = CHUNK_BATCHES * self.engine.batch_size
         for first, chunk in enumerate_chunks(texts, size):
-            yield self.tokenize(self._make_examples(chunk, first))
+            yield self.tokenize(self.make_examples(chunk, first))
 
     def collect(self, examples: Examples) -> LogitBank:
         """Returns the outputs of all exits on the examples, before temperature."""
@@ -373,7 +373,16 @@ class AdaptiveClassifier:
             and all(isinstance(part, str) for part in text)
         )
 
-    def _make_examples(self, texts: list[Text], first: int) -> Examples:
+    def make_examples(self, texts: list[Text], first: int = 0) -> Examples:
+        """Returns texts as rows, without labels.
+
+        Args:
+            texts: as `predict` takes them.
+            first: number of the first one, for messages.
+
+        Raises:
+            ValueError: a text is empty, or of the other kind than the model's.
+        """
         for i, text in enumerate(texts, first):
             if self.description.has_pairs and not self._is_pair(text):
                 raise ValueError(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from sweet_jax.inference.answers import (
     format_csv,
     format_jsonl,
 )
+from sweet_jax.inference.benchmark import format_speedups, measure_speedups
 from sweet_jax.inference.choice import pick_target
 from sweet_jax.inference.classifier import AdaptiveClassifier
 from sweet_jax.inference.inputs import InputRow, find_format, read_inputs
@@ -24,6 +26,9 @@ from sweet_jax.inference.job import Job, JobError
 from sweet_jax.inference.lines import LineReader
 from sweet_jax.inference.model_folder import compute_folder_digest
 from sweet_jax.inference.predict_options import PredictOptions
+
+# Enough for every bucket to be met; the full model runs on them many times.
+_BENCHMARK_ROWS = 2000
 
 
 class Stopped(Exception):  # noqa: N818 (no error: the job goes on later)
@@ -72,6 +77,37 @@ def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str
             Job(options.output, settings, options.chunk_rows)
         ) as job:
             return _answer_to_file(request, job)
+
+
+def benchmark_file(
+    classifier: AdaptiveClassifier, options: PredictOptions
+) -> Iterator[str]:
+    """Yields lines on promised and measured speed-ups on the first rows of an input.
+
+    Raises:
+        ValueError: an option is wrong, or no row can be used.
+    """
+    if any(value is not None for value in options.targets.values()):
+        raise JobError(
+            "--benchmark takes thresholds of its own: leave --threshold, --speedup,"
+            " --milliseconds and --max_accuracy_loss out"
+        )
+    has_pairs = classifier.description.has_pairs
+    input_format = find_format(options.source, options.input_format)
+    with _open_input(options.source) as file:
+        rows = read_inputs(
+            LineReader(file), input_format, 2 if has_pairs else 1, options.text_columns
+        )
+        usable = (row for row in rows if not row.problem)
+        texts = [
+            row.texts if has_pairs else row.texts[0]
+            for row in itertools.islice(usable, _BENCHMARK_ROWS)
+        ]
+    if not texts:
+        raise JobError(f"--input={options.source} has no row that can be used")
+    examples = classifier.make_examples(texts)  # type: ignore[arg-type]
+    yield f"{len(texts)} rows, {classifier!r}"
+    yield from format_speedups(measure_speedups(classifier, examples))
 
 
 def _answer_to_file(request: _Request, job: Job) -> str:

@@ -23,8 +23,8 @@ class PredictOptions:
         output: .jsonl or .csv; None: standard output, as jsonl, not resumable.
         input_format: of `inputs.FORMATS`; empty: by the ending.
         text_columns: of a table; (): by their usual names.
-        targets: at most one of `threshold`, `speedup` and `max_accuracy_loss` that is
-            not None; without one, every layer runs.
+        targets: at most one of `threshold`, `speedup`, `milliseconds` and
+            `max_accuracy_loss` that is not None; without one, every layer runs.
         criterion: whose scores decide.
         strict: a row that cannot be used stops the job.
         chunk_rows: answered together and noted as done together.
