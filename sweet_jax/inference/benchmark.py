@@ -21,7 +21,6 @@ from sweet_jax.arrays import Batch
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import Programs, shape_of
-from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.inference.classifier import AdaptiveClassifier
 from sweet_jax.inference.costs import SegmentCosts, accumulate, measure_costs
@@ -32,6 +31,7 @@ from sweet_jax.inference.engine import (
     Engine,
     count_costs,
 )
+from sweet_jax.inference.threshold_paths import find_exits
 
 BATCH_SIZES = (1, 8, 32, 128)
 TARGETS = (1.5, 2.0, 3.0)
@@ -155,11 +155,11 @@ def find_threshold(
     Midway between two scores, where they are apart: rounding then decides no exit.
     """
     values = np.unique(scores_NE[:, :-1].astype(np.float32))
-    middles = (values[:-1].astype(np.float64) + values[1:]) / 2
-    thresholds = np.append(middles, values[-1]).astype(np.float32)
+    middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
     # A few hundred are near enough, wherever they lie.
-    thresholds = thresholds[:: max(len(thresholds) // 500, 1)]
-    exits_TN = np.asarray(choose_exits(scores_NE, thresholds))
+    middles = middles[:: max(len(middles) // 500, 1)]
+    thresholds = np.concatenate([values[:1], middles, values[-1:]])
+    exits_TN = find_exits(scores_NE, thresholds[:, None])
     speedups_T = 1 / costs_E[exits_TN].mean(axis=1)
     return float(thresholds[np.argmin(np.abs(speedups_T - target))])
 
