@@ -14,6 +14,7 @@ from sweet_jax.command_line import run_command
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
+_PYTORCH = flags.DEFINE_bool("pytorch", False, "Write a part for PyTorch, too.")
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     # Imported here: a wrong flag is reported before jax loads.
     from sweet_jax.inference.export_folder import export_folder
 
-    print(export_folder(Path(_MODEL.value), Path(_OUT.value)))
+    print(export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value))
     return 0
 
 

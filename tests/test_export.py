@@ -1,5 +1,6 @@
 """An exported folder answers as the classifier does, without this package."""
 
+import importlib
 import importlib.metadata
 import json
 import shutil
@@ -332,3 +333,45 @@ def test_the_command(model, tmp_path):
     assert line.startswith("error: ")
     assert "out is there already" in line
     assert run(f"--model={tmp_path}", "--out=x")[0] == 2
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("bert", {"pooling": "cls"}),
+        ("bert", {"member_exits": ((0,), (1,), (2,))}),
+        ("mpnet", {}),
+        ("deberta", {}),
+        ("deberta-v2", {}),
+        ("modernbert", {}),
+    ],
+)
+def test_pytorch_gives_the_same_logits(
+    make_tiny_encoder, tmp_path, monkeypatch, family, changes
+):
+    import torch
+
+    model, out = tmp_path / "model", tmp_path / "out"
+    fields = THREE_EXITS | {"scale": 0.3, "separate_tables": False} | changes
+    write_model_folder(model, make_tiny_encoder(family), **fields)
+    export_folder(model, out, pytorch=True)
+    # As a user reads it: by the copy in the folder.
+    monkeypatch.syspath_prepend(out / "pytorch")
+    monkeypatch.delitem(sys.modules, "reader", raising=False)
+    reader = importlib.import_module("reader")
+    classifier = load(model)
+    ids, mask = map(torch.from_numpy, pad(classifier.tokenize(make_examples())))
+    got = reader.MultiExitModel(out / "pytorch")(ids, mask)
+    want = classifier.collect(make_examples()).logits
+    assert want.std() > 0.1
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_tables_of_segments_have_no_form_in_pytorch(make_tiny_encoder, tmp_path):
+    model = tmp_path / "model"
+    write_model_folder(model, make_tiny_encoder("mpnet"))
+    with pytest.raises(ValueError, match="segments have trained tables of their own"):
+        export_folder(model, tmp_path / "out", pytorch=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -49,7 +49,7 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
             f"{out} has a {SINGLE_FILE} already: name another folder"
         )
     config = load_config(folder / "encoder", description.ignore_attributes)
-    encoder, exit_params = _take_parts(description, params, number)
+    encoder, exit_params = take_parts(description, params, number)
     # Theirs is a map of the first token's state, in families that have one.
     has_pooler = description.pooling == "cls" and NAME_MAPS[config.family].has_pooler
     export_encoder(
@@ -69,7 +69,7 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
     )
 
 
-def _take_parts(
+def take_parts(
     description: ModelDescription, params: Params, number: int
 ) -> tuple[Params, Params]:
     """Returns the encoder up to an exit, and the exit's own parameters."""

@@ -25,6 +25,7 @@ from sweet_jax.inference.classifier import AdaptiveClassifier, load
 from sweet_jax.inference.exported.loader import SCHEMA
 from sweet_jax.inference.model_folder import compute_checksums
 from sweet_jax.inference.programs import PLATFORMS, Program, Specs, export_programs
+from sweet_jax.inference.pytorch_export import write_pytorch
 from sweet_jax.trees import flatten_paths
 
 # The loader's criterion; it needs nothing but logits and temperatures.
@@ -36,12 +37,13 @@ class ExportError(ValueError):
     """The folder cannot be written, or something that export needs is missing."""
 
 
-def export_folder(model: Path, out: Path) -> str:
+def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
     """Writes an exported folder, whole or not at all.
 
     Args:
         model: a model folder (`WORKDIR/model`).
         out: the folder to write.
+        pytorch: whether it has a part for PyTorch, too.
 
     Returns:
         One line on what was written.
@@ -49,6 +51,7 @@ def export_folder(model: Path, out: Path) -> str:
     Raises:
         ModelFolderError: `model` is no model folder, or damaged.
         ExportError: `out` is there already, or flatbuffers is not installed.
+        ValueError: the model has no form in PyTorch (see `pytorch_export`).
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise ExportError(
@@ -69,7 +72,11 @@ def export_folder(model: Path, out: Path) -> str:
             model / "encoder", classifier.description.ignore_attributes
         )
         manifest = _describe(classifier, encoder.vocab_size, programs)
+        # Before the part for PyTorch, which the loader neither needs nor verifies.
         manifest["checksums"] = compute_checksums(temporary)
+        if pytorch:
+            d, params = classifier.description, classifier.params
+            write_pytorch(model, d, params, temporary / "pytorch")
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in temporary.rglob("*"))
@@ -110,6 +117,7 @@ def _describe(
         *("method", "task", "metric", "label_names", "has_pairs", "exit_layers"),
         *("max_length", "buckets", "dtype", "matmul_precision", "temperatures"),
         *("cost_fractions", "thresholds", "lte_ranges", "digest"),
+        *("member_exits", "pooling"),
     )
     fields = dataclasses.asdict(d)
     return {

@@ -1,0 +1,72 @@
+"""The exported model in PyTorch: torch, safetensors and transformers.
+
+    from reader import MultiExitModel
+    logits = MultiExitModel("FOLDER/pytorch")(input_ids, attention_mask)
+
+A reference for those who build on the weights: it runs every exit on every row. Divide
+an exit's logits by its temperature (manifest.json) before they are compared.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModel
+
+
+class Exit(nn.Module):
+    """classifier(tanh(pooler(pool(norm(states)))))."""
+
+    def __init__(self, norm: nn.Module, width: int, classes: int, pooling: str) -> None:
+        """The norm is the encoder's final one, where its layers end without."""
+        super().__init__()
+        self.norm, self.pooling = copy.deepcopy(norm), pooling
+        self.pooler, self.classifier = (
+            nn.Linear(width, width),
+            nn.Linear(width, classes),
+        )
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Returns logits [B, C] of states [B, L, D]."""
+        x, real = self.norm(states), mask[..., None].float()
+        mean = (x * real).sum(1) / real.sum(1)
+        pooled = mean if self.pooling == "mean" else x[:, 0]
+        return self.classifier(torch.tanh(self.pooler(pooled)))
+
+
+class MultiExitModel(nn.Module):
+    """The encoder, or that of each exit of a multi_model, and the exits."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Reads the `pytorch` folder, and the manifest beside it."""
+        super().__init__()
+        folder = Path(folder)
+        self.manifest = json.loads((folder.parent / "manifest.json").read_text("utf-8"))
+        owners = range(len(self.manifest["member_exits"]))
+        encoders = [AutoModel.from_pretrained(folder / f"encoder_{i}") for i in owners]
+        width, classes = encoders[0].config.hidden_size, self.manifest["label_names"]
+        norm = getattr(encoders[0], "final_norm", nn.Identity())
+        self.exits = nn.ModuleList(
+            Exit(norm, width, len(classes), self.manifest["pooling"])
+            for _ in self.manifest["exit_layers"]
+        )
+        self.exits.load_state_dict(load_file(folder / "exits.safetensors"))
+        for encoder in encoders:
+            encoder.final_norm = nn.Identity()  # Each exit norms the state it reads.
+        self.encoders = nn.ModuleList(encoders)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, input_ids, attention_mask, **inputs) -> torch.Tensor:
+        """Returns the logits of all exits, [B, E, C], before temperature."""
+        logits, inputs = {}, {"attention_mask": attention_mask, **inputs}
+        members = zip(self.encoders, self.manifest["member_exits"], strict=True)
+        for encoder, exits in members:
+            output = encoder(input_ids, output_hidden_states=True, **inputs)
+            for i in exits:
+                states = output.hidden_states[self.manifest["exit_layers"][i] + 1]
+                logits[i] = self.exits[i](states, attention_mask)
+        return torch.stack([logits[i] for i in sorted(logits)], dim=1)
