@@ -326,7 +326,11 @@ class _Pipeline:
         if params is None:
             _, params = load_model_folder(self._work.path / "model")
         segments = Segments(
-            join_models(prepared.models), params, len(settings.exits.layers)
+            join_models(prepared.models),
+            params,
+            len(settings.exits.layers),
+            prepared.num_classes,
+            settings.encoder.matmul_precision,
         )
         return measure_costs(
             segments,

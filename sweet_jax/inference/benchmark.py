@@ -22,15 +22,11 @@ from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import Programs, shape_of
 from sweet_jax.exits.criteria import FULL
+from sweet_jax.inference.cascade_run import NO_POOLING, POOLING
 from sweet_jax.inference.classifier import AdaptiveClassifier
 from sweet_jax.inference.costs import SegmentCosts, accumulate, measure_costs
-from sweet_jax.inference.engine import (
-    CHUNK_BATCHES,
-    NO_POOLING,
-    POOLING,
-    Engine,
-    count_costs,
-)
+from sweet_jax.inference.engine import CHUNK_BATCHES, Engine
+from sweet_jax.inference.stats import count_costs
 from sweet_jax.inference.threshold_paths import find_exits
 
 BATCH_SIZES = (1, 8, 32, 128)
@@ -174,7 +170,7 @@ def _measure(
 ) -> Speedup:
     rule = classifier.make_rule((threshold,), _CRITERION)
     none = classifier.make_rule((FULL,), _CRITERION)
-    pooling = NO_POOLING if engine.batch_size == 1 else POOLING
+    pooling = NO_POOLING if engine.shapes.batch_size == 1 else POOLING
     cascade = functools.partial(_exhaust, engine, chunks, rule, pooling)
     seconds_WR = time_paired(
         [
@@ -188,7 +184,7 @@ def _measure(
     flops_E = accumulate(costs.flops_per_row, classifier.description.member_exits)
     counts_E = np.bincount(exits, minlength=rule.num_exits)
     return Speedup(
-        batch_size=engine.batch_size,
+        batch_size=engine.shapes.batch_size,
         threshold=threshold,
         in_layers=1
         / count_costs(counts_E, np.array(classifier.description.cost_fractions)),
@@ -225,16 +221,18 @@ def make_full_model(
     output does not depend on them.
     """
     model, params = classifier.model, jax.device_put(classifier.params)
+    precision = classifier.description.matmul_precision
 
     def compute(params: Any, batch: Batch) -> Any:
-        return model.apply({"params": params}, batch)[-1].logits_BC
+        with jax.default_matmul_precision(precision):
+            return model.apply({"params": params}, batch)[-1].logits_BC
 
     programs = Programs(jax.jit(compute))
 
     def run(chunks: Sequence[Tokenized]) -> list[np.ndarray]:
         pending = []
         for chunk in chunks:
-            for batch, _ in engine.make_batches(chunk):
+            for batch, _ in engine.shapes.make_batches(chunk):
                 program = programs.compile(shape_of(batch), params, batch)
                 pending.append(program.call(params, batch))
         return [np.asarray(logits) for logits in pending]

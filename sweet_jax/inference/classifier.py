@@ -21,23 +21,19 @@ from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import calibrate_bank
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import Budget, load_budget
+from sweet_jax.inference.cascade_run import POOLING, Pooling
 from sweet_jax.inference.choice import Choice, pick_target
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.decisions import ExitRule
-from sweet_jax.inference.engine import (
-    CHUNK_BATCHES,
-    POOLING,
-    Engine,
-    EngineStats,
-    Pooling,
-    summarise,
-)
+from sweet_jax.inference.engine import CHUNK_BATCHES, Engine
 from sweet_jax.inference.model_folder import (
     ModelDescription,
     ModelFolderError,
     load_model_folder,
 )
 from sweet_jax.inference.segments import Segments
+from sweet_jax.inference.shapes import Shapes
+from sweet_jax.inference.stats import EngineStats, summarise
 from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
 from sweet_jax.settings import ExitSettings
 
@@ -106,13 +102,14 @@ class AdaptiveClassifier:
         pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]
         self.model, self.params = joined, params
         self._collector = Collector(joined, batch_size, description.buckets, pad_id)
-        self.engine = Engine(
-            Segments(joined, params, len(layers)),
-            batch_size,
-            description.buckets,
-            pad_id,
+        segments = Segments(
+            joined,
+            params,
+            len(layers),
             len(description.label_names),
+            description.matmul_precision,
         )
+        self.engine = Engine(segments, Shapes(batch_size, description.buckets, pad_id))
         self._stats = EngineStats.make(len(layers))
         self.folder = folder
         self._budget: Budget | None = None
@@ -194,7 +191,7 @@ class AdaptiveClassifier:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """What `predict` has done so far, over all calls: see `engine.summarise`."""
+        """What `predict` has done so far, over all calls: see `stats.summarise`."""
         costs_E = np.array(self.description.cost_fractions)
         with self._lock:
             return {
@@ -257,7 +254,7 @@ class AdaptiveClassifier:
                 lengths = np.repeat(d.buckets, d.bucket_rows)
                 engine = self.engine
                 self._costs = measure_costs(
-                    engine.segments, lengths, engine.batch_size, d.buckets
+                    engine.segments, lengths, engine.shapes.batch_size, d.buckets
                 )
             return self._costs
 
@@ -334,7 +331,7 @@ class AdaptiveClassifier:
 
     def _read(self, texts: Iterable[Text]) -> Iterator[Tokenized]:
         """Yields tokenised chunks of the texts."""
-        size = CHUNK_BATCHES * self.engine.batch_size
+        size = CHUNK_BATCHES * self.engine.shapes.batch_size
         for first, chunk in enumerate_chunks(texts, size):
             yield self.tokenize(self.make_examples(chunk, first))
 

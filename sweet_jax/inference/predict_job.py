@@ -71,7 +71,7 @@ def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str
             "text_columns": options.text_columns,
             "criterion": options.criterion,
             "thresholds": ["full" if t == FULL else t for t in thresholds],
-            "batch_size": classifier.engine.batch_size,
+            "batch_size": classifier.engine.shapes.batch_size,
         }
         with contextlib.closing(
             Job(options.output, settings, options.chunk_rows)

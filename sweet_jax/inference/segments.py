@@ -43,20 +43,32 @@ class Segments:
 
     Attributes:
         num_segments: E.
-        has_lte: the exits give learning-to-exit scores.
+        num_classes: C.
     """
 
-    def __init__(self, model: nn.Module, params: Params, num_segments: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        params: Params,
+        num_segments: int,
+        num_classes: int,
+        matmul_precision: str = "default",
+    ) -> None:
         """Puts the parameters on the device; compiles nothing yet.
 
         Args:
             model: a MultiExitClassifier or a MultiModelSet.
             params: of the model.
             num_segments: E.
+            num_classes: C.
+            matmul_precision: of jax, whatever its setting is when a segment compiles.
         """
-        self.num_segments = num_segments
+        self.num_segments, self.num_classes = num_segments, num_classes
         self._params = jax.device_put(params)
-        functions = [make_segment(model, i) for i in range(num_segments)]
+        functions = [
+            _fix_precision(make_segment(model, i), matmul_precision)
+            for i in range(num_segments)
+        ]
         self._first = functions[0]
         self._programs = [Programs(jax.jit(function)) for function in functions]
         # The queue's memory is given to its successor.
@@ -168,6 +180,18 @@ def make_segment(model: nn.Module, segment: int) -> SegmentFn:
 
         carry, output = served.apply({"params": params}, method=apply)
         return *served.split_carry(carry), _stack_answers(output)
+
+    return run
+
+
+def _fix_precision(segment: SegmentFn, matmul_precision: str) -> SegmentFn:
+    """Returns the segment as it is traced at a precision of its own."""
+
+    def run(
+        params: Params, rows: Rows, shared: Shared
+    ) -> tuple[Rows, Shared, jax.Array]:
+        with jax.default_matmul_precision(matmul_precision):
+            return segment(params, rows, shared)
 
     return run
 
