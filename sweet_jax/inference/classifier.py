@@ -1,43 +1,38 @@
 """The classifier people use: texts in, labels with probabilities and exits out."""
 
 import dataclasses
-import itertools
 import math
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
 from sweet_jax.arrays import LogitBank, Params
-from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.hf_config import load_config
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import calibrate_bank
-from sweet_jax.exits.criteria import FULL, compute_scores
-from sweet_jax.inference.budget import Budget, load_budget
+from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.inference.cascade_run import POOLING, Pooling
-from sweet_jax.inference.choice import Choice, pick_target
-from sweet_jax.inference.costs import SegmentCosts, measure_costs
+from sweet_jax.inference.choice import pick_target
+from sweet_jax.inference.costs import SegmentCosts
 from sweet_jax.inference.decisions import ExitRule
 from sweet_jax.inference.engine import CHUNK_BATCHES, Engine
 from sweet_jax.inference.model_folder import (
     ModelDescription,
-    ModelFolderError,
     load_model_folder,
 )
 from sweet_jax.inference.segments import Segments
+from sweet_jax.inference.served_model import build_model
 from sweet_jax.inference.shapes import Shapes
 from sweet_jax.inference.stats import EngineStats, summarise
-from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
-from sweet_jax.settings import ExitSettings
-
-Text = str | tuple[str, str]
+from sweet_jax.inference.targets import Targets, make_rule
+from sweet_jax.inference.texts import Text, enumerate_chunks, is_pair, make_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,24 +76,8 @@ class AdaptiveClassifier:
         self.description = description
         config = load_config(folder / "encoder", description.ignore_attributes)
         self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
-        dtype = jnp.dtype(description.dtype)
+        joined = build_model(description, config)
         layers = description.exit_layers
-        model = MultiExitClassifier(
-            encoder=make_encoder(config, layers[-1] + 1, dtype),
-            exit_layers=layers,
-            exit_numbers=tuple(range(len(layers))),
-            num_classes=len(description.label_names),
-            features=config.hidden_size,
-            settings=ExitSettings(
-                pooling=description.pooling,
-                learn_to_exit=bool(description.lte_ranges),
-            ),
-            shared_pooler=description.shared_pooler,
-            dtype=dtype,
-        )
-        joined = join_models(
-            split_model(model, description.member_exits, description.separate_tables)
-        )
         pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]
         self.model, self.params = joined, params
         self._collector = Collector(joined, batch_size, description.buckets, pad_id)
@@ -112,8 +91,7 @@ class AdaptiveClassifier:
         self.engine = Engine(segments, Shapes(batch_size, description.buckets, pad_id))
         self._stats = EngineStats.make(len(layers))
         self.folder = folder
-        self._budget: Budget | None = None
-        self._costs: SegmentCosts | None = None
+        self._targets = Targets(folder, description, self.engine)
         self._said_truncated = False
         self._lock = threading.Lock()
 
@@ -184,7 +162,7 @@ class AdaptiveClassifier:
             max_accuracy_loss=max_accuracy_loss,
         )
         thresholds = self.choose_thresholds(target, criterion)
-        if isinstance(texts, str) or self._is_pair(texts):
+        if isinstance(texts, str) or (self.description.has_pairs and is_pair(texts)):
             return list(self.answer([texts], thresholds, criterion, pooling))
         answers = self.answer(texts, thresholds, criterion, pooling)  # type: ignore[arg-type]
         return list(answers) if isinstance(texts, list | tuple) else answers
@@ -202,67 +180,17 @@ class AdaptiveClassifier:
     def choose_thresholds(
         self, target: tuple[str, float] | None, criterion: str = "confidence"
     ) -> tuple[float, ...]:
-        """Returns the thresholds that meet a target: one for all exits, or one each.
-
-        Args:
-            target: (`threshold`, `speedup`, `milliseconds` or `max_accuracy_loss`,
-                value); None: every layer runs.
-            criterion: whose scores they are compared with.
+        """Returns the thresholds that meet a target; see `Targets.choose_thresholds`.
 
         Raises:
             ValueError: the target is out of range, the criterion unknown, or the model
                 folder has no calibration rows to choose on.
         """
-        if target is None:
-            thresholds: tuple[float, ...] = (FULL,)
-        elif target[0] == "threshold":
-            thresholds = (target[1],)
-        else:
-            choice = self._choose(*target, criterion)
-            level = logging.INFO if choice.feasible else logging.WARNING
-            logging.log(level, choice)
-            thresholds = choice.thresholds
-        self.make_rule(thresholds, criterion)
-        return thresholds
-
-    def _choose(self, name: str, value: float, criterion: str) -> Choice:
-        budget = self._find_budget()
-        if name == "speedup":
-            return budget.choose_speedup(value, criterion)
-        if name == "milliseconds":
-            seconds_E = self.measure_costs().seconds_per_row
-            return budget.choose_seconds(value / 1000, seconds_E, criterion)
-        return budget.choose_risk(value, criterion=criterion)
+        return self._targets.choose_thresholds(target, criterion)
 
     def measure_costs(self) -> SegmentCosts:
-        """Returns what segments take on this device for lengths as in calibration.
-
-        Measured once, on full batches; the first call compiles.
-
-        Raises:
-            ModelFolderError: the folder does not say how long its rows were.
-        """
-        d = self.description
-        if not d.bucket_rows:
-            raise ModelFolderError(
-                f"{self.folder} does not say how long its calibration rows were (it is"
-                " of an earlier version): delete results.json of its run and repeat"
-                " the run's command, which evaluates again without training"
-            )
-        with self._lock:
-            if self._costs is None:
-                lengths = np.repeat(d.buckets, d.bucket_rows)
-                engine = self.engine
-                self._costs = measure_costs(
-                    engine.segments, lengths, engine.shapes.batch_size, d.buckets
-                )
-            return self._costs
-
-    def _find_budget(self) -> Budget:
-        with self._lock:
-            if self._budget is None:
-                self._budget = load_budget(self.folder, self.description)
-            return self._budget
+        """Returns what segments take on this device; see `Targets.measure_costs`."""
+        return self._targets.measure_costs()
 
     def make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
         """Returns who leaves where under thresholds as `choose_thresholds` gives them.
@@ -271,18 +199,7 @@ class AdaptiveClassifier:
             ValueError: a threshold is out of range, or the criterion reads scores that
                 the model does not give.
         """
-        d = self.description
-        num_exits = len(d.exit_layers)
-        # The last exit answers whatever it says.
-        limits = thresholds if len(thresholds) > 1 else thresholds * (num_exits - 1)
-        rule = ExitRule(
-            criterion,
-            np.array([*limits, FULL], np.float32),
-            np.array(d.temperatures, np.float32),
-            self.lte_ranges,
-        )
-        rule.check(len(d.label_names))
-        return rule
+        return make_rule(self.description, thresholds, criterion)
 
     def answer(
         self,
@@ -362,14 +279,6 @@ class AdaptiveClassifier:
                 )
         return tokenized
 
-    def _is_pair(self, text: object) -> bool:
-        return (
-            self.description.has_pairs
-            and isinstance(text, tuple)
-            and len(text) == 2
-            and all(isinstance(part, str) for part in text)
-        )
-
     def make_examples(self, texts: list[Text], first: int = 0) -> Examples:
         """Returns texts as rows, without labels.
 
@@ -380,31 +289,8 @@ class AdaptiveClassifier:
         Raises:
             ValueError: a text is empty, or of the other kind than the model's.
         """
-        for i, text in enumerate(texts, first):
-            if self.description.has_pairs and not self._is_pair(text):
-                raise ValueError(
-                    f"input {i} is no (text, text) pair: this model was trained on"
-                    f" pairs ({self.description.task})"
-                )
-            if not self.description.has_pairs and not isinstance(text, str):
-                raise ValueError(
-                    f"input {i} is a {type(text).__name__}: this model takes single"
-                    f" texts ({self.description.task})"
-                )
-            if not all(
-                part.strip() for part in ([text] if isinstance(text, str) else text)
-            ):
-                raise ValueError(f"input {i} is empty: leave it out")
-        first = tuple(text if isinstance(text, str) else text[0] for text in texts)
-        second = (
-            tuple(text[1] for text in texts) if self.description.has_pairs else None
-        )
-        return Examples(
-            first,
-            second,
-            np.zeros(len(texts), np.int32),
-            np.arange(len(texts), dtype=np.int64),
-        )
+        d = self.description
+        return make_examples(texts, d.has_pairs, d.task, first)
 
 
 def _compute_softmax(
@@ -417,16 +303,6 @@ def _compute_softmax(
     powers = [math.exp(logit - highest) for logit in scaled]
     total = sum(powers)
     return tuple(power / total for power in powers)
-
-
-def enumerate_chunks(
-    items: Iterable[Text], size: int
-) -> Iterator[tuple[int, list[Text]]]:
-    """Yields lists of up to `size` items, each with the position of its first."""
-    iterator, first = iter(items), 0
-    while chunk := list(itertools.islice(iterator, size)):
-        yield first, chunk
-        first += len(chunk)
 
 
 def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
