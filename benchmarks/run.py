@@ -1,7 +1,6 @@
 """Speed and memory, measured: one command, one table a part.
 
     python benchmarks/run.py [PART ...]
-    python benchmarks/run.py serving [--model=RUN/model] [--data=FILE_OR_TASK]
 
 Parts: train, tradeoff, compile; forward (beside PyTorch, needs torch), large (24 layers
 only compiled), large-tpu (the same for a TPU that need not be there; needs jax[tpu]),
