@@ -175,7 +175,7 @@ class AdaptiveClassifier:
         )
         thresholds = self.choose_thresholds(target, criterion)
         if isinstance(texts, str) or self._is_pair(texts):
-            return list(self.answer([texts], thresholds, criterion, pooling))
+            return list(self.answer([texts], thresholds, criterion, pooling))  # type: ignore[list-item]
         answers = self.answer(texts, thresholds, criterion, pooling)  # type: ignore[arg-type]
         return list(answers) if isinstance(texts, list | tuple) else answers
 
@@ -335,13 +335,10 @@ class AdaptiveClassifier:
                 part.strip() for part in ([text] if isinstance(text, str) else text)
             ):
                 raise ValueError(f"input {i} is empty: leave it out")
-        first = tuple(text if isinstance(text, str) else text[0] for text in texts)
-        second = (
-            tuple(text[1] for text in texts) if self.description.has_pairs else None
-        )
+        has_pairs = self.description.has_pairs
         return Examples(
-            first,
-            second,
+            tuple(text if isinstance(text, str) else text[0] for text in texts),
+            tuple(text[1] for text in texts) if has_pairs else None,
             np.zeros(len(texts), np.int32),
             np.arange(len(texts), dtype=np.int64),
         )
