@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweet_jax.inference.inputs import InputRow
@@ -52,6 +52,7 @@ class Killed(Exception):  # noqa: N818
     bad=st.sets(st.integers(1, 12)),
     stops=st.lists(st.integers(0, 9), max_size=4),
 )
+@settings(max_examples=40, deadline=None)
 def test_stopped_anywhere_it_leaves_the_files_of_one_run(
     count, bad, stops, tmp_path_factory
 ):

@@ -4,7 +4,7 @@ import io
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweet_jax.inference import lines
@@ -20,6 +20,7 @@ def pipe():
 
 
 @given(parts=st.lists(st.sampled_from(["a", "é", "\r", " ", "\n", "\n\n", "b" * 70])))
+@settings(deadline=None)
 def test_lines_are_those_between_line_feeds(parts, tmp_path_factory):
     text = "".join(parts)
     path = tmp_path_factory.getbasetemp() / "lines.txt"
