@@ -54,6 +54,9 @@ def run_child(model: str, source: str) -> None:
 
     classifier = sweet_jax.load(model, _BATCH)
     configure_jax(classifier.description.matmul_precision)
+    # A longer input meets more shapes; how many there can be does not depend on it, and
+    # compiling takes memory for a moment.
+    classifier.engine.warm_up()
     with tempfile.TemporaryDirectory() as name:
         options = PredictOptions(
             source, Path(name) / "answers.jsonl", targets={"threshold": 0.8}

@@ -163,7 +163,7 @@ class AdaptiveClassifier:
         )
         thresholds = self.choose_thresholds(target, criterion)
         if isinstance(texts, str) or (self.description.has_pairs and is_pair(texts)):
-            return list(self.answer([texts], thresholds, criterion, pooling))
+            return list(self.answer([texts], thresholds, criterion, pooling))  # type: ignore[list-item]
         answers = self.answer(texts, thresholds, criterion, pooling)  # type: ignore[arg-type]
         return list(answers) if isinstance(texts, list | tuple) else answers
 
