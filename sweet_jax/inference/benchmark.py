@@ -220,7 +220,8 @@ def make_full_model(
     Earlier exits, and the other members of a multi_model cascade, are not computed: the
     output does not depend on them.
     """
-    model, params = classifier.model, jax.device_put(classifier.params)
+    model: Any = classifier.model
+    params = jax.device_put(classifier.params)
     precision = classifier.description.matmul_precision
 
     def compute(params: Any, batch: Batch) -> Any:

@@ -106,7 +106,7 @@ def count_rows_needed(
 
     def count_rows(errors: int) -> int:
         return _find_least(
-            lambda n: stats.binom.cdf(errors, n, epsilon) <= delta, errors + 1
+            lambda n: bool(stats.binom.cdf(errors, n, epsilon) <= delta), errors + 1
         )
 
     # More errors are a larger share of the rows that forgive them, up to epsilon; a

@@ -198,7 +198,7 @@ def _fix_precision(segment: SegmentFn, matmul_precision: str) -> SegmentFn:
 
 def _stack_answers(output: ExitOutput) -> jax.Array:
     if output.lte_B is None:
-        return output.logits_BC
+        return jnp.asarray(output.logits_BC)
     return jnp.concatenate([output.logits_BC, output.lte_B[:, None]], axis=1)
 
 

@@ -33,7 +33,8 @@ class EngineStats:
     @classmethod
     def make(cls, num_exits: int) -> "EngineStats":
         """Returns statistics of nothing yet."""
-        return cls(*(np.zeros(num_exits, np.int64) for _ in range(3)))
+        exit_counts, rows_run, rows_padded = np.zeros((3, num_exits), np.int64)
+        return cls(exit_counts, rows_run, rows_padded)
 
     def add(self, other: "EngineStats") -> None:
         """Adds what another call took."""

@@ -112,7 +112,7 @@ def make_path_per_exit(
         if not len(waiting):
             return None
         place = max(len(waiting) - step_rows, 0)
-        threshold = np.partition(waiting, place)[place]
+        threshold = np.float32(np.partition(waiting, place)[place])
         leaving = np.flatnonzero(deeper_N & (scores_NE[:, i] >= threshold))
         before = exits_N[leaving]
         saved = (costs_E[before] - costs_E[i]).sum()
