@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging as std_logging
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from sweet_jax.resolve import parse_config_string
 from sweet_jax.settings import Settings, StudySettings, to_dict
 
 INPUT_ERROR_STATUS = 2
+STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
 _PACKAGE = str(Path(__file__).parent)
 
 
@@ -58,6 +61,25 @@ def run_command(work: Callable[[], int | None]) -> NoReturn:
         sys.exit(status)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def run_stream(work: Callable[[], None]) -> int:
+    """Runs what reads and writes as it goes; returns the exit status.
+
+    SIGTERM and ctrl-C stop it in one way, KeyboardInterrupt, whose message is shown;
+    who closes the pipe that it writes to has enough (`| head`).
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        work()
+        return 0
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped before the first row", file=sys.stderr)
+        return STOPPED_STATUS
+    except BrokenPipeError:
+        # What is buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -10,16 +10,12 @@ An output file that is not finished is gone on with by the same command. Exit st
 finished, 2 a wrong input, 75 stopped by SIGTERM or ctrl-C.
 """
 
-import os
-import signal
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from sweet_jax.command_line import run_command
-
-_STOPPED_STATUS = 75  # EX_TEMPFAIL, as of the main command.
+from sweet_jax.command_line import run_command, run_stream
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
 _INPUT = flags.DEFINE_string("input", "-", "A file, or - for standard input.")
@@ -47,22 +43,8 @@ _BENCHMARK = flags.DEFINE_bool(
 )
 
 
-def main() -> int:
-    """Runs the command; returns the exit status."""
-    # A job is stopped in one way: nothing is lost but the chunk at work.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _predict()
-    except KeyboardInterrupt:
-        print("stopped before the first row: repeat the command", file=sys.stderr)
-        return _STOPPED_STATUS
-    except BrokenPipeError:
-        # Whoever read the answers has enough (`| head`). What is buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _predict() -> int:
+def main() -> None:
+    """Answers, or times."""
     # Imported here: a wrong flag is reported before jax loads.
     from sweet_jax.inference.predict_options import PredictOptions
 
@@ -84,22 +66,17 @@ def _predict() -> int:
     options.check()
     import sweet_jax
     from sweet_jax.devices import configure_jax
-    from sweet_jax.inference.predict_job import Stopped, benchmark_file, predict_file
+    from sweet_jax.inference.predict_job import benchmark_file, predict_file
 
     classifier = sweet_jax.load(_MODEL.value, batch_size=_BATCH.value)
     # Before anything is compiled: what is in the cache already is not compiled again.
     configure_jax(classifier.description.matmul_precision)
-    try:
-        if _BENCHMARK.value:
-            for line in benchmark_file(classifier, options):
-                print(line, flush=True)
-            return 0
+    if _BENCHMARK.value:
+        for line in benchmark_file(classifier, options):
+            print(line, flush=True)
+    else:
         print(predict_file(classifier, options), file=sys.stderr)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return _STOPPED_STATUS
-    return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: run_stream(main))

@@ -31,7 +31,7 @@ from sweet_jax.inference.predict_options import PredictOptions
 _BENCHMARK_ROWS = 2000
 
 
-class Stopped(Exception):  # noqa: N818 (no error: the job goes on later)
+class Stopped(KeyboardInterrupt):
     """The job was asked to stop; the message says how to go on."""
 
 
