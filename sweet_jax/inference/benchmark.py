@@ -24,9 +24,10 @@ from sweet_jax.devices import Programs, shape_of
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.inference.cascade_run import NO_POOLING, POOLING
 from sweet_jax.inference.classifier import AdaptiveClassifier
-from sweet_jax.inference.costs import SegmentCosts, accumulate, measure_costs
+from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.engine import CHUNK_BATCHES, Engine
-from sweet_jax.inference.stats import count_costs
+from sweet_jax.inference.shapes import Shapes
+from sweet_jax.inference.stats import EngineStats, count_costs
 from sweet_jax.inference.threshold_paths import find_exits
 
 BATCH_SIZES = (1, 8, 32, 128)
@@ -53,7 +54,7 @@ class Speedup:
         batch_size: most rows of a shape.
         threshold: of confidence.
         in_layers: full model over cascade, in layers of the rows timed.
-        in_flops: likewise, in FLOPs of the segments.
+        in_flops: likewise, in FLOPs of all programs that ran, at their shapes.
         in_seconds: likewise measured; median of paired rounds.
         rows_per_second: of the cascade; median.
         full_rows_per_second: of the full model, the faster of two ways; median.
@@ -94,10 +95,10 @@ def measure_speedups(
             engine.segments, rows.lengths, batch_size, classifier.description.buckets
         )
         yield costs
-        full = make_full_model(classifier, engine)
+        full = FullModel(classifier, engine.shapes)
         chunks = list(rows.cut(CHUNK_BATCHES * batch_size))
         for threshold in thresholds:
-            yield _measure(classifier, engine, full, chunks, threshold, costs)
+            yield _measure(classifier, engine, full, chunks, threshold)
 
 
 def format_speedups(measured: Iterable[Speedup | SegmentCosts]) -> Iterator[str]:
@@ -163,10 +164,9 @@ def find_threshold(
 def _measure(
     classifier: AdaptiveClassifier,
     engine: Engine,
-    full: Callable[[Sequence[Tokenized]], Any],
+    full: "FullModel",
     chunks: Sequence[Tokenized],
     threshold: float,
-    costs: SegmentCosts,
 ) -> Speedup:
     rule = classifier.make_rule((threshold,), _CRITERION)
     none = classifier.make_rule((FULL,), _CRITERION)
@@ -175,23 +175,22 @@ def _measure(
     seconds_WR = time_paired(
         [
             cascade,
-            functools.partial(full, chunks),
+            functools.partial(full.run, chunks),
             functools.partial(_exhaust, engine, chunks, none, NO_POOLING),
         ]
     )
     baseline_R = seconds_WR[1:].min(axis=0)
-    exits = np.array([answer.exit_index for answer in cascade()])
-    flops_E = accumulate(costs.flops_per_row, classifier.description.member_exits)
-    counts_E = np.bincount(exits, minlength=rule.num_exits)
+    stats = EngineStats.make(rule.num_exits)
+    num_rows = len(_exhaust(engine, chunks, rule, pooling, stats))
+    costs_E = np.array(classifier.description.cost_fractions)
     return Speedup(
         batch_size=engine.shapes.batch_size,
         threshold=threshold,
-        in_layers=1
-        / count_costs(counts_E, np.array(classifier.description.cost_fractions)),
-        in_flops=1 / count_costs(counts_E, flops_E),
+        in_layers=1 / count_costs(stats.exit_counts, costs_E),
+        in_flops=full.count_flops(chunks) / stats.flops,
         in_seconds=statistics.median((baseline_R / seconds_WR[0]).tolist()),
-        rows_per_second=len(exits) / statistics.median(seconds_WR[0].tolist()),
-        full_rows_per_second=len(exits) / statistics.median(baseline_R.tolist()),
+        rows_per_second=num_rows / statistics.median(seconds_WR[0].tolist()),
+        full_rows_per_second=num_rows / statistics.median(baseline_R.tolist()),
     )
 
 
@@ -212,30 +211,44 @@ def time_paired(functions: Sequence[Callable[[], Any]]) -> Float[np.ndarray, "W 
     return seconds_WR
 
 
-def make_full_model(
-    classifier: AdaptiveClassifier, engine: Engine
-) -> Callable[[Sequence[Tokenized]], list[np.ndarray]]:
-    """Returns the full model as one compiled function on the engine's batches.
+class FullModel:
+    """The full model as one compiled function, on an engine's batches.
 
     Earlier exits, and the other members of a multi_model cascade, are not computed: the
     output does not depend on them.
     """
-    model: Any = classifier.model
-    params = jax.device_put(classifier.params)
-    precision = classifier.description.matmul_precision
 
-    def compute(params: Any, batch: Batch) -> Any:
-        with jax.default_matmul_precision(precision):
-            return model.apply({"params": params}, batch)[-1].logits_BC
+    def __init__(self, classifier: AdaptiveClassifier, shapes: Shapes) -> None:
+        """Compiles nothing yet."""
+        self._shapes = shapes
+        self._params = jax.device_put(classifier.params)
+        model: Any = classifier.model
+        precision = classifier.description.matmul_precision
 
-    programs = Programs(jax.jit(compute))
+        def compute(params: Any, batch: Batch) -> Any:
+            with jax.default_matmul_precision(precision):
+                return model.apply({"params": params}, batch)[-1].logits_BC
 
-    def run(chunks: Sequence[Tokenized]) -> list[np.ndarray]:
-        pending = []
-        for chunk in chunks:
-            for batch, _ in engine.shapes.make_batches(chunk):
-                program = programs.compile(shape_of(batch), params, batch)
-                pending.append(program.call(params, batch))
+        self._programs = Programs(jax.jit(compute))
+
+    def run(self, chunks: Sequence[Tokenized]) -> list[np.ndarray]:
+        """Returns the logits of every batch."""
+        pending = [
+            self._programs.compile(shape_of(batch), self._params, batch).call(
+                self._params, batch
+            )
+            for batch in self._make_batches(chunks)
+        ]
         return [np.asarray(logits) for logits in pending]
 
-    return run
+    def count_flops(self, chunks: Sequence[Tokenized]) -> float:
+        """Returns the FLOPs of `run`, which has been called, by XLA's analysis."""
+        programs = self._programs.by_shape
+        return sum(
+            programs[shape_of(batch)].flops for batch in self._make_batches(chunks)
+        )
+
+    def _make_batches(self, chunks: Sequence[Tokenized]) -> Iterator[Batch]:
+        for chunk in chunks:
+            for batch, _ in self._shapes.make_batches(chunk):
+                yield batch

@@ -176,6 +176,7 @@ class CascadeRun:
         count, num_rows = len(group.index), len(output.answers)
         self._stats.rows_run[segment] += count
         self._stats.rows_padded[segment] += num_rows
+        self._stats.flops += self._segments.count_flops(segment, num_rows, length)
         history = np.pad(group.logits, [(0, num_rows - count), (0, 0), (0, 0)])
         # Before the next segment is started: behind it, scores would be late.
         scores = self._rule.score(segment, history, output.answers)

@@ -18,6 +18,7 @@ class EngineStats:
         rows_padded: the same with the rows that only filled a bucket.
         tokens_run: real tokens of segment 0.
         tokens_padded: tokens of the shapes that segment 0 ran.
+        flops: of all segments that ran, by XLA's analysis.
         seconds: of each row from entering to its answer, the latest 100,000.
     """
 
@@ -26,6 +27,7 @@ class EngineStats:
     rows_padded: Int64[np.ndarray, " E"]
     tokens_run: int = 0
     tokens_padded: int = 0
+    flops: float = 0.0
     seconds: deque[float] = dataclasses.field(
         default_factory=lambda: deque(maxlen=100_000)
     )
@@ -43,6 +45,7 @@ class EngineStats:
         self.rows_padded += other.rows_padded
         self.tokens_run += other.tokens_run
         self.tokens_padded += other.tokens_padded
+        self.flops += other.flops
         self.seconds.extend(other.seconds)
 
 
@@ -64,6 +67,7 @@ def summarise(stats: EngineStats, costs_E: np.ndarray) -> dict[str, Any]:
         "exit_counts": stats.exit_counts.tolist(),
         "cost_fraction": count_costs(stats.exit_counts, costs_E),
         "row_filling": float(stats.rows_padded.sum() / max(stats.rows_run.sum(), 1)),
+        "flops": stats.flops,
         "padded_over_real": stats.tokens_padded / max(stats.tokens_run, 1),
         "latency_p50_ms": float(np.percentile(seconds, 50) * 1000),
         "latency_p95_ms": float(np.percentile(seconds, 95) * 1000),
