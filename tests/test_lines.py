@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -67,10 +68,13 @@ def test_a_line_is_there_as_soon_as_it_is_written(pipe):
 def test_an_input_that_does_not_block_is_waited_for():
     source, sink = os.pipe()
     os.set_blocking(source, False)
-    if os.fork() == 0:
+
+    def write_late() -> None:
         os.write(sink, b"one\n")
-        os._exit(0)
-    os.close(sink)
+        os.close(sink)
+
+    later = threading.Timer(0.05, write_late)
+    later.start()
     with io.FileIO(source) as file:
         assert list(LineReader(file)) == ["one"]
-    os.wait()
+    later.join()
