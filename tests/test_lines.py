@@ -69,12 +69,12 @@ def test_an_input_that_does_not_block_is_waited_for():
     source, sink = os.pipe()
     os.set_blocking(source, False)
 
-    def write_late():
+    def write_late() -> None:
         os.write(sink, b"one\n")
         os.close(sink)
 
-    timer = threading.Timer(0.05, write_late)
-    timer.start()
+    later = threading.Timer(0.05, write_late)
+    later.start()
     with io.FileIO(source) as file:
         assert list(LineReader(file)) == ["one"]
-    timer.join()
+    later.join()

@@ -183,6 +183,7 @@ def test_kill_9_at_random_moments_leaves_the_output_of_one_run(
     )
 
 
+@pytest.mark.slow
 def test_stopped_it_says_how_to_go_on_and_does(command, arguments, tmp_path):
     output = tmp_path / "out.jsonl"
     pipe = tmp_path / "pipe"
