@@ -28,6 +28,7 @@ from sweet_jax import runner
 from sweet_jax.data.examples import Examples
 from sweet_jax.devices import configure_jax
 from sweet_jax.inference.benchmark import (
+    REPEATS,
     format_speedups,
     measure_speedups,
     time_paired,
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--data", default=_EMBEDDED_TASK)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--lines", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--speedup", type=float, default=2.0)
@@ -57,15 +59,13 @@ def main() -> None:
         f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     )
     if options.lines:
-        measure_throughput(
-            model, options.data, options.lines, options.batch_size, options.speedup
-        )
+        measure_throughput(model, options)
         return
     classifier = sweet_jax.load(model)
     rows = load_examples(classifier, options.data, options.rows)
     print(f"{len(rows.labels)} rows of {options.data}, {classifier!r}")
     for line in format_speedups(
-        measure_speedups(classifier, rows, options.batch_sizes)
+        measure_speedups(classifier, rows, options.batch_sizes, repeats=options.repeats)
     ):
         print(line, flush=True)
 
@@ -84,22 +84,18 @@ def load_examples(
     return rows.select(np.arange(min(most_rows, len(rows.labels))))
 
 
-def measure_throughput(
-    model: Path, data: str, num_lines: int, batch_size: int, speedup: float
-) -> None:
-    """Prints texts per second of the cascade, of all layers, and of PyTorch.
+def measure_throughput(model: Path, options: argparse.Namespace) -> None:
+    """Prints lines per second of the cascade, of all layers, and of PyTorch.
 
     Args:
         model: WORKDIR/model of a run.
-        data: where the lines come from; repeated until there are enough.
-        num_lines: to answer.
-        batch_size: of everybody.
-        speedup: in layers, on calibration part 1.
+        options: of the command; the data are repeated until there are enough lines.
     """
+    num_lines, batch_size = options.lines, options.batch_size
     classifier = sweet_jax.load(model, batch_size=batch_size)
-    rows = load_rows(data, (), "label", classifier.label_names)
+    rows = load_rows(options.data, (), "label", classifier.label_names)
     texts = list(itertools.islice(itertools.cycle(rows.texts), num_lines))
-    thresholds = classifier.choose_thresholds(("speedup", speedup))
+    thresholds = classifier.choose_thresholds(("speedup", options.speedup))
     contenders: dict[str, Callable[[], Any]] = {
         f"sweet_jax, threshold {thresholds[0]:.3f}": lambda: list(
             classifier.answer(texts, thresholds)
@@ -111,7 +107,7 @@ def measure_throughput(
         contenders["PyTorch, every layer"] = make_torch_encoder(
             Path(name) / "encoder", texts, batch_size, classifier.description.max_length
         )
-        seconds_WR = time_paired(list(contenders.values()))
+        seconds_WR = time_paired(list(contenders.values()), options.repeats)
     medians = [statistics.median(row) for row in seconds_WR.tolist()]
     print_header(
         f"{num_lines} lines, batches of {batch_size}", "seconds", "lines/s", "PyTorch /"

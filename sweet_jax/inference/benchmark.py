@@ -32,7 +32,7 @@ from sweet_jax.inference.threshold_paths import find_exits
 
 BATCH_SIZES = (1, 8, 32, 128)
 TARGETS = (1.5, 2.0, 3.0)
-_REPEATS = 5
+REPEATS = 5
 _CRITERION = "confidence"
 _HEADER = (
     "batch",
@@ -74,6 +74,7 @@ def measure_speedups(
     examples: Examples,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     targets: Sequence[float] = TARGETS,
+    repeats: int = REPEATS,
 ) -> Iterator[Speedup | SegmentCosts]:
     """Yields for each batch size the costs of segments, then a speed-up per threshold.
 
@@ -84,6 +85,7 @@ def measure_speedups(
             pooled.
         targets: speed-ups in layers; the thresholds are those that come nearest on
             these rows.
+        repeats: rounds of which the median is taken.
     """
     rows = classifier.tokenize(examples)
     scores_NE = classifier.score(examples, _CRITERION)
@@ -98,7 +100,7 @@ def measure_speedups(
         full = FullModel(classifier, engine.shapes)
         chunks = list(rows.cut(CHUNK_BATCHES * batch_size))
         for threshold in thresholds:
-            yield _measure(classifier, engine, full, chunks, threshold)
+            yield _measure(classifier, engine, full, chunks, threshold, repeats)
 
 
 def format_speedups(measured: Iterable[Speedup | SegmentCosts]) -> Iterator[str]:
@@ -167,6 +169,7 @@ def _measure(
     full: "FullModel",
     chunks: Sequence[Tokenized],
     threshold: float,
+    repeats: int,
 ) -> Speedup:
     rule = classifier.make_rule((threshold,), _CRITERION)
     none = classifier.make_rule((FULL,), _CRITERION)
@@ -177,7 +180,8 @@ def _measure(
             cascade,
             functools.partial(full.run, chunks),
             functools.partial(_exhaust, engine, chunks, none, NO_POOLING),
-        ]
+        ],
+        repeats,
     )
     baseline_R = seconds_WR[1:].min(axis=0)
     stats = EngineStats.make(rule.num_exits)
@@ -198,12 +202,14 @@ def _exhaust(engine: Engine, *args: Any) -> list[Any]:
     return list(engine.run(*args))
 
 
-def time_paired(functions: Sequence[Callable[[], Any]]) -> Float[np.ndarray, "W R"]:
+def time_paired(
+    functions: Sequence[Callable[[], Any]], repeats: int
+) -> Float[np.ndarray, "W R"]:
     """Returns seconds of each function in each round; all are compiled before."""
     for function in functions:
         function()
-    seconds_WR = np.zeros((len(functions), _REPEATS))
-    for r in range(_REPEATS):
+    seconds_WR = np.zeros((len(functions), repeats))
+    for r in range(repeats):
         for w, function in enumerate(functions):
             start = time.perf_counter()
             function()
