@@ -25,7 +25,16 @@ def _highest_precision():
         yield
 
 
-@pytest.fixture(params=RECORDINGS)
+# Each differs from another family in a table of names or a setting: with -m slow.
+VARIANTS = ("roberta", "deberta_v2")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name
+        for name in RECORDINGS
+    ]
+)
 def recorded(request) -> Recorded:
     return load_recorded(request.param)
 

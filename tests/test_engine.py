@@ -1,5 +1,6 @@
 """Real early exit answers as the cascade does, whatever leaves where."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
+from sweet_jax.exits import criteria as exit_criteria
 from sweet_jax.exits.calibration import apply_temperatures
 from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.exits.learned import scale_lte
@@ -66,11 +68,12 @@ def make_model(kind: str) -> tuple[Any, Any]:
         ),
     ],
 )
-def served(request) -> tuple[Engine, Any, Any]:
-    """An engine, its model and parameters; programs are shared by all examples."""
+def served(request) -> tuple[Engine, Collector, Any]:
+    """An engine, a collector and parameters; programs are shared by all examples."""
     model, params = make_model(request.param)
     segments = Segments(model, params, len(LAYERS), CLASSES)
-    return Engine(segments, Shapes(BATCH, BUCKETS, 0)), model, params
+    collector = Collector(model, 8, BUCKETS, 0)
+    return Engine(segments, Shapes(BATCH, BUCKETS, 0)), collector, params
 
 
 def make_rows(lengths: list[int], seed: int, repeat: bool = False) -> Tokenized:
@@ -90,24 +93,26 @@ def make_rows(lengths: list[int], seed: int, repeat: bool = False) -> Tokenized:
 
 
 def cut(rows: Tokenized, sizes: list[int]) -> list[Tokenized]:
-    """Returns the rows as a stream of chunks."""
-    chunks, start = [], 0
-    for size in [*sizes, rows.num_rows]:
-        stop = min(start + size, rows.num_rows)
-        if start < stop:
-            first, last = rows.offsets[start], rows.offsets[stop]
-            chunks.append(
-                Tokenized(
-                    rows.token_ids[first:last],
-                    rows.type_ids[first:last],
-                    rows.offsets[start : stop + 1] - first,
-                    rows.labels[start:stop],
-                    rows.row_ids[start:stop],
-                    0,
-                )
-            )
-        start = stop
-    return chunks
+    """Returns the rows as a stream of chunks, the last as large as it must be."""
+    single = list(rows.cut(1))
+    bounds = np.minimum(np.cumsum([0, *sizes, rows.num_rows]), rows.num_rows)
+    return [
+        join(single[first:stop])
+        for first, stop in itertools.pairwise(bounds)
+        if first < stop
+    ]
+
+
+def join(parts: list[Tokenized]) -> Tokenized:
+    """Returns rows of several as one."""
+    return Tokenized(
+        np.concatenate([part.token_ids for part in parts]),
+        np.concatenate([part.type_ids for part in parts]),
+        np.cumsum([0, *(part.lengths.sum() for part in parts)]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.row_ids for part in parts]),
+        0,
+    )
 
 
 def score(criterion: str, logits_NEC: np.ndarray, lte_NE: np.ndarray) -> np.ndarray:
@@ -126,25 +131,42 @@ def choose_threshold(scores_NE: np.ndarray, share: float) -> float:
     return float((values[k].astype(np.float64) + values[k + 1]) / 2)
 
 
-@given(
-    # Few sizes: every one is compiled for.
-    lengths=st.sampled_from([1, 6, 19]).flatmap(
-        lambda n: st.lists(st.integers(1, 16), min_size=n, max_size=n)
-    ),
-    sizes=st.lists(st.integers(1, 9), max_size=3),
-    criterion=st.sampled_from(["confidence", "entropy", "margin", "patience", "lte"]),
-    share=st.floats(0, 1),
-    pooling=st.sampled_from([NO_POOLING, Pooling(), Pooling(5), Pooling(99, 0.0)]),
-    repeat=st.booleans(),
-    seed=st.integers(0, 3),
-)
+def draw_streams(criteria: tuple[str, ...], sizes: tuple[int, ...]) -> Any:
+    """Draws rows, chunks, thresholds and waiting; every number of rows is compiled."""
+    return given(
+        lengths=st.sampled_from(sizes).flatmap(
+            lambda n: st.lists(st.integers(1, 16), min_size=n, max_size=n)
+        ),
+        sizes=st.lists(st.integers(1, 9), max_size=3),
+        criterion=st.sampled_from(criteria),
+        share=st.floats(0, 1),
+        pooling=st.sampled_from([NO_POOLING, Pooling(), Pooling(5), Pooling(99, 0.0)]),
+        repeat=st.booleans(),
+        seed=st.integers(0, 3),
+    )
+
+
+@draw_streams(("confidence", "patience"), (1, 13))
 @settings(max_examples=10, deadline=None)
 def test_answers_are_the_cascades(
     served, lengths, sizes, criterion, share, pooling, repeat, seed
 ):
-    engine, model, params = served
+    check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed)
+
+
+@pytest.mark.slow
+@draw_streams(tuple(exit_criteria.CRITERIA), (1, 2, 7, 23))
+@settings(max_examples=60, deadline=None)
+def test_answers_are_the_cascades_by_every_criterion(
+    served, lengths, sizes, criterion, share, pooling, repeat, seed
+):
+    check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed)
+
+
+def check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed):
+    engine, collector, params = served
     rows = make_rows(lengths, seed, repeat)
-    bank = Collector(model, 8, BUCKETS, 0).collect(params, rows)
+    bank = collector.collect(params, rows)
     scores_NE = score(criterion, bank.logits, bank.lte)
     threshold = choose_threshold(scores_NE, share)
     rule = ExitRule(
@@ -181,9 +203,9 @@ def test_all_rows_leave_together(served, exit_index, pooling):
 
 
 def test_every_threshold_may_have_its_own_exit(served):
-    engine, model, params = served
+    engine, collector, params = served
     rows = make_rows([5, 7, 2, 11, 16, 3, 3], 1)
-    bank = Collector(model, 8, BUCKETS, 0).collect(params, rows)
+    bank = collector.collect(params, rows)
     scores_NE = score("confidence", bank.logits, bank.lte)
     medians = np.median(scores_NE, axis=0)
     thresholds = np.minimum(medians - 1e-3, 0.999).astype(np.float32)

@@ -146,6 +146,7 @@ def link_packages(site: Path) -> None:
                 waiting.append(requirement.name)
 
 
+@pytest.mark.slow
 def test_python_with_jax_alone_gives_the_classifiers_answers(model, folder, tmp_path):
     classifier = load(model)
     logits_NEC = classifier.collect(make_examples()).logits

@@ -159,6 +159,7 @@ def join(gradient: dict[str, np.ndarray], prefixes: tuple[str, ...]) -> np.ndarr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prefixes"),
     [
@@ -248,6 +249,7 @@ def test_weights_of_exits_change_lengths_and_no_angle(bert, joint):
         assert (found.norm[0], found.cosine[pairs[0, 1]]) == (0.0, None)
 
 
+@pytest.mark.slow
 def test_identical_exits_agree():
     """A pre-norm layer whose last maps are 0 passes its input on: the exits are one."""
     model = make_model(TINY_CONFIGS["modernbert"], layers=(0, 1), dropout=0.0)

@@ -105,6 +105,7 @@ def test_only_sweet_gives_each_segment_a_copy(config, method, scale, want):
     assert [sum(TABLE in path for path in flat) for flat in shapes] == want
 
 
+@pytest.mark.slow
 def test_layers_read_the_copy_of_their_segment(config):
     encoder = make_encoder(config, 4, jnp.float32).clone(table_starts=(0, 2))
     batch = make_example_batch(1, 5)._replace(mask=np.ones((1, 5), np.int32))

@@ -35,9 +35,9 @@ def config():
     return parse_config(TINY_CONFIGS["bert"])
 
 
-# Nothing shared; a table and its norm. The rest, with a norm inside each exit or tables
-# of other kinds, run with -m slow.
-KINDS = ("bert", "deberta-v2")
+# Nothing shared. The rest, with a norm inside each exit or tables shared by layers, run
+# with -m slow.
+KINDS = ("bert",)
 
 
 @pytest.fixture(
@@ -180,7 +180,7 @@ def test_early_exit_trains_every_segment_up_to_the_exit(any_config, batch):
             assert learns == (i <= j), (i, j)
 
 
-@pytest.mark.parametrize("a", [0.2, 0.5])
+@pytest.mark.parametrize("a", [0.2, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_boundary_scale_is_a_power_of_the_distance(further_config, batch, a):
     joint_members, *_ = build(further_config, method="early_exit")
     # The same model under both: each segment with its own copy of shared tables.

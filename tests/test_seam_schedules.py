@@ -145,9 +145,8 @@ def test_together_then_separately(train_whole):
     assert count_programs(schedule) == [2]
 
 
-@pytest.mark.parametrize(
-    "step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 4))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 3, 4])
 def test_a_run_stopped_around_the_change_goes_on_bit_for_bit(
     train_whole, tmp_path, step
 ):

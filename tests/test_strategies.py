@@ -133,6 +133,7 @@ def assert_sums(
         assert value.any(), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["two_stage", "self_distill"])
 def test_the_first_stage_trains_encoder_and_last_exit_alone(
     gradients_of, per_exit, params, method
@@ -244,6 +245,7 @@ def test_what_the_exits_send_down_changes_no_answer(model, params, batch, train)
             np.testing.assert_array_equal(one.logits_BC, two.logits_BC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["two_stage", "self_distill"])
 def test_a_step_on_a_frozen_encoder_costs_little_more_than_a_forward_pass(
     method,
@@ -311,13 +313,13 @@ def train_whole(tmp_path_factory) -> Iterator[Callable[..., Trained]]:
 @pytest.mark.parametrize(
     ("method", "step"),
     [
+        ("two_stage", 2),
         ("two_stage", 3),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("two_stage", 2), ("two_stage", 4), ("alternating", 3))
-        ),
+        ("two_stage", 4),
+        ("alternating", 3),
     ],
 )
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(train_whole, tmp_path, method, step):
     whole = train_whole(method)
     assert len(whole.steps) == 6
@@ -359,13 +361,10 @@ def test_programs_are_at_most_objectives_times_lengths(train_whole):
     assert all(cost["num_programs"] == 2 for cost in costs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [
-        # The one that learns from another loss; the others with -m slow.
-        m if m == "self_distill" else pytest.param(m, marks=pytest.mark.slow)
-        for m in STRATEGIES
-    ],
+    STRATEGIES,
 )
 def test_each_strategy_overfits_eight_examples(tmp_path, monkeypatch, method):
     one = jax.devices()[:1]

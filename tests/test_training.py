@@ -149,6 +149,7 @@ def assert_trees_close(one: Params, two: Params, steps: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_several_devices_and_accumulation_equal_one_device(
     lte_model, lte_params, batch, monkeypatch
 ):
@@ -373,6 +374,7 @@ def test_bank_does_not_depend_on_batch_size_or_padding(model, params):
         np.testing.assert_array_equal(bank.row_ids, np.arange(23))
 
 
+@pytest.mark.slow
 def test_sweet_needs_less_temporary_memory_than_early_exit(model):
     """Stacking the exits' losses would tie their backward passes together."""
     wide = dataclasses.replace(
