@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from sweet_jax.resolve import parse_config_string
-from sweet_jax.settings import Settings, StudySettings, to_dict
+from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
 
 INPUT_ERROR_STATUS = 2
 STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
@@ -87,7 +87,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        _fail(e)
+        _fail(_find_own_error(e))
     except SyntaxError as error:
         _fail(ValueError(f"{error.filename}, line {error.lineno}: {error.msg}"))
     if len(rest) > 1:
@@ -96,6 +96,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
         app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
         sys.exit(0)
     return rest
+
+
+def _find_own_error(error: BaseException) -> BaseException:
+    """Returns what a config file of ours complained of; else the error itself.
+
+    ml_collections raises it again, twice, with its traceback in the message: the first
+    one is at the end of the chain.
+    """
+    found, link = error, error
+    while (link := link.__cause__ or link.__context__) is not None:
+        found = link if isinstance(link, SettingsError) else found
+    return found
 
 
 def _fail(error: BaseException) -> NoReturn:

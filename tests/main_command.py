@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = """
-import json, os, runpy, sys
+import atexit, json, os, runpy, sys, threading, traceback
 import sweet_jax.dry_run, sweet_jax.inference.predict_job, sweet_jax.runner
 print("ready", flush=True)
 for line in sys.stdin:
@@ -28,7 +28,19 @@ for line in sys.stdin:
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.argv = [name, *arguments]
-        runpy.run_module(f"sweet_jax.{name}", run_name="__main__")
+        status = 0
+        try:
+            runpy.run_module(f"sweet_jax.{name}", run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        # All that ends a process, but for freeing every object: that takes seconds.
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(status)
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """

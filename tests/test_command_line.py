@@ -84,6 +84,7 @@ def assert_refused(
     assert status == 2, (arguments, last)
     assert last.startswith("error: "), (arguments, last)
     assert message in last, (arguments, last)
+    assert "Traceback" not in last, (arguments, last)
     assert not workdir.exists(), "something was written before the error"
 
 
