@@ -316,6 +316,7 @@ def test_equal_copies_are_exported_as_one_and_others_are_refused(tmp_path, leaf)
     assert not (tmp_path / "drifted").exists()
 
 
+@pytest.mark.slow
 def test_a_pooler_cannot_come_from_a_checkpoint_without_one(tiny_config, tiny_deberta):
     tiny_config["encoder"]["name"] = str(tiny_deberta)
     tiny_config["exits"]["pooler_init"] = "checkpoint"

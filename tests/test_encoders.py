@@ -26,7 +26,7 @@ def _highest_precision():
 
 
 # Each differs from another family in a table of names or a setting: with -m slow.
-VARIANTS = ("roberta", "deberta_v2")
+VARIANTS = ("roberta", "deberta", "deberta_v2")
 
 
 @pytest.fixture(

@@ -230,6 +230,7 @@ def test_sweet_has_no_cross_terms(attributes):
             assert values == (None,) * len(found.pairs)
 
 
+@pytest.mark.slow
 def test_weights_of_exits_change_lengths_and_no_angle(bert, joint):
     """Frozen parameters, and an exit without weight, point nowhere."""
     objective = Objective((1.0, 1.0), (0.0, 1.0, 4.0))
@@ -330,6 +331,7 @@ def test_parts_are_named_by_their_modules_and_layers_count():
     assert places == ["layer_0", "layer_2", "layer_10"]
 
 
+@pytest.mark.slow
 def test_costs_a_forward_pass_and_a_backward_pass_to_each_exit():
     """By XLA's count, before it optimises; with widths at which products dominate."""
     wide = {**TINY_BERT, "hidden_size": 128, "intermediate_size": 512}

@@ -253,6 +253,7 @@ def test_a_truncated_encoder_exports_the_kinds_of_its_layers(tmp_path):
     assert attributes["layer_types"] == kinds
 
 
+@pytest.mark.slow
 def test_a_checkpoints_pooler_is_asked_for_in_vain(tiny_config, tiny_modernbert):
     tiny_config["encoder"]["name"] = str(tiny_modernbert)
     tiny_config["exits"]["pooler_init"] = "checkpoint"

@@ -300,6 +300,7 @@ def test_segment_calls_compose_to_the_whole_model(further_config, batch):
 LTE = {"exits": {"learn_to_exit": True}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sweet", "early_exit"])
 def test_learning_to_exit_passes_seams_as_the_exits_own_loss_does(
     config, batch, method
@@ -335,6 +336,7 @@ def test_multi_model_member_learns_to_exit_as_sweets_segment_0(config, batch):
         np.testing.assert_allclose(sweet[path], value, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["sweet", pytest.param("multi_model", marks=pytest.mark.slow)]
 )

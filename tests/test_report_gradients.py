@@ -138,6 +138,7 @@ def test_what_could_not_be_measured_is_said():
     assert two.startswith("No layer is shared by three exits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exit_layers", "steps"),
     [((0, 5), (0, 120)), (tuple(range(12)), tuple(range(0, 120, 17)))],

@@ -229,6 +229,7 @@ def test_faithful_release_calibrates_on_test_and_says_so(config, tmp_path):
     assert sum("pooler/kernel" in p for p in paths) == 1
 
 
+@pytest.mark.slow
 def test_a_diverging_run_names_step_and_exit_and_keeps_its_checkpoint(config, tmp_path):
     huge = change(
         config,

@@ -43,6 +43,7 @@ def get_objectives(method: str) -> tuple[Objective, ...]:
     return phase.objectives
 
 
+@pytest.mark.slow
 def test_each_seam_has_its_own_share_of_the_gradient(rng):
     scales = (0.25, 0.5)
     (objective,) = get_objectives("sweet(a=0.25/0.5)")

@@ -147,6 +147,7 @@ def test_the_first_stage_trains_encoder_and_last_exit_alone(
         assert learns == (get_owner(path) in ("encoder", "exit_2")), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["two_stage", "self_distill"])
 def test_the_second_stage_trains_the_other_exits_on_a_frozen_encoder(
     gradients_of, per_exit, params, method
@@ -333,6 +334,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(train_whole, tmp_path, method, step):
     assert count_starts(resumed, step) == count_starts(whole, step) + 1
 
 
+@pytest.mark.slow
 def test_frozen_parameters_keep_every_bit(train_whole):
     whole = train_whole("two_stage")
     with ocp.StandardCheckpointer() as checkpointer:

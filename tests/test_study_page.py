@@ -288,6 +288,7 @@ def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     assert {len(cells) for cells in rows} == {2 + 2 + 4 + 1}
 
 
+@pytest.mark.slow
 def test_several_sizes_have_a_picture_and_names_of_their_own(record: dict[str, Any]):
     make_view(record)
     assert plot_sizes(record) == []
@@ -303,6 +304,7 @@ def test_several_sizes_have_a_picture_and_names_of_their_own(record: dict[str, A
     assert [p.name for p in plot_sizes(record)] == ["sizes-rotten_tomatoes-tiny-n250"]
 
 
+@pytest.mark.slow
 def test_report_needs_no_jax_and_future_fields_do_no_harm(record, tmp_path: Path):
     make_view(record)
     for name, content in (("known", record), ("future", {**record, "new": [1]})):

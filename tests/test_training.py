@@ -166,6 +166,7 @@ def test_several_devices_and_accumulation_equal_one_device(
     assert_trees_close(parts, single, steps=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "scale"),
     [
