@@ -183,7 +183,8 @@ def _measure(
         ],
         repeats,
     )
-    baseline_R = seconds_WR[1:].min(axis=0)
+    # One baseline for all rounds: the lesser of two in each would favour its noise.
+    baseline_R = seconds_WR[1 + np.median(seconds_WR[1:], axis=1).argmin()]
     stats = EngineStats.make(rule.num_exits)
     num_rows = len(_exhaust(engine, chunks, rule, pooling, stats))
     costs_E = np.array(classifier.description.cost_fractions)

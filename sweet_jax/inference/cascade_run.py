@@ -17,6 +17,11 @@ from sweet_jax.inference.shapes import Shapes
 from sweet_jax.inference.stats import EngineStats
 
 
+# Calls that the device has before it: the host prepares and decides meanwhile, and a
+# device with room computes them side by side.
+AHEAD = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Pooling:
     """How long undecided rows may wait for others.
@@ -141,8 +146,7 @@ class CascadeRun:
         for chunk in chunks:
             for batch, positions in self._shapes.make_batches(chunk):
                 self._start(batch, first + positions)
-                # One batch ahead: the host prepares while the device computes.
-                while len(self._running) > 1:
+                while len(self._running) > AHEAD:
                     yield self._finish()
                 self._start_overdue()
             first += chunk.num_rows
