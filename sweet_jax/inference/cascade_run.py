@@ -16,7 +16,6 @@ from sweet_jax.inference.segments import Rows, SegmentOutput, Segments
 from sweet_jax.inference.shapes import Shapes
 from sweet_jax.inference.stats import EngineStats
 
-
 # Calls that the device has before it: the host prepares and decides meanwhile, and a
 # device with room computes them side by side.
 AHEAD = 2
