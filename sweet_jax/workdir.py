@@ -19,6 +19,7 @@ from sweet_jax.settings import (
 )
 
 SCHEMA = 1
+_NONE = object()  # a field that one side lacks
 _PACKAGES = (
     "sweet_jax",
     "jax",
@@ -192,17 +193,33 @@ def collect_versions() -> dict[str, str]:
     return versions
 
 
+def list_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Returns `name was 1, now 2` for each field that differs.
+
+    Args:
+        old: fields that a file holds.
+        new: fields that are asked for.
+        defaults: of fields that either may lack; others count as `(none)` there.
+    """
+    lacking = dict.fromkeys(old.keys() | new.keys(), _NONE) | dict(defaults)
+    before, now = lacking | dict(old), lacking | dict(new)
+
+    def show(value: Any) -> str:
+        return "(none)" if value is _NONE else repr(value)
+
+    return [
+        f"{name} was {show(before[name])}, now {show(now[name])}"
+        for name in sorted(lacking)
+        if before[name] != now[name]
+    ]
+
+
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     """Raises WorkdirError with what differs between a stored run and this one."""
     # A field that is not stored has its old meaning; an input that is not, none.
-    absent = dict.fromkeys(old.keys() | new.keys(), "(none)") | ADDED_FIELDS
-    before, now = absent | dict(old), absent | dict(new)
-    differences = [
-        f"{name} was {before[name]!r}, now {now[name]!r}"
-        for name in sorted(absent)
-        if before[name] != now[name]
-    ]
-    if differences:
+    if differences := list_differences(old, new, ADDED_FIELDS):
         raise WorkdirError(
             f"{path} holds a run of other settings: {'; '.join(differences)}. Name"
             " another --workdir, or use the same settings"

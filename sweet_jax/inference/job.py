@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet_jax.inference.inputs import InputRow
-from sweet_jax.workdir import take_lock
+from sweet_jax.workdir import list_differences, take_lock
 
 SCHEMA = 1
 
@@ -151,14 +151,7 @@ class Job:
             return Progress(settings)
         progress = _read_progress(self._record)
         remedy = f"name another, or delete it and {self._record.name}"
-        absent = dict.fromkeys(progress.settings.keys() | settings.keys(), "(none)")
-        before, now = absent | progress.settings, absent | settings
-        differences = [
-            f"{name} was {before[name]}, now {now[name]}"
-            for name in sorted(absent)
-            if before[name] != now[name]
-        ]
-        if differences:
+        if differences := list_differences(progress.settings, settings, {}):
             raise JobError(
                 f"--output={self.output} holds answers of other settings:"
                 f" {'; '.join(differences)}: {remedy}"

@@ -14,7 +14,7 @@ from sweet_jax.settings import ADDED_FIELDS, SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.claims import Claims
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan
-from sweet_jax.workdir import read_json, write_json
+from sweet_jax.workdir import list_differences, read_json, write_json
 
 SCHEMA = 1
 PLAN = "plan.json"
@@ -215,14 +215,7 @@ def _check_folder(plan: Plan, folder: Path) -> None:
             )
         return
     before, now = read_json(path)["base"], _flatten_base(plan)
-    absent = dict.fromkeys(before.keys() | now.keys(), "(none)") | ADDED_FIELDS
-    before, now = absent | before, absent | now
-    differing = [
-        f"{name} was {before[name]!r}, now {now[name]!r}"
-        for name in sorted(absent)
-        if before[name] != now[name]
-    ]
-    if differing:
+    if differing := list_differences(before, now, ADDED_FIELDS):
         raise SettingsError(
             f"{folder} holds a study of other settings: {'; '.join(differing)}. Name"
             " another --workdir, or use the same settings"
