@@ -1,6 +1,8 @@
 """A model folder of 2 layers, width 32 and random weights: all but the model shows."""
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -31,6 +33,28 @@ _ATTRIBUTES = {
 }
 
 
+DESCRIPTION = ModelDescription(
+    method="early_exit",
+    task="file",
+    metric="accuracy",
+    label_names=("negative", "positive"),
+    has_pairs=False,
+    exit_layers=(0, 1),
+    member_exits=((0, 1),),
+    shared_pooler=False,
+    pooling="mean",
+    dtype="float32",
+    matmul_precision="highest",
+    ignore_attributes=(),
+    max_length=32,
+    buckets=(8, 16, 32),
+    temperatures=(1.0, 1.0),
+    cost_fractions=(0.5, 1.0),
+    thresholds={},
+    digest="0" * 16,
+)
+
+
 def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
     """Writes the folder; at threshold 0.8 a quarter of `write_lines` passes exit 0.
 
@@ -44,7 +68,7 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
     source = folder.with_name(f"{folder.name}-encoder")
     source.mkdir(parents=True)
     (source / "config.json").write_text(json.dumps(_ATTRIBUTES), encoding="utf-8")
-    _write_tokenizer(source)
+    write_word_tokenizer(source, _SPECIAL + WORDS)
     config = load_config(source)
     model = MultiExitClassifier(
         encoder=make_encoder(config, _LAYERS, jnp.float32),
@@ -60,26 +84,7 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
         path: (path.endswith("scale") + rng.normal(0, 0.3, leaf.shape)).astype("f4")
         for path, leaf in flatten_paths(compute_shapes(model)).items()
     }
-    description = ModelDescription(
-        method="early_exit",
-        task="file",
-        metric="accuracy",
-        label_names=("negative", "positive"),
-        has_pairs=has_pairs,
-        exit_layers=(0, 1),
-        member_exits=((0, 1),),
-        shared_pooler=False,
-        pooling="mean",
-        dtype="float32",
-        matmul_precision="highest",
-        ignore_attributes=(),
-        max_length=32,
-        buckets=(8, 16, 32),
-        temperatures=(1.0, 1.0),
-        cost_fractions=(0.5, 1.0),
-        thresholds={},
-        digest="0" * 16,
-    )
+    description = dataclasses.replace(DESCRIPTION, has_pairs=has_pairs)
     save_model_folder(
         folder,
         description,
@@ -99,8 +104,14 @@ def write_lines(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
-def _write_tokenizer(folder: Path) -> None:
-    vocabulary = {word: i for i, word in enumerate(_SPECIAL + WORDS)}
+def write_word_tokenizer(folder: Path, words: Sequence[str]) -> None:
+    """Writes a tokenizer of whole lower-case words.
+
+    Args:
+        folder: of an encoder.
+        words: the vocabulary; it begins with [PAD], [UNK], [CLS] and [SEP].
+    """
+    vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]

@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
 from main_command import MainCommand
 from tiny_configs import TINY_BERT, TINY_CONFIGS
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from benchmarks.tiny_model import write_tiny_model
+from benchmarks.tiny_model import write_tiny_model, write_word_tokenizer
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import export_encoder
@@ -47,21 +45,7 @@ def write_tiny_encoder(folder: Path, attributes: dict[str, Any]) -> Path:
     if norm is not None:
         final_norm = norm.init(jax.random.key(1), np.zeros((1, 1, 16)))["params"]
     export_encoder(params, pooler, config, attributes, folder, final_norm)
-    vocabulary = {word: i for i, word in enumerate(_SPECIAL + GOOD + BAD + NEUTRAL)}
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}),
-        encoding="utf-8",
-    )
+    write_word_tokenizer(folder, _SPECIAL + GOOD + BAD + NEUTRAL)
     return folder
 
 

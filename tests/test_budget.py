@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.tiny_model import DESCRIPTION
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.evaluation.curves import choose_threshold
@@ -285,29 +286,17 @@ def test_both_parts_are_needed(rng):
 
 
 def make_description(**changes) -> ModelDescription:
-    return dataclasses.replace(
-        ModelDescription(
-            method="sweet",
-            task="file",
-            metric="accuracy",
-            label_names=("a", "b", "c"),
-            has_pairs=False,
-            exit_layers=LAYERS,
-            member_exits=((0, 1, 2, 3),),
-            shared_pooler=False,
-            pooling="mean",
-            dtype="float32",
-            matmul_precision="highest",
-            ignore_attributes=(),
-            max_length=16,
-            buckets=(16,),
-            temperatures=(1.5, 1.0, 2.0, 0.5),
-            cost_fractions=tuple(COSTS_E.tolist()),
-            thresholds={"confidence": [{"target": 2.0, "score": 0.5}]},
-            digest="digest",
-        ),
-        **changes,
+    description = dataclasses.replace(
+        DESCRIPTION,
+        label_names=("a", "b", "c"),
+        exit_layers=LAYERS,
+        member_exits=((0, 1, 2, 3),),
+        temperatures=(1.5, 1.0, 2.0, 0.5),
+        cost_fractions=tuple(COSTS_E.tolist()),
+        thresholds={"confidence": [{"target": 2.0, "score": 0.5}]},
+        digest="digest",
     )
+    return dataclasses.replace(description, **changes)
 
 
 def test_a_model_folder_brings_its_budget(tmp_path, rng):

@@ -7,33 +7,23 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+import benchmarks.tiny_model
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.inference.model_folder import ModelDescription, save_model_folder
+from sweet_jax.inference.model_folder import save_model_folder
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
 from sweet_jax.settings import ExitSettings
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
-DESCRIPTION = ModelDescription(
+DESCRIPTION = dataclasses.replace(
+    benchmarks.tiny_model.DESCRIPTION,
     method="sweet",
-    task="file",
-    metric="accuracy",
     label_names=("bad", "good"),
-    has_pairs=False,
     exit_layers=(0, 2),
-    member_exits=((0, 1),),
-    shared_pooler=False,
-    pooling="mean",
-    dtype="float32",
-    matmul_precision="highest",
-    ignore_attributes=(),
     max_length=16,
     buckets=(16,),
-    temperatures=(1.0, 1.0),
     cost_fractions=(1 / 3, 1.0),
-    thresholds={},
-    digest="0" * 16,
     separate_tables=True,
 )
 
