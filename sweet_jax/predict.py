@@ -31,9 +31,7 @@ _MILLISECONDS = flags.DEFINE_float(
 _LOSS = flags.DEFINE_float(
     "max_accuracy_loss", None, "Choose one that loses so little, with probability 0.9."
 )
-_BATCH = flags.DEFINE_integer(
-    "batch_size", 32, "Most rows computed together.", lower_bound=1
-)
+_BATCH = flags.DEFINE_integer("batch_size", 32, "Most rows at once.", lower_bound=1)
 _CHUNK = flags.DEFINE_integer(
     "chunk_rows", 4096, "Rows between two notes of what is done.", lower_bound=1
 )

@@ -1,15 +1,18 @@
-"""results.json of a run (schema 1): what was run, what came out, what it took."""
+"""What a run writes of itself: results.json (schema 1) and its model's description."""
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int
 
 from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
 from sweet_jax.evaluation.banks import Evaluation
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.inference.costs import SegmentCosts
+from sweet_jax.inference.model_folder import ModelDescription
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.prepare import Prepared
+from sweet_jax.training.method import separates_segments
 from sweet_jax.training.metrics_log import read_cost
 from sweet_jax.trees import count_parameters
 from sweet_jax.workdir import SCHEMA, Workdir, collect_versions
@@ -104,3 +107,56 @@ def compute_train_padding(prepared: Prepared) -> float:
 def count_all_parameters(prepared: Prepared) -> int:
     """Returns the parameters of all models that are served together."""
     return sum(count_parameters(compute_shapes(model)) for model in prepared.models)
+
+
+def describe_model(
+    prepared: Prepared,
+    digest: str,
+    evaluation: Evaluation,
+    temperatures: Float32[np.ndarray, " E"],
+    lte_ranges: Float32[np.ndarray, "E 2"] | None,
+) -> ModelDescription:
+    """Returns what the model folder of a run says of its parameters.
+
+    Args:
+        prepared: the run's inputs.
+        digest: of the training.
+        evaluation: on the test split, for thresholds and costs.
+        temperatures: of the exits.
+        lte_ranges: least and largest score of each exit; None: no learning to exit.
+    """
+    settings = prepared.settings
+    lengths_N = prepared.rows["calibration"].lengths
+    return ModelDescription(
+        method=settings.method_label,
+        task=settings.data.task,
+        metric=prepared.raw.task.metric,
+        label_names=prepared.raw.label_names,
+        has_pairs=prepared.splits.train.pairs is not None,
+        exit_layers=settings.exits.layers,
+        member_exits=tuple(member.exits for member in prepared.members),
+        separate_tables=separates_segments(prepared.members),
+        shared_pooler=prepared.models[0].shared_pooler,
+        pooling=settings.exits.pooling,
+        dtype=settings.encoder.dtype,
+        matmul_precision=settings.encoder.matmul_precision,
+        ignore_attributes=settings.encoder.ignore_attributes,
+        max_length=prepared.buckets[-1],
+        buckets=prepared.buckets,
+        temperatures=tuple(float(t) for t in temperatures),
+        cost_fractions=tuple(row["cost_fraction"] for row in evaluation.exits),
+        thresholds=evaluation.at_speedup,
+        digest=digest,
+        lte_ranges=()
+        if lte_ranges is None
+        else tuple((float(low), float(high)) for low, high in lte_ranges),
+        bucket_rows=_count_buckets(lengths_N, prepared.buckets),
+    )
+
+
+def _count_buckets(
+    lengths_N: Int[np.ndarray, " N"], buckets: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Returns how many rows fall into each bucket, the first that holds them."""
+    places_N = np.searchsorted(buckets, lengths_N)
+    return tuple(np.bincount(places_N, minlength=len(buckets)).tolist())

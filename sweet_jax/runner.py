@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 
 from sweet_jax import report
 from sweet_jax.analysis.probes import ConflictProbes
@@ -26,7 +26,6 @@ from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.model_folder import (
-    ModelDescription,
     load_model_folder,
     save_model_folder,
     update_description,
@@ -35,16 +34,12 @@ from sweet_jax.inference.segments import Segments
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.prepare import Prepared, prepare
-from sweet_jax.results import make_results
+from sweet_jax.results import describe_model, make_results
 from sweet_jax.settings import Settings, SettingsError
 from sweet_jax.training.loop import TrainData, train_member
-from sweet_jax.training.method import Member, separates_segments
+from sweet_jax.training.method import Member
 from sweet_jax.training.selection import BestEpoch
-from sweet_jax.workdir import (
-    Workdir,
-    default_workdir,
-    write_json,
-)
+from sweet_jax.workdir import Workdir, default_workdir, write_json
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0
@@ -348,33 +343,13 @@ class _Pipeline:
         temperatures: Float32[np.ndarray, " E"],
         lte_ranges: Float32[np.ndarray, "E 2"] | None,
     ) -> None:
-        prepared, settings = self._prepared, self._settings
-        description = ModelDescription(
-            method=settings.method_label,
-            task=settings.data.task,
-            metric=prepared.raw.task.metric,
-            label_names=prepared.raw.label_names,
-            has_pairs=prepared.splits.train.pairs is not None,
-            exit_layers=settings.exits.layers,
-            member_exits=tuple(member.exits for member in prepared.members),
-            separate_tables=separates_segments(prepared.members),
-            shared_pooler=prepared.models[0].shared_pooler,
-            pooling=settings.exits.pooling,
-            dtype=settings.encoder.dtype,
-            matmul_precision=settings.encoder.matmul_precision,
-            ignore_attributes=settings.encoder.ignore_attributes,
-            max_length=prepared.buckets[-1],
-            buckets=prepared.buckets,
-            temperatures=tuple(float(t) for t in temperatures),
-            cost_fractions=tuple(row["cost_fraction"] for row in evaluation.exits),
-            thresholds=evaluation.at_speedup,
-            digest=self._work.training_digest,
-            lte_ranges=()
-            if lte_ranges is None
-            else tuple((float(low), float(high)) for low, high in lte_ranges),
-            bucket_rows=count_buckets(
-                prepared.rows["calibration"].lengths, prepared.buckets
-            ),
+        prepared = self._prepared
+        description = describe_model(
+            prepared,
+            self._work.training_digest,
+            evaluation,
+            temperatures,
+            lte_ranges,
         )
         folder = self._work.path / "model"
         if params is None:  # Only evaluate.* changed since the model was written.
@@ -388,14 +363,6 @@ class _Pipeline:
             prepared.tokenizer,
             calibration,
         )
-
-
-def count_buckets(
-    lengths_N: Int[np.ndarray, " N"], buckets: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Returns how many rows fall into each bucket, the first that holds them."""
-    places_N = np.searchsorted(buckets, lengths_N)
-    return tuple(np.bincount(places_N, minlength=len(buckets)).tolist())
 
 
 def keep_layers(encoder: Params, num_layers: int) -> Params:

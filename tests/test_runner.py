@@ -225,7 +225,7 @@ def test_faithful_release_calibrates_on_test_and_says_so(config, tmp_path):
     banks = [LogitBank.load(path / f"logits_{n}.npz") for n in ("calibration", "test")]
     np.testing.assert_array_equal(banks[0].row_ids, banks[1].row_ids)
     assert set(results["origin"]) >= {"calibration"}
-    paths = flatten_paths(sweet_jax.load(path / "model")._params)
+    paths = flatten_paths(sweet_jax.load(path / "model").params)
     assert sum("pooler/kernel" in p for p in paths) == 1
 
 
@@ -259,7 +259,7 @@ def test_select_best_takes_the_best_epoch_on_part_0(config, tmp_path):
     scores = (bank.logits.argmax(2) == bank.labels[:, None]).mean()
     kept = Checkpoints(best).restore_newest(
         lambda _: {
-            "params": sweet_jax.load(path / "model")._params,
+            "params": sweet_jax.load(path / "model").params,
             "score": np.zeros((), np.float64),
         }
     )
