@@ -90,7 +90,7 @@ def watch() -> Iterator[Watch]:
     logging.get_absl_logger().removeHandler(handler)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_step_is_measured_once_and_changes_nothing(config, tmp_path, watch):
     settings = make_settings(config)
     # Stopped while it was measuring, then finished.

@@ -156,7 +156,7 @@ def test_answers_are_the_cascades(
 
 @pytest.mark.slow
 @draw_streams(tuple(exit_criteria.CRITERIA), (1, 2, 7, 23))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_answers_are_the_cascades_by_every_criterion(
     served, lengths, sizes, criterion, share, pooling, repeat, seed
 ):

@@ -279,22 +279,33 @@ def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-@pytest.mark.slow
+_MEMBERS = {"member_exits": ((0,), (1,), (2,)), "separate_tables": False}
+
+
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("bert", {"shared_pooler": True, "pooling": "cls"}),
-        ("bert", {"lte_ranges": ((0.2, 0.8),) * 3}),
-        ("roberta", {}),
-        ("mpnet", {}),
-        ("mpnet", {"separate_tables": False}),
-        ("deberta", {}),
-        ("deberta-v2", {}),
-        ("deberta-v2", {"separate_tables": False}),
-        ("modernbert", {}),
         *(
-            (family, {"member_exits": ((0,), (1,), (2,)), "separate_tables": False})
-            for family in ("bert", "mpnet", "deberta-v2")
+            pytest.param(family, changes, marks=pytest.mark.slow)
+            for family, changes in (
+                ("bert", {"lte_ranges": ((0.2, 0.8),) * 3}),
+                ("mpnet", _MEMBERS),
+                ("deberta-v2", {}),
+                ("modernbert", {}),
+            )
+        ),
+        *(
+            pytest.param(family, changes, marks=pytest.mark.long)
+            for family, changes in (
+                ("bert", {"shared_pooler": True, "pooling": "cls"}),
+                ("bert", _MEMBERS),
+                ("roberta", {}),
+                ("mpnet", {}),
+                ("mpnet", {"separate_tables": False}),
+                ("deberta", {}),
+                ("deberta-v2", {"separate_tables": False}),
+                ("deberta-v2", _MEMBERS),
+            )
         ),
     ],
 )

@@ -180,8 +180,8 @@ def test_early_exit_trains_every_segment_up_to_the_exit(any_config, batch):
             assert learns == (i <= j), (i, j)
 
 
-@pytest.mark.parametrize("a", [0.2, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_boundary_scale_is_a_power_of_the_distance(further_config, batch, a):
+def test_boundary_scale_is_a_power_of_the_distance(further_config, batch):
+    a = 0.2
     joint_members, *_ = build(further_config, method="early_exit")
     # The same model under both: each segment with its own copy of shared tables.
     members, models, params, _ = build(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_times_the_rows_take_the_same_memory():
     printed = subprocess.run(
         [sys.executable, "benchmarks/predict_memory.py", "10000", "100000"],

@@ -234,16 +234,19 @@ def test_promises_are_kept_in_all_but_delta_of_draws(risk, kind, shape, rng):
         )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("risk", sorted(RISKS))
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("per_exit", "shape"),
+    ("risk", "per_exit", "shape"),
     # As above: a path per exit stays with exit 0, at no risk, when errors rotate.
-    [(False, "gradual"), (False, "rotating"), (True, "gradual")],
+    [
+        ("accuracy_loss", False, "rotating"),
+        ("disagreement", False, "gradual"),
+        ("accuracy_loss", True, "gradual"),
+    ],
 )
 def test_promises_of_whole_choices_are_kept(risk, per_exit, shape, rng):
     # As in a run: rows are drawn, stratified into parts, and part 0 declares the path.
-    epsilon, delta, num_rows, num_draws = 0.05, 0.1, 700, 1000
+    epsilon, delta, num_rows, num_draws = 0.05, 0.1, 700, 400
     population = make_population(risk, shape, rng)
     scores_NE, errors_NE = score(population, risk)
     risks = []

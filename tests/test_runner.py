@@ -25,7 +25,7 @@ from sweet_jax.training.loop import NonFiniteLossError
 from sweet_jax.trees import flatten_paths
 from sweet_jax.workdir import WorkdirError
 
-SLOW = pytest.mark.slow
+SLOW, LONG = pytest.mark.slow, pytest.mark.long
 ARTEFACTS = (
     "config.json versions.json metrics.jsonl logits_calibration.npz logits_test.npz"
     " curves.npz results.json report.html model/model.json model/params.safetensors"
@@ -65,7 +65,11 @@ def read_metrics(path: Path) -> list[tuple[str, int, list[float]]]:
 
 @pytest.mark.parametrize(
     "method",
-    ["sweet", *(pytest.param(m, marks=SLOW) for m in ("early_exit", "multi_model"))],
+    [
+        "sweet",
+        pytest.param("multi_model", marks=SLOW),
+        pytest.param("early_exit", marks=LONG),
+    ],
 )
 def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     settings = change(config, method=method, evaluate={"measure_costs": True})
@@ -161,9 +165,11 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
 
 @pytest.mark.parametrize(
     "method",
-    ["sweet", "early_exit", "multi_model"],
+    [
+        pytest.param("sweet", marks=SLOW),
+        *(pytest.param(method, marks=LONG) for method in ("early_exit", "multi_model")),
+    ],
 )
-@SLOW
 def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, method):
     exits = {"layers": (0, 1), "learn_to_exit": True}
     settings = change(config, method=method, exits=exits)

@@ -117,7 +117,7 @@ def test_why_a_process_ended_is_one_line(tmp_path):
     assert cells.find_error(log, 1) == "exit status 1: ZeroDivisionError: by zero"
 
 
-@SLOW
+@pytest.mark.long
 def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
     base["data"]["calibration_examples"] = 24
     plan = plan_of(base, methods=("sweet",), encoder_rates=(1e-6, 3e-3), seeds=(1,))

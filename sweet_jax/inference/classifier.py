@@ -135,7 +135,7 @@ class AdaptiveClassifier:
                 a list of one. What is neither a list nor a tuple is read as answers are
                 taken, in constant memory.
             threshold: in the criterion's own range. Without it, and without one of the
-                next two, the last exit answers.
+                next three, the last exit answers.
             criterion: confidence, entropy, margin, patience or, for a model trained
                 with exits.learn_to_exit, lte.
             speedup: in layers; the threshold is chosen on calibration part 1.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import special, stats
 
 # Beyond this many rows the answer to "how many?" is: none that anybody has.
 _MOST_ROWS = 10**9
@@ -105,8 +105,9 @@ def count_rows_needed(
         return None
 
     def count_rows(errors: int) -> int:
+        # The binomial tail as a bare function: this is asked hundreds of times.
         return _find_least(
-            lambda n: bool(stats.binom.cdf(errors, n, epsilon) <= delta), errors + 1
+            lambda n: bool(special.bdtr(errors, n, epsilon) <= delta), errors + 1
         )
 
     # More errors are a larger share of the rows that forgive them, up to epsilon; a
