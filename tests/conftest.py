@@ -1,6 +1,7 @@
 """A tiny real encoder folder and a tiny real task, for tests of the whole pipeline."""
 
 import functools
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -22,10 +23,20 @@ from sweet_jax.models.initial import make_example_batch
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
 
+# Tracing makes objects by the million that live for long: with Python's own limits a
+# tenth of the suite's time goes into looking for cycles among them.
+gc.set_threshold(200_000, 20, 100)
+
 GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
 BAD = ["bad", "poor", "awful", "dull", "grim", "cold"]
 NEUTRAL = ["the", "a", "film", "plot", "cast", "and", "with", "very", "scene", "it"]
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what the imports made out of every later collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def write_tiny_encoder(folder: Path, attributes: dict[str, Any]) -> Path:

@@ -208,14 +208,9 @@ def slow_gradients(bert) -> list[list[dict[str, np.ndarray]]]:
     return compute_slowly(*bert, JOINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "attributes",
-    [
-        pytest.param(TINY_BERT, id="bert"),
-        pytest.param(
-            TINY_CONFIGS["deberta-v2"], id="deberta-v2", marks=pytest.mark.slow
-        ),
-    ],
+    "attributes", [TINY_BERT, TINY_CONFIGS["deberta-v2"]], ids=["bert", "deberta-v2"]
 )
 def test_sweet_has_no_cross_terms(attributes):
     """A DeBERTa's table of distances is each segment's own."""

@@ -14,6 +14,8 @@ import pytest
 import safetensors.numpy
 from main_command import Running
 
+from sweet_jax.arrays import LogitBank
+
 SAVE_EVERY = 3
 
 
@@ -108,8 +110,9 @@ def test_kill_9_at_any_moment_loses_nothing(
     assert status == 0, last
     assert_same_run(workdir, whole)
     assert (workdir / "report.html").exists()
-    banks = (path / "logits_test.npz" for path in (workdir, whole))
-    one, two = (np.load(path)["logits"] for path in banks)
+    one, two = (
+        LogitBank.load(path / "logits_test.npz").logits for path in (workdir, whole)
+    )
     np.testing.assert_array_equal(one, two)
 
 
@@ -146,6 +149,7 @@ def test_sigterm_saves_and_exits_75_and_a_damaged_checkpoint_is_passed_over(
     assert_same_run(workdir, whole)
 
 
+@pytest.mark.slow
 def test_other_training_settings_are_refused_with_what_differs(
     command, arguments, whole
 ):

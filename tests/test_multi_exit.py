@@ -1,5 +1,6 @@
 """Who trains what: the claims of the methods, as properties of gradients."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from tiny_configs import TINY_CONFIGS
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.exits.learned import compute_lte_losses
-from sweet_jax.models.initial import init_params
+from sweet_jax.models.initial import init_params, make_example_batch
 from sweet_jax.models.multi_exit import (
     MultiExitClassifier,
     find_segment,
@@ -78,6 +79,11 @@ def batch() -> Batch:
     )
 
 
+@functools.cache
+def init_encoder(encoder: Any) -> Any:
+    return jax.jit(encoder.init)(jax.random.key(1), make_example_batch())
+
+
 def build(
     config: Any, **fields: Any
 ) -> tuple[tuple[Member, ...], list[MultiExitClassifier], list[Params], Settings]:
@@ -97,10 +103,7 @@ def build(
     models = split_model(
         model, [member.exits for member in members], separates_segments(members)
     )
-    example = Batch(*(np.zeros((1, 2), np.int32),) * 3, *(np.zeros(1, np.int32),) * 3)
-    full = encoder.init(
-        jax.random.key(1), example._replace(weights=np.zeros(1, np.float32))
-    )
+    full = init_encoder(encoder)
     params = []
     for model in models:
         depth = model.exit_layers[-1] + 1

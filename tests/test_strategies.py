@@ -164,6 +164,7 @@ def test_the_second_stage_trains_the_other_exits_on_a_frozen_encoder(
         assert learns == (get_owner(path) in ("exit_0", "exit_1")), path
 
 
+@pytest.mark.slow
 def test_students_learn_the_teachers_answers_and_not_the_labels(
     gradients_of, model, params, batch
 ):
@@ -348,6 +349,7 @@ def test_frozen_parameters_keep_every_bit(train_whole):
     assert moved == {"exit_0", "exit_1"}
 
 
+@pytest.mark.slow
 def test_each_stage_has_a_schedule_of_its_own(train_whole):
     rates = [row["learning_rate"] for row in train_whole("two_stage").steps]
     assert rates[:3] == rates[3:]

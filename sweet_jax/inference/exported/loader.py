@@ -41,8 +41,8 @@ class ExportedClassifier:
             data = (folder / name).read_bytes() if (folder / name).is_file() else b""
             if hashlib.sha256(data).hexdigest() != checksum:
                 raise ValueError(f"{folder / name} is missing or altered: copy again")
-        arrays = np.load(folder / "weights.npz")
-        weights = {name: jax.device_put(arrays[name]) for name in arrays.files}
+        with np.load(folder / "weights.npz") as arrays:
+            weights = {name: jax.device_put(arrays[name]) for name in arrays}
         self._programs = []
         for program in self.manifest["programs"]:
             run = export.deserialize(bytearray((folder / program["file"]).read_bytes()))
