@@ -45,6 +45,8 @@ def run_command(work: Callable[[], int | None]) -> NoReturn:
     """Parses the flags and runs a command; wrong inputs are one line and status 2."""
 
     def guarded(_: list[str]) -> NoReturn:
+        # PyTorch is not needed here; without it transformers would say so each time.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()

@@ -153,7 +153,7 @@ def test_encoders_without_shared_tables_stay_as_they_are():
     assert join_tables(encoder) == encoder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweet_run_trains_and_serves_a_table_for_each_segment(
     tiny_config, tiny_mpnet, shared_cache, tmp_path, monkeypatch
 ):

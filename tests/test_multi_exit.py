@@ -39,6 +39,8 @@ def config():
 # Nothing shared. The rest, with a norm inside each exit or tables shared by layers, run
 # with -m slow.
 KINDS = ("bert",)
+# Unlike it in most: a norm inside each exit, a table shared by layers.
+UNLIKE = ("deberta-v2", "modernbert")
 
 
 @pytest.fixture(
@@ -56,8 +58,12 @@ def any_config(request):
 @pytest.fixture(
     scope="module",
     params=[
-        name if name == "bert" else pytest.param(name, marks=pytest.mark.slow)
-        for name in TINY_CONFIGS
+        "bert",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in UNLIKE),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in sorted(TINY_CONFIGS.keys() - {"bert", *UNLIKE})
+        ),
     ],
 )
 def further_config(request):

@@ -288,7 +288,7 @@ def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     assert {len(cells) for cells in rows} == {2 + 2 + 4 + 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_sizes_have_a_picture_and_names_of_their_own(record: dict[str, Any]):
     make_view(record)
     assert plot_sizes(record) == []
