@@ -42,6 +42,13 @@ def test_a_segment_costs_more_with_more_tokens_and_rows(classifier):
     np.testing.assert_allclose(four.weights_S, [2 / 3, 1 / 3])
     assert (np.diff(four.flops_SE, axis=0) > 0).all()
     np.testing.assert_allclose(two.flops_SE / four.flops_SE, 0.5, atol=0.05)
+    # Of a row, whatever the batch: the mean over lengths, twice as many short as long.
+    np.testing.assert_allclose(two.flops_per_row, four.flops_per_row, rtol=0.1)
+    for mean_E, values_SE in (
+        (four.flops_per_row, four.flops_SE),
+        (four.seconds_per_row, four.seconds_SE),
+    ):
+        np.testing.assert_allclose(mean_E, (2 * values_SE[0] + values_SE[1]) / 12)
     assert (four.seconds_SE > 0).all()
     one = measure_costs(segments, lengths, 4, buckets, most_lengths=1)
     assert one.lengths == buckets[:1]
