@@ -14,6 +14,8 @@ import pytest
 
 import sweet_jax
 from benchmarks.tiny_model import write_lines
+from sweet_jax.inference import predict_job
+from sweet_jax.inference.job import JobError
 from sweet_jax.inference.predict_job import predict_file
 from sweet_jax.inference.predict_options import PredictOptions
 
@@ -107,6 +109,32 @@ WRONG_OPTIONS = {
     "pairs": ({"source": "pairs.csv"}, "this model takes single texts"),
     "strict": ({"source": "bad.txt", "strict": True}, "line 2 is no Unicode"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"criterion": "margin"}, "criterion was 'confidence', now 'margin'"),
+        ({"targets": {"threshold": 0.7}}, "thresholds was "),
+        ({"text_columns": ("title",)}, r"text_columns was .*, now \['title'\]"),
+        ({}, "model was .*, now 'another'"),
+    ],
+)
+def test_answers_to_another_question_are_not_gone_on_with(
+    classifier, tmp_path, monkeypatch, changes, message
+):
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text,title\ngood film,a\n")
+    options = {"targets": {"threshold": 0.8}, "text_columns": ("text",)}
+    predict_file(classifier, PredictOptions(str(source), output, **options))
+    before = output.read_bytes()
+    if not changes:
+        monkeypatch.setattr(predict_job, "compute_folder_digest", lambda _: "another")
+    with pytest.raises(JobError, match=message):
+        predict_file(
+            classifier, PredictOptions(str(source), output, **(options | changes))
+        )
+    assert output.read_bytes() == before
 
 
 @pytest.mark.parametrize("case", WRONG_OPTIONS)
