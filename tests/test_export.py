@@ -282,6 +282,21 @@ def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_the_loader_gives_the_classifiers_answers(model, loaded):
+    check_loaded(load(model), loaded)
+
+
+def check_loaded(classifier: AdaptiveClassifier, loaded: ExportedClassifier) -> None:
+    """All leave at once, at most exits, and only at the last."""
+    logits_NEC = classifier.collect(make_examples()).logits
+    middle = choose_threshold(logits_NEC, THREE_EXITS["temperatures"])
+    ids, mask = pad(classifier.tokenize(make_examples()))
+    for threshold in (1 / 3, middle, FULL):
+        answers = loaded(ids, mask, threshold=threshold)
+        got = {name: np.array(x) for name, x in answers._asdict().items()}
+        check_answers(classifier, logits_NEC, threshold, got)
+
+
 _MEMBERS = {"member_exits": ((0,), (1,), (2,)), "separate_tables": False}
 
 
@@ -316,14 +331,8 @@ def test_every_family_and_method(make_tiny_encoder, tmp_path, family, changes):
     model = tmp_path / "model"
     write_model_folder(model, make_tiny_encoder(family), **(THREE_EXITS | changes))
     export_folder(model, tmp_path / "out")
-    classifier, loaded = load(model), ExportedClassifier(tmp_path / "out")
-    logits_NEC = classifier.collect(make_examples()).logits
-    middle = choose_threshold(logits_NEC, THREE_EXITS["temperatures"])
-    ids, mask = pad(classifier.tokenize(make_examples()))
-    for threshold in (1 / 3, middle, FULL):
-        answers = loaded(ids, mask, threshold=threshold)
-        got = {name: np.array(x) for name, x in answers._asdict().items()}
-        check_answers(classifier, logits_NEC, threshold, got)
+    loaded = ExportedClassifier(tmp_path / "out")
+    check_loaded(load(model), loaded)
     has_lte = "lte_ranges" in changes
     for program in loaded.manifest["programs"]:
         assert has_lte == ("lte" in [x["name"] for x in program["outputs"]])

@@ -237,6 +237,16 @@ def test_stopped_it_says_how_to_go_on_and_does(command, arguments, tmp_path):
     assert rows == list(range(1, CHUNK + 6))
 
 
+def test_strict_stops_at_a_row_on_the_screen_too(classifier, tmp_path, capsys):
+    source = tmp_path / "in.txt"
+    source.write_bytes(b"good\ncaf\xe9\n")
+    with pytest.raises(JobError, match="line 2 is no Unicode"):
+        predict_file(classifier, PredictOptions(str(source), None, strict=True))
+    said = predict_file(classifier, PredictOptions(str(source), None))
+    assert "1 rows could not be used" in said
+    assert json.loads(capsys.readouterr().out)["line"] == 1
+
+
 @pytest.mark.slow
 def test_whoever_has_read_enough_may_leave(tiny_model, reviews):
     command = [sys.executable, "-m", "sweet_jax.predict", f"--model={tiny_model}"]
