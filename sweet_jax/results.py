@@ -150,11 +150,11 @@ def describe_model(
         lte_ranges=()
         if lte_ranges is None
         else tuple((float(low), float(high)) for low, high in lte_ranges),
-        bucket_rows=_count_buckets(lengths_N, prepared.buckets),
+        bucket_rows=count_buckets(lengths_N, prepared.buckets),
     )
 
 
-def _count_buckets(
+def count_buckets(
     lengths_N: Int[np.ndarray, " N"], buckets: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Returns how many rows fall into each bucket, the first that holds them."""
