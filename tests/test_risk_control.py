@@ -246,7 +246,7 @@ def test_promises_are_kept_in_all_but_delta_of_draws(risk, kind, shape, rng):
 )
 def test_promises_of_whole_choices_are_kept(risk, per_exit, shape, rng):
     # As in a run: rows are drawn, stratified into parts, and part 0 declares the path.
-    epsilon, delta, num_rows, num_draws = 0.05, 0.1, 700, 400
+    epsilon, delta, num_rows, num_draws = 0.05, 0.1, 700, 1000
     population = make_population(risk, shape, rng)
     scores_NE, errors_NE = score(population, risk)
     risks = []
