@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import write_model_folder
+from tiny_models import DESCRIPTION, write_model_folder
 
 from sweet_jax.convert import __main__ as command
 from sweet_jax.convert.hf_config import load_config
@@ -158,6 +158,7 @@ def test_pytorch_computes_the_same_states(write_model, tmp_path, capsys, family)
     }
     hidden = np.tanh(pooled @ exit_1["pooler/kernel"] + exit_1["pooler/bias"])
     logits = hidden @ exit_1["classifier/kernel"] + exit_1["classifier/bias"]
+    logits /= DESCRIPTION.temperatures[1]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     got = [prediction.probabilities for prediction in load(folder).predict(texts)]
     np.testing.assert_allclose(got, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
