@@ -297,6 +297,16 @@ def check_loaded(classifier: AdaptiveClassifier, loaded: ExportedClassifier) -> 
         check_answers(classifier, logits_NEC, threshold, got)
 
 
+def test_a_confidence_equal_to_the_threshold_answers(model, loaded):
+    ids, mask = pad(load(model).tokenize(make_examples()))
+    ids, mask = ids[:1], mask[:1]
+    confidence = loaded(ids, mask, threshold=1 / 3).probabilities.max()
+    assert confidence < 1
+    assert loaded(ids, mask, threshold=confidence.item()).exits == 0
+    above = np.nextafter(confidence, np.float32(1))
+    assert loaded(ids, mask, threshold=above.item()).exits > 0
+
+
 _MEMBERS = {"member_exits": ((0,), (1,), (2,)), "separate_tables": False}
 
 
