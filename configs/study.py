@@ -19,5 +19,5 @@ def get_config(text: str = "") -> Any:
     return make_config(
         text,
         data={"max_train_examples": 1000},
-        study={"methods": ("multi_model", "early_exit", "sweet", "sweet(a=0.2)")},
+        study={"methods": ("multi_model", "early_exit", "sweet", "sweet(a=0.5)")},
     )
