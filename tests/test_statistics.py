@@ -16,7 +16,7 @@ from sweet_jax.evaluation.statistics import (
     NUM_DRAWS,
     Interval,
     RowDraws,
-    resample_areas,
+    resample_curve,
     resample_scores,
     student_interval,
     two_level_interval,
@@ -97,7 +97,7 @@ def test_resampled_scores_equal_a_slow_loop(seed: int, metric: str, whole: bool)
 
 @pytest.mark.parametrize("exit_layers", [(0, 1, 3, 5), (5,)])
 @pytest.mark.parametrize("method", ["sweet", "multi_model"])
-def test_resampled_areas_equal_a_slow_loop(exit_layers: tuple[int, ...], method: str):
+def test_resampled_curves_equal_a_slow_loop(exit_layers: tuple[int, ...], method: str):
     rng = np.random.default_rng(3)
     num_exits = len(exit_layers)
     logits = rng.normal(size=(60, num_exits, 2)).astype(np.float32)
@@ -114,7 +114,7 @@ def test_resampled_areas_equal_a_slow_loop(exit_layers: tuple[int, ...], method:
     scores = curves.compute_scores("confidence", calibrated.bank.logits)
     exits = np.asarray(cascade.choose_exits(scores, thresholds))
     draws = RowDraws.make(60, rng, num_draws=5)
-    found = resample_areas(
+    found = resample_curve(
         "matthews",
         draws,
         bank.labels,
@@ -130,7 +130,12 @@ def test_resampled_areas_equal_a_slow_loop(exit_layers: tuple[int, ...], method:
             "confidence", "matthews", costs
         )
         expected = curves.compute_area(curve, float(costs[0]))
-        assert found[b] == pytest.approx(expected, abs=1e-9)
+        areas = found.compute_areas(float(costs[0]))
+        assert areas[b] == pytest.approx(expected, abs=1e-9)
+        wanted = np.linspace(costs[0], costs[-1], 7)
+        scores = curve.read_at(wanted)
+        assert found.read_at(wanted)[b] == pytest.approx(scores, abs=1e-9)
+        assert scores[-1] == pytest.approx(curve.score[-1])
 
 
 def test_draws_take_well_under_a_second():

@@ -205,6 +205,60 @@ def test_cascades_are_those_of_the_results(study: Path, record: dict[str, Any]):
     assert pair["at_speedup"]["confidence"][-1]["score"] is None
 
 
+def read_by_thresholds(study: Path, name: str, layers: list[int], cost: float) -> float:
+    """Returns the accuracy of a cascade by confidence at a cost, by a slow loop."""
+    results = json.loads((study / "cells" / name / "results.json").read_text())
+    temperatures = [row["temperature"] for row in results["exits"]]
+    with np.load(study / "cells" / name / "logits_test.npz") as arrays:
+        labels, logits_NEC = arrays["labels"], arrays["logits"]
+    scaled = logits_NEC / np.array(temperatures, np.float32)[None, :, None]
+    powers = np.exp(scaled - scaled.max(axis=2, keepdims=True))
+    sure_NE = (powers / powers.sum(axis=2, keepdims=True)).max(axis=2)
+    points = []
+    for threshold in [*np.unique(sure_NE[:, :-1]), 2.0]:
+        leaves = [[*np.flatnonzero(row[:-1] >= threshold), 3][0] for row in sure_NE]
+        answers = [logits_NEC[n, i].argmax() for n, i in enumerate(leaves)]
+        right = sum(int(a == label) for a, label in zip(answers, labels, strict=True))
+        paid = sum(layers[i] for i in leaves) / 6
+        points.append((paid / len(labels), right / len(labels)))
+    [below, *_] = [p for p in reversed(points) if p[0] <= cost]
+    [above, *_] = [p for p in points if p[0] >= cost]
+    if below[0] == above[0]:
+        return above[1]
+    share = (cost - below[0]) / (above[0] - below[0])
+    return below[1] + share * (above[1] - below[1])
+
+
+def test_cascades_are_compared_at_equal_cost(study: Path, record: dict[str, Any]):
+    setting = find(record["groups"][0]["settings"], task="rte")
+    layers = {"sweet": [1, 2, 4, 6], "multi_model": [1, 3, 7, 13]}
+    scores = {
+        (method, seed, target): read_by_thresholds(
+            study, make_entry("rte", 1000, method, seed)["name"], paid, 1 / target
+        )
+        for method, paid in layers.items()
+        for seed, target in itertools.product(range(3), SPEEDUPS[:-1])
+    }
+    for method in layers:
+        points = find(setting["methods"], label=method)["at_cost"]["confidence"]
+        assert [point["target"] for point in points] == list(SPEEDUPS)
+        assert points[-1]["score"] is None  # exit 0 costs more than a hundredth
+        for point in points[:-1]:
+            values = [scores[method, seed, point["target"]] for seed in range(3)]
+            assert point["score"]["values"] == pytest.approx(values, abs=1e-6)
+    pair = find(setting["differences"], of="sweet", minus="multi_model")
+    *reached, last = pair["at_cost"]["confidence"]
+    assert last["score"] is None
+    for point in reached:
+        (low, high), alone = (
+            point["score"][name] for name in ("over_seeds_and_rows", "over_seeds")
+        )
+        assert low <= alone[0] < alone[1] <= high
+    claim = find(setting["findings"], claim="sweet_fast")["comparisons"][1]
+    parts = np.mean([point["score"]["values"] for point in reached[-2:]], axis=0)
+    assert claim["values"] == pytest.approx(list(parts), abs=2e-6)
+
+
 def test_exits_that_learn_to_exit_are_scaled_as_in_their_run(tmp_path: Path):
     folder = make_study(
         tmp_path / "s", ("sweet", "early_exit"), criteria=("lte", "confidence")

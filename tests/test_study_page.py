@@ -344,9 +344,9 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, record, capsys):
     assert "holds a study: python -m sweet_jax.study" in third
     with pytest.raises(ReportError, match=r"has no study\.json"):
         write_study_report(tmp_path)
-    newer = copy.deepcopy(record) | {"schema": 2}
+    newer = copy.deepcopy(record) | {"schema": 3}
     (tmp_path / "study.json").write_text(json.dumps(newer))
-    with pytest.raises(ReportError, match="has schema 2, this version reads 1"):
+    with pytest.raises(ReportError, match="has schema 3, this version reads 2"):
         write_study_report(tmp_path)
     del record["margin"]
     (tmp_path / "study.json").write_text(json.dumps(record))

@@ -41,6 +41,20 @@ class Curve:
         """Returns the point of an exact curve that holds at any given threshold."""
         return int(np.searchsorted(self.threshold, np.float32(threshold)))
 
+    def read_at(self, costs_K: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+        """Returns the scores of an exact curve at given costs, NaN outside of it.
+
+        The threshold follows from the cost alone: no label has a say in it, so that
+        methods are compared at equal cost on the very rows that are scored. Between
+        two thresholds scores go in a straight line.
+        """
+        low, high = self.cost_fraction[0], self.cost_fraction[-1]
+        within_K = (costs_K >= low - _COST_TOLERANCE) & (
+            costs_K <= high + _COST_TOLERANCE
+        )
+        scores_K = np.interp(costs_K, self.cost_fraction, self.score)
+        return np.where(within_K, scores_K, np.nan)
+
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedBank:

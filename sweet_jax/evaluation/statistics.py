@@ -180,7 +180,38 @@ def resample_scores(
     )
 
 
-def resample_areas(
+@dataclasses.dataclass(frozen=True)
+class CurveDraws:
+    """The curve of a cascade on the rows of every draw; made by `resample_curve`.
+
+    Attributes:
+        score: at every threshold.
+        cost: mean cost fraction at every threshold; rises with it.
+    """
+
+    score: Float[np.ndarray, "B T"]
+    cost: Float[np.ndarray, "B T"]
+
+    def compute_areas(self, first_cost: float) -> Float[np.ndarray, " B"]:
+        """Returns `curves.compute_area` of every draw's curve."""
+        if first_cost == 1:  # a single exit: the area is its score
+            return self.score[:, 0]
+        # Past a cost of 1 (multi_model) nothing counts.
+        costs_BT = np.clip(self.cost, first_cost, 1.0)
+        best_BT = np.maximum.accumulate(self.score, axis=1)
+        widths_BT = np.diff(costs_BT, axis=1, append=1.0)
+        return (best_BT * widths_BT).sum(axis=1) / (1 - first_cost)
+
+    def read_at(self, costs_K: Float[np.ndarray, " K"]) -> Float[np.ndarray, "B K"]:
+        """Returns the scores of every draw at costs within the curve.
+
+        Each draw sets its own thresholds by its own costs, as `curves.Curve.read_at`.
+        """
+        rows = zip(self.cost, self.score, strict=True)
+        return np.stack([np.interp(costs_K, cost, score) for cost, score in rows])
+
+
+def resample_curve(
     metric: str,
     draws: RowDraws,
     labels_N: Int[np.ndarray, " N"],
@@ -189,8 +220,8 @@ def resample_areas(
     num_classes: int,
     exits_TN: Int[np.ndarray, "T N"],
     costs_E: Float[np.ndarray, " E"],
-) -> Float[np.ndarray, " B"]:
-    """Returns the area of a cascade's curve on the rows of every draw.
+) -> CurveDraws:
+    """Returns a cascade's curve on the rows of every draw.
 
     Args:
         metric: of the score.
@@ -200,23 +231,13 @@ def resample_areas(
         weights_N: weight of each row.
         num_classes: C.
         exits_TN: the exit each row leaves at, by rising threshold. A few dozen
-            thresholds spread over the costs tell the area's variance, for which the
-            thousands of an exact curve are not needed.
+            thresholds spread over the costs tell the variance of the area and of a
+            score at a cost, for which the thousands of an exact curve are not needed.
         costs_E: cost of leaving at each exit.
-
-    Returns:
-        `curves.compute_area` of the curve at these thresholds, per draw.
     """
     answers_NT = np.take_along_axis(predictions_NE, exits_TN.T, axis=1)
     rows = (labels_N, answers_NT, weights_N, num_classes)
     scores_BT = resample_scores(metric, draws, *rows)
-    first = float(costs_E[0])
-    if first == 1:  # a single exit: the area is its score
-        return scores_BT[:, 0]
-    # Costs rise with the threshold on any rows; past 1 (multi_model) nothing counts.
     weights_N1 = weights_N.astype(np.float64)[:, None]
     paid = draws.sum(np.concatenate([weights_N1, weights_N1 * costs_E[exits_TN.T]], 1))
-    costs_BT = np.clip(paid[:, 1:] / paid[:, :1], first, 1.0)
-    best_BT = np.maximum.accumulate(scores_BT, axis=1)
-    widths_BT = np.diff(costs_BT, axis=1, append=1.0)
-    return (best_BT * widths_BT).sum(axis=1) / (1 - first)
+    return CurveDraws(scores_BT, paid[:, 1:] / paid[:, :1])

@@ -16,6 +16,7 @@ from sweet_jax.report.study_record import (
 from sweet_jax.report.study_tables import (
     list_main_tables,
     make_area_table,
+    make_budget_table,
     make_cascade_difference_table,
     make_cascade_table,
     make_cell_table,
@@ -122,6 +123,10 @@ def make_notes(record: dict[str, Any]) -> list[str]:
         f" {record['num_draws']:,} times, the same for all seeds and methods, and take"
         " seeds with Student's t. Each holds by itself; of twenty differences that are"
         " none one is expected to exclude 0. Points are hundredths of the score.",
+        "Cascades are compared at equal cost: every method's threshold is set by what"
+        " it costs on the test examples, and no label has a say in it. What thresholds"
+        " that are chosen beforehand give, and cost, is in the table of cascades in"
+        " use.",
         f"Fast is a speed-up of {record['fast_from']:g} and more, slow up to"
         f" {record['slow_to']:g}. Early exits are the first half. Level, and no worse,"
         f" is meant to within {100 * record['margin']:g} point.",
@@ -166,6 +171,7 @@ def _render_view(
     shown.append(make_cascade_table(view))
     if view.content["differences"]:
         shown.append(make_cascade_difference_table(view))
+    shown.append(make_budget_table(view))
     if len(view.content["criteria"]) > 1:
         shown.append(make_area_table(view))
     if not view.is_average:

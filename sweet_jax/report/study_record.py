@@ -9,7 +9,7 @@ from sweet_jax.report import tables
 from sweet_jax.report.files import ReportError, check_fields, read_json_object
 
 RECORD = "study.json"
-SCHEMA = 1
+SCHEMA = 2
 _FIELDS = frozenset(
     (
         "name", "level", "num_draws", "fast_from", "slow_to", "margin", "num_planned",

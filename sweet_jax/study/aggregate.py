@@ -8,7 +8,7 @@ study that is half done aggregates, too: every average says over which seeds and
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sweet_jax.study.measure import (
 )
 from sweet_jax.study.training_cost import add_ratios, describe_training
 
-SCHEMA = 1
+SCHEMA = 2
 # The comparisons of the paper; every other method is compared with the last two.
 _PAIRS = (
     ("multi_model", "early_exit"),
@@ -251,6 +251,7 @@ def _describe_method(
         ],
         "mean_exit": describe_mean(sample, "exits", range(len(costs_E))),
         "area": {c: describe_mean(sample, f"area/{c}", [0]) for c in setting.criteria},
+        "at_cost": _describe_targets(setting, describe_mean, sample, "at_cost"),
         "at_speedup": {
             c: [
                 {
@@ -280,16 +281,26 @@ def _describe_pair(
         "area": {
             c: describe_difference(sample, f"area/{c}", [0]) for c in setting.criteria
         },
-        "at_speedup": {
-            c: [
-                {
-                    "target": target,
-                    "score": describe_difference(sample, f"speedup/{c}", [k]),
-                }
-                for k, target in enumerate(setting.targets)
-            ]
-            for c in setting.criteria
-        },
+        "at_cost": _describe_targets(setting, describe_difference, sample, "at_cost"),
+        "at_speedup": _describe_targets(
+            setting, describe_difference, sample, "speedup"
+        ),
+    }
+
+
+def _describe_targets(
+    setting: Setting,
+    describe_fn: Callable[[Sample, str, Sequence[int]], dict[str, Any] | None],
+    sample: Sample,
+    name: str,
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns what numbers with one entry per speed-up say, by criterion."""
+    return {
+        c: [
+            {"target": target, "score": describe_fn(sample, f"{name}/{c}", [k])}
+            for k, target in enumerate(setting.targets)
+        ]
+        for c in setting.criteria
     }
 
 

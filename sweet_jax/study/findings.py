@@ -15,6 +15,8 @@ FAST, SLOW = 3.0, 2.0
 # Scores that differ by less are level. That two methods are equal no interval can show;
 # a point is below the effects that the paper reports (1.1 and 2.3).
 MARGIN = 0.01
+# The numbers that a comparison is of.
+_NAMES = {"exits": "exits", "area": "area/{}", "speedup": "at_cost/{}"}
 # The verdict of several comparisons is the first of these that one of them has.
 _BY_WEIGHT = ("did not hold", "no interval", "undecided")
 
@@ -26,7 +28,8 @@ class Comparison(NamedTuple):
         ours: label of a method.
         theirs: label of the method that is subtracted.
         what: `exits` (mean score of exits alone), `area`, or `speedup` (mean score at
-            speed-ups), the last two of the cascade by the first criterion.
+            the costs of speed-ups, equal for both methods), the last two of the
+            cascade by the first criterion.
         part: of exits `all`, `early` or `late`; of speed-ups `fast` or `slow`.
         kind: see `decide`.
     """
@@ -166,7 +169,7 @@ def _compare(
     ours, theirs, what, part, kind = comparison
     if not {ours, theirs} <= subject.bases.keys():
         return None
-    name = what if what == "exits" else f"{what}/{subject.criterion}"
+    name = _NAMES[what].format(subject.criterion)
     sample = subject.subtract_fn(ours, theirs)
     wanted = subject.select(what, part) if entries is None else entries
     # A speed-up that some seed does not reach has no difference.

@@ -10,7 +10,7 @@ from sweet_jax.evaluation import cascade, curves, metrics
 from sweet_jax.evaluation.statistics import (
     NUM_DRAWS,
     RowDraws,
-    resample_areas,
+    resample_curve,
     resample_scores,
 )
 from sweet_jax.exits.criteria import FULL, compute_scores
@@ -18,22 +18,24 @@ from sweet_jax.study.folder import CellError, FinishedCell
 
 # Steps of the common grid of costs, from exit 0's to the full model's.
 _COST_STEPS = 60
-# Thresholds, spread over the costs, of the curve whose area is bootstrapped.
-_AREA_THRESHOLDS = 32
+# Thresholds, spread over the costs, of the curve that is bootstrapped.
+_CURVE_THRESHOLDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """Numbers of a run that a study averages and compares, as arrays by name.
 
-    Names: `exits` (score of each alone), `area/CRITERION`, `speedup/CRITERION` (score
-    at each speed-up, NaN where unreachable), `cost/CRITERION` (realised there) and
-    `curve/CRITERION` (score on the grid of costs).
+    Names: `exits` (score of each alone), `area/CRITERION`, `curve/CRITERION` (score on
+    the grid of costs), and per speed-up s, NaN where s is out of reach:
+    `at_cost/CRITERION` (score of the test curve at a cost of exactly 1 / s),
+    `speedup/CRITERION` (score under the threshold that part 1 chose for s) and
+    `cost/CRITERION` (what that threshold costs on the test rows).
 
     Attributes:
         values: the numbers.
-        draws: those with draws (of `exits`, and of area and speed-ups by the first
-            criterion), on each draw of test rows.
+        draws: those with draws (of `exits`, and by the first criterion of all others
+            but `curve` and `cost`), on each draw of test rows.
     """
 
     values: dict[str, Float[np.ndarray, " K"]]
@@ -141,11 +143,10 @@ def _measure(
         curve = calibrated.make_curve(criterion, setting.metric, costs_E)
         values |= {
             f"area/{criterion}": np.array([results["area"][criterion]], float),
+            f"at_cost/{criterion}": curve.read_at(1 / np.array(setting.targets)),
             f"speedup/{criterion}": np.array([p["score"] for p in points], float),
             f"cost/{criterion}": np.array([p["cost_fraction"] for p in points], float),
-            f"curve/{criterion}": np.interp(
-                make_cost_grid(costs_E), curve.cost_fraction, curve.score
-            ),
+            f"curve/{criterion}": curve.read_at(make_cost_grid(costs_E)),
         }
     return Measured(values, _resample(cell, setting, calibrated, first))
 
@@ -198,7 +199,7 @@ def _resample(
     calibrated: curves.CalibratedBank,
     criterion: str,
 ) -> dict[str, Float[np.ndarray, "B K"]]:
-    """Returns the draws of exits, and of area and speed-ups by a criterion."""
+    """Returns the draws of exits, and of a criterion's cascade."""
     bank, predictions_NE = calibrated.bank, calibrated.predictions
     scores_NE = np.asarray(compute_scores(criterion, bank.logits, bank.lte))
     costs_E = get_costs(cell)
@@ -224,21 +225,27 @@ def _resample(
             answer([FULL if t is None else t for t in thresholds])
         )
     exact = calibrated.make_curve(criterion, setting.metric, costs_E)
-    wanted = np.linspace(costs_E[0], costs_E[-1], _AREA_THRESHOLDS)
-    spread = np.unique(np.searchsorted(exact.cost_fraction, wanted - 1e-9))
+    target_costs = 1 / np.array(setting.targets)
+    reachable = np.flatnonzero(np.isfinite(exact.read_at(target_costs)))
+    spread = np.linspace(costs_E[0], costs_E[-1], _CURVE_THRESHOLDS)
+    wanted = np.concatenate([spread, target_costs[reachable]])
+    drawn = np.unique(np.searchsorted(exact.cost_fraction, wanted - 1e-9))
     labels, weights, num_classes = rows
-    area_B = resample_areas(
+    curve_draws = resample_curve(
         setting.metric,
         setting.draws,
         labels,
         predictions_NE,
         weights,
         num_classes,
-        np.asarray(cascade.choose_exits(scores_NE, exact.threshold[spread])),
+        np.asarray(cascade.choose_exits(scores_NE, exact.threshold[drawn])),
         costs_E,
     )
+    at_cost_BT = np.full_like(at_speedup_BT, np.nan)
+    at_cost_BT[:, reachable] = curve_draws.read_at(target_costs[reachable])
     return {
         "exits": resample(predictions_NE),
+        f"at_cost/{criterion}": at_cost_BT,
         f"speedup/{criterion}": at_speedup_BT,
-        f"area/{criterion}": area_B[:, None],
+        f"area/{criterion}": curve_draws.compute_areas(float(costs_E[0]))[:, None],
     }
