@@ -281,6 +281,7 @@ _EMPTY_LISTS: dict[str, type] = {
     "exits.layers": int,
     "study.train_sizes": int,
     "study.encoder_rates": float,
+    "study.exit_rates": float,
 }
 
 

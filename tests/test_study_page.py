@@ -44,13 +44,20 @@ def written(tmp_path_factory) -> tuple[Path, list[str]]:
         "tried": [{"rate": 1e-4, "score": 0.71}, {"rate": 3e-4, "score": 0.72}],
         "chosen": 3e-4,
     }
+    # Of an older plan the one, of exits and encoder the other.
+    pair = {
+        "rate": 1e-4,
+        "exit_rate": 1e-3,
+        "score": 0.73,
+    }
+    both = choice | {"tried": [pair], "chosen": 1e-4, "chosen_exit": 1e-3}
     make_study(
         folder,
         METHODS,
         seeds=(0, 1),
         tasks=("rotten_tomatoes", "rte"),
         sizes=(250,),
-        choices=[choice],
+        choices=[choice, both],
     )
     plan = json.loads((folder / "plan.json").read_text())
     failed, missing = (make_entry("rte", 250, "sweet", seed) for seed in (7, 8))
@@ -135,7 +142,12 @@ def test_words_come_first_and_cells_that_are_not_there_are_named(written):
     # One paragraph, about the average.
     assert page.tags.index("p") < page.tags.index("h2")
     assert text.count("Averaged over rotten_tomatoes, rte (tiny, ") == 1
-    for expected in ("the loss is not finite", "not yet run", "0.0001: 0.710"):
+    for expected in (
+        "the loss is not finite",
+        "not yet run",
+        "0.0001: 0.710",
+        "0.0001 and exits 0.001: 0.730",
+    ):
         assert expected in text
         assert any(expected in line for line in lines)
 

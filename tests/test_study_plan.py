@@ -9,6 +9,7 @@ from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
 from sweet_jax.study.plan import (
     RATES,
     SCORE,
+    Rates,
     default_study_folder,
     make_plan,
     parse_shard,
@@ -31,7 +32,7 @@ def test_every_combination_is_a_cell_seed_by_seed():
 
 def test_cells_of_a_seed_differ_by_their_method_alone():
     plan = plan_of(methods=METHODS, seeds=(3,))
-    made = [to_dict(plan.make_settings(cell, None)) for cell in plan.cells]
+    made = [to_dict(plan.make_settings(cell, Rates())) for cell in plan.cells]
     assert [m["method"] for m in made] == ["multi_model", "early_exit", *["sweet"] * 2]
     assert [m["boundary_gradient_scale"] for m in made] == [0, 0, 0, 0.2]
     for one in made:
@@ -48,7 +49,7 @@ def test_methods_written_differently_are_one_method():
 def test_a_name_is_a_single_folder():
     plan = plan_of(methods=("sweet(a=0.2/0.5/0)", "sweet(a=1>0)"))
     assert not [cell.name for cell in plan.cells if "/" in cell.name]
-    made = plan.make_settings(plan.cells[0], None)
+    made = plan.make_settings(plan.cells[0], Rates())
     assert made.boundary_gradient_scales == (0.2, 0.5, 0.0)
 
 
@@ -57,19 +58,51 @@ def test_rates_are_tried_with_a_seed_of_their_own_before_the_scores():
     assert [c.purpose for c in plan.cells] == [RATES] * 4 + [SCORE] * 6
     assert {c.seed for c in plan.cells[:4]} == {100}
     for cell in plan.cells[:4]:
-        settings = plan.make_settings(cell, 5e-5)
-        assert settings.optim.encoder_learning_rate == cell.rate
+        settings = plan.make_settings(cell, Rates(5e-5))
+        assert settings.optim.encoder_learning_rate == cell.rates.encoder
     assert plan.cells[0].name.endswith("-sweet-r0.0001-s100")
-    chosen = plan.make_settings(plan.cells[4], 2e-4)
+    chosen = plan.make_settings(plan.cells[4], Rates(2e-4))
     assert chosen.optim.encoder_learning_rate == 2e-4
 
 
+def test_rates_of_encoder_and_exits_are_tried_in_pairs():
+    one, both = (
+        plan_of(methods=("sweet",), exit_rates=(3e-4, 1e-3), seeds=(0,), **more)
+        for more in ({}, {"encoder_rates": (1e-4, 2e-4)})
+    )
+    assert [cell.rates for cell in one.cells] == [
+        Rates(None, 3e-4),
+        Rates(None, 1e-3),
+        None,
+    ]
+    assert one.cells[0].name.endswith("-sweet-e0.0003-s100")
+    tried = [cell for cell in both.cells if cell.purpose == RATES]
+    assert {cell.rates for cell in tried} == {
+        Rates(encoder, exits) for encoder in (1e-4, 2e-4) for exits in (3e-4, 1e-3)
+    }
+    assert tried[-1].name.endswith("-sweet-r0.0002-e0.001-s100")
+    for cell in tried:
+        optim = both.make_settings(cell, Rates()).optim
+        found = (optim.encoder_learning_rate, optim.exit_learning_rate)
+        assert found == cell.rates
+    optim = both.make_settings(both.cells[-1], Rates(2e-4, 3e-4)).optim
+    assert (optim.encoder_learning_rate, optim.exit_learning_rate) == (2e-4, 3e-4)
+    default = one.make_settings(one.cells[-1], Rates()).optim
+    assert one.make_settings(one.cells[0], Rates()).optim.encoder_learning_rate == (
+        default.encoder_learning_rate
+    )
+
+
 @settings(deadline=None, max_examples=15)
-@given(count=st.integers(1, 7), rates=st.sampled_from([(), (1e-4, 2e-4)]))
+@given(
+    count=st.integers(1, 7),
+    rates=st.sampled_from(
+        [{}, {"encoder_rates": (1e-4, 2e-4)}, {"exit_rates": (3e-4, 1e-3)}]
+    ),
+)
 def test_shards_are_a_partition_and_rates_stay_with_their_scores(count, rates):
     plans = [
-        plan_of(methods=METHODS, encoder_rates=rates, shard=f"{i}/{count}")
-        for i in range(count)
+        plan_of(methods=METHODS, shard=f"{i}/{count}", **rates) for i in range(count)
     ]
     shards = [plan.select_shard() for plan in plans]
     names = [cell.name for shard in shards for cell in shard]
@@ -89,7 +122,7 @@ def test_a_slow_method_meets_different_shards():
 
 def test_tasks_bring_their_metrics():
     plan = plan_of(tasks=("a/cola", "a/rte"), metrics=("matthews", "auto"), seeds=(0,))
-    by_task = {c.group.task: plan.make_settings(c, None) for c in plan.cells}
+    by_task = {c.group.task: plan.make_settings(c, Rates()) for c in plan.cells}
     assert by_task["a/cola"].data.metric == "matthews"
     assert by_task["a/rte"].data.metric == "auto"
     assert plan.cells[0].name.startswith("cola-")
@@ -106,6 +139,9 @@ def test_tasks_bring_their_metrics():
         ({"shard": "1"}, "allowed is i/n"),
         ({"tasks": ("a", "b"), "metrics": ("auto",)}, r"one for each of study.tasks"),
         ({"encoder_rates": (1e-4,)}, "nothing to choose"),
+        ({"exit_rates": (1e-3,)}, "set optim.exit_learning_rate"),
+        ({"exit_rates": (1e-3, 2.0)}, "optim.exit_learning_rate=2.0"),
+        ({"exit_rates": (1e-3, 2e-3), "rates_seed": 1}, "that is not scored"),
         ({"encoder_rates": (1e-4, 2.0)}, "optim.encoder_learning_rate=2.0"),
         ({"encoder_rates": (1e-4, 2e-4), "rates_seed": 1}, "that is not scored"),
         ({"tasks": ("a/x", "b/x")}, "two cells of the name"),

@@ -120,15 +120,24 @@ def test_why_a_process_ended_is_one_line(tmp_path):
 @pytest.mark.long
 def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
     base["data"]["calibration_examples"] = 24
-    plan = plan_of(base, methods=("sweet",), encoder_rates=(1e-6, 3e-3), seeds=(1,))
+    plan = plan_of(
+        base,
+        methods=("sweet",),
+        encoder_rates=(1e-6, 3e-3),
+        exit_rates=(2e-6, 2e-3),
+        seeds=(1,),
+    )
     assert run_study(plan, tmp_path) == []
     (choice,) = json.loads((tmp_path / "plan.json").read_text())["choices"]
-    scores = {row["rate"]: row["score"] for row in choice["tried"]}
-    assert choice["chosen"] == max(scores, key=lambda rate: scores[rate])
+    scores = {(row["rate"], row["exit_rate"]): row["score"] for row in choice["tried"]}
+    assert len(scores) == 4
+    chosen = (choice["chosen"], choice["chosen_exit"])
+    assert chosen == max(scores, key=lambda rates: scores[rates])
     config = json.loads(
         (tmp_path / "cells" / plan.cells[-1].name / "config.json").read_text()
     )
-    assert config["settings"]["optim"]["encoder_learning_rate"] == choice["chosen"]
+    optim = config["settings"]["optim"]
+    assert (optim["encoder_learning_rate"], optim["exit_learning_rate"]) == chosen
 
 
 @SLOW

@@ -228,11 +228,13 @@ def make_choice_table(record: dict[str, Any]) -> Table | None:
     rows = []
     for choice in record["choices"]:
         tried = ", ".join(
-            f"{point['rate']:g}: {format_number(point['score'])}"
+            f"{_format_rates(point, 'rate', 'exit_rate')}:"
+            f" {format_number(point['score'])}"
             for point in choice["tried"]
         )
         names = [choice[n] for n in ("task", "encoder", "train_size", "method")]
-        rows.append((*map(format_plain, names), tried, format_plain(choice["chosen"])))
+        chosen = _format_rates(choice, "chosen", "chosen_exit")
+        rows.append((*map(format_plain, names), tried, chosen))
     if not rows:
         return None
     return Table(
@@ -294,6 +296,16 @@ def format_difference(described: dict[str, Any] | None) -> str:
     text = format_points(described["mean"])
     interval = described["over_seeds_and_rows"]
     return text if interval is None else f"{text} ({format_interval(interval)})"
+
+
+def _format_rates(row: dict[str, Any], encoder: str, exits: str) -> str:
+    """Returns `0.0001`, `exits 0.001`, or `0.0001 and exits 0.001`.
+
+    Plans from before exit rates could be chosen do not name them.
+    """
+    parts = ((row[encoder], "{:g}"), (row.get(exits), "exits {:g}"))
+    texts = [text.format(rate) for rate, text in parts if rate is not None]
+    return " and ".join(texts) or _NO_NUMBER
 
 
 def _format_reached(score: dict[str, Any] | None) -> str:

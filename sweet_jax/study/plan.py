@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import (
@@ -37,9 +37,22 @@ SCORE = "score"
 RATES = "rates"
 
 
+class Rates(NamedTuple):
+    """Peak learning rates of a run; None: as the study's base says."""
+
+    encoder: float | None = None
+    exits: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What they add to the name of a cell."""
+        parts = (("r", self.encoder), ("e", self.exits))
+        return "".join(f"-{mark}{rate:g}" for mark, rate in parts if rate is not None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Cells that differ by their seed alone, once their learning rate is chosen.
+    """Cells that differ by their seed alone, once their learning rates are chosen.
 
     Attributes:
         task: as `data.task` says.
@@ -65,14 +78,14 @@ class Group:
         return f"{task}-{encoder}{size}-{method}"
 
     def make_settings(
-        self, base: Mapping[str, Any], seed: int, rate: float | None
+        self, base: Mapping[str, Any], seed: int, rates: Rates
     ) -> Settings:
         """Returns the settings of a cell.
 
         Args:
             base: what the study's config says of its runs, sections nested.
             seed: of the run.
-            rate: of the encoder; None: as the base says.
+            rates: of learning.
 
         Raises:
             SettingsError: the base contradicts the method.
@@ -85,8 +98,10 @@ class Group:
             "seed": seed,
             "method": self.method,
         }
-        if rate is not None:
-            fields["optim.encoder_learning_rate"] = rate
+        if rates.encoder is not None:
+            fields["optim.encoder_learning_rate"] = rates.encoder
+        if rates.exits is not None:
+            fields["optim.exit_learning_rate"] = rates.exits
         nested = {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in base.items()
@@ -104,21 +119,21 @@ class Cell:
     Attributes:
         group: what it is a run of.
         seed: of the run.
-        purpose: `score`, or `rates`: it only helps to choose the learning rate.
-        rate: the encoder's learning rate of a `rates` cell; None: the group's choice,
-            or the base's where nothing is to be chosen.
+        purpose: `score`, or `rates`: it only helps to choose the learning rates.
+        rates: those that a `rates` cell tries; None: the group's choice, or the base's
+            where nothing is to be chosen.
     """
 
     group: Group
     seed: int
     purpose: str = SCORE
-    rate: float | None = None
+    rates: Rates | None = None
 
     @property
     def name(self) -> str:
         """Of the work directory within the study."""
-        rate = "" if self.rate is None else f"-r{self.rate:g}"
-        return f"{self.group.name}{rate}-s{self.seed}"
+        rates = "" if self.rates is None else self.rates.name
+        return f"{self.group.name}{rates}-s{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +144,7 @@ class Plan:
         study: what is compared.
         base: what all cells have in common, as nested fields; -1 and `auto` are left
             to each cell's method.
-        cells: in the order in which they run: whatever chooses a rate first, then seed
+        cells: in the order in which they run: whatever chooses rates first, then seed
             by seed, so that an unfinished study compares all methods on fewer seeds.
     """
 
@@ -140,11 +155,11 @@ class Plan:
     def select_shard(self) -> tuple[Cell, ...]:
         """Returns the cells of this shard.
 
-        The runs that choose a rate and those that use it stay in one shard, so shards
+        The runs that choose rates and those that use them stay in one shard, so shards
         need no common disk.
         """
         index, count = parse_shard(self.study.shard)
-        if self.study.encoder_rates:
+        if any(cell.purpose == RATES for cell in self.cells):
             groups = list(dict.fromkeys(cell.group for cell in self.cells))
             mine = groups[index::count]
             return tuple(cell for cell in self.cells if cell.group in mine)
@@ -157,13 +172,12 @@ class Plan:
         )
 
     def find_rate_cells(self, group: Group) -> tuple[Cell, ...]:
-        """Returns the cells that choose the learning rate of a group."""
+        """Returns the cells that choose the learning rates of a group."""
         return tuple(c for c in self.cells if c.group == group and c.purpose == RATES)
 
-    def make_settings(self, cell: Cell, chosen_rate: float | None) -> Settings:
-        """Returns the settings of a cell, its group's chosen rate given."""
-        rate = chosen_rate if cell.rate is None else cell.rate
-        return cell.group.make_settings(self.base, cell.seed, rate)
+    def make_settings(self, cell: Cell, chosen: Rates) -> Settings:
+        """Returns the settings of a cell, its group's chosen rates given."""
+        return cell.group.make_settings(self.base, cell.seed, cell.rates or chosen)
 
 
 def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
@@ -198,10 +212,17 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
             [from_config_dict({"method": m}).method_label for m in study.methods],
         )
     ]
+    candidates = [
+        Rates(*pair)
+        for pair in itertools.product(
+            study.encoder_rates or (None,), study.exit_rates or (None,)
+        )
+        if pair != (None, None)
+    ]
     rates = [
-        Cell(group, study.rates_seed, RATES, rate)
+        Cell(group, study.rates_seed, RATES, candidate)
         for group in groups
-        for rate in study.encoder_rates
+        for candidate in candidates
     ]
     scores = [Cell(group, seed) for seed in study.seeds for group in groups]
     plan = Plan(study, base, (*rates, *scores))
@@ -213,7 +234,7 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
                 " different folder names, methods and seeds must differ"
             )
     for cell in plan.cells:
-        plan.make_settings(cell, None)
+        plan.make_settings(cell, Rates())
     return plan
 
 
@@ -234,7 +255,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def default_study_folder(plan: Plan) -> Path:
     """Returns `runs/study-{name}-{8 hex of what the cells have in common}`."""
-    common = plan.cells[0].group.make_settings(plan.base, 0, None)
+    common = plan.cells[0].group.make_settings(plan.base, 0, Rates())
     fields = {
         name: value
         for name, value in training_fields(common).items()
@@ -259,12 +280,15 @@ def _check_study(study: StudySettings) -> None:
             f"study.metrics={study.metrics}: give one for each of study.tasks"
             f" ({len(study.tasks)}), or none"
         )
-    if len(study.encoder_rates) == 1:
-        raise SettingsError(
-            f"study.encoder_rates={study.encoder_rates}: there is nothing to choose;"
-            " set optim.encoder_learning_rate, or give several"
-        )
-    if study.encoder_rates and study.rates_seed in study.seeds:
+    for part in ("encoder", "exit"):
+        rates = getattr(study, f"{part}_rates")
+        if len(rates) == 1:
+            raise SettingsError(
+                f"study.{part}_rates={rates}: there is nothing to choose; set"
+                f" optim.{part}_learning_rate, or give several"
+            )
+    searches = study.encoder_rates or study.exit_rates
+    if searches and study.rates_seed in study.seeds:
         raise SettingsError(
             f"study.rates_seed={study.rates_seed} is one of study.seeds={study.seeds}:"
             " choose rates with a seed that is not scored"

@@ -13,7 +13,7 @@ from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import ADDED_FIELDS, SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.claims import Claims
-from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan
+from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
 from sweet_jax.workdir import list_differences, read_json, write_json
 
 SCHEMA = 1
@@ -69,7 +69,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
         for cell in left:
             lost = [c for c in plan.find_rate_cells(cell.group) if c.name in failures]
             if lost and cell.purpose != RATES:
-                failures[cell.name] = f"no learning rate: {lost[0].name} failed"
+                failures[cell.name] = f"no learning rates: {lost[0].name} failed"
         left = _list_left(left, folder, failures)
     return [f"{name}: {error}" for name, error in failures.items()]
 
@@ -80,9 +80,9 @@ def check_inputs(plan: Plan) -> None:
     by_encoder = {group.encoder: group for group in groups}
     by_task = {group.task: group for group in groups}
     for group in by_encoder.values():
-        find_encoder(group.make_settings(plan.base, 0, None).encoder)
+        find_encoder(group.make_settings(plan.base, 0, Rates()).encoder)
     for group in by_task.values():
-        load_task(group.make_settings(plan.base, 0, None).data)
+        load_task(group.make_settings(plan.base, 0, Rates()).data)
 
 
 def describe_plan(plan: Plan, folder: Path) -> str:
@@ -102,15 +102,32 @@ def find_choices(plan: Plan, folder: Path) -> list[dict[str, Any]]:
         candidates = plan.find_rate_cells(group)
         done = [c for c in candidates if cells.is_finished(_find_folder(c, folder))]
         tried = [
-            {"rate": c.rate, "score": cells.score_selection(_find_folder(c, folder))}
+            {
+                **_describe_rates(c.rates),
+                "score": cells.score_selection(_find_folder(c, folder)),
+            }
             for c in done
         ]
         if not tried:
             continue
-        complete = len(done) == len(candidates)
-        best = max(tried, key=lambda row: row["score"])["rate"] if complete else None
-        choices.append({**_describe_group(group), "tried": tried, "chosen": best})
+        chosen = Rates()
+        if len(done) == len(candidates):
+            best = max(range(len(tried)), key=lambda i: tried[i]["score"])
+            chosen = candidates[best].rates or chosen
+        choices.append(
+            {
+                **_describe_group(group),
+                "tried": tried,
+                "chosen": chosen.encoder,
+                "chosen_exit": chosen.exits,
+            }
+        )
     return choices
+
+
+def _describe_rates(rates: Rates | None) -> dict[str, float | None]:
+    encoder, exits = rates or Rates()
+    return {"rate": encoder, "exit_rate": exits}
 
 
 def _find_folder(cell: Cell, folder: Path) -> Path:
@@ -140,7 +157,7 @@ def _list_left(
 def _pick(
     plan: Plan, left: Sequence[Cell], folder: Path, claims: Claims
 ) -> Cell | None:
-    """Returns the next cell that nobody works on and whose rate is known."""
+    """Returns the next cell that nobody works on and whose rates are known."""
     for cell in left:
         known = all(
             cells.is_finished(_find_folder(c, folder))
@@ -160,12 +177,12 @@ def _run_one(
     plan: Plan, cell: Cell, folder: Path, seconds: list[float], num_left: int
 ) -> None:
     """Runs a cell, says how it ended and about how long the rest will take."""
-    rate = None
+    chosen = Rates()
     if cell.purpose != RATES:
-        rate = _find_chosen(find_choices(plan, folder), cell.group)
+        chosen = _find_chosen(find_choices(plan, folder), cell.group)
     logging.info("%s starts; %d to go", cell.name, num_left)
     status = cells.run_cell(
-        plan.make_settings(cell, rate),
+        plan.make_settings(cell, chosen),
         _find_folder(cell, folder),
         folder / "logs" / f"{cell.name}.log",
     )
@@ -185,12 +202,12 @@ def _run_one(
     )
 
 
-def _find_chosen(choices: Sequence[dict[str, Any]], group: Group) -> float | None:
+def _find_chosen(choices: Sequence[dict[str, Any]], group: Group) -> Rates:
     wanted = _describe_group(group)
     for choice in choices:
         if wanted.items() <= choice.items():
-            return choice["chosen"]
-    return None
+            return Rates(choice["chosen"], choice["chosen_exit"])
+    return Rates()
 
 
 def _describe_group(group: Group) -> dict[str, Any]:
@@ -247,7 +264,7 @@ def _write_plan(plan: Plan, folder: Path) -> None:
                     "purpose": cell.purpose,
                     **_describe_group(cell.group),
                     "seed": cell.seed,
-                    "rate": cell.rate,
+                    **_describe_rates(cell.rates),
                 }
                 for cell in plan.cells
             ],
