@@ -140,6 +140,7 @@ def test_tasks_bring_their_metrics():
         ({"tasks": ("a", "b"), "metrics": ("auto",)}, r"one for each of study.tasks"),
         ({"encoder_rates": (1e-4,)}, "nothing to choose"),
         ({"exit_rates": (1e-3,)}, "set optim.exit_learning_rate"),
+        ({"exit_rates": (1e-3, 1e-3)}, r"study.exit_rates=.* has a value twice"),
         ({"exit_rates": (1e-3, 2.0)}, "optim.exit_learning_rate=2.0"),
         ({"exit_rates": (1e-3, 2e-3), "rates_seed": 1}, "that is not scored"),
         ({"encoder_rates": (1e-4, 2.0)}, "optim.encoder_learning_rate=2.0"),

@@ -271,7 +271,8 @@ def _check_study(study: StudySettings) -> None:
     for name in ("methods", "seeds"):
         if not getattr(study, name):
             raise SettingsError(f"study.{name} is empty: give at least one")
-    for name in ("methods", "tasks", "encoders", "train_sizes", "seeds"):
+    lists = ("methods", "tasks", "encoders", "train_sizes", "seeds")
+    for name in (*lists, "encoder_rates", "exit_rates"):
         values = getattr(study, name)
         if len(set(values)) < len(values):
             raise SettingsError(f"study.{name}={values} has a value twice")
