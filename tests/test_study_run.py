@@ -88,6 +88,9 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
         status = {"schema": 1, "status": "finished", "error": None}
         (folder / "cell.json").write_text(json.dumps(status))
     assert run_study(plan, tmp_path) == []  # Nothing is left to run.
+    # The scores that are there were not run at a rate that was chosen.
+    with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
+        run_study(plan_of(base, exit_rates=(1e-4, 1e-3)), tmp_path)
     base["optim"]["clip_norm"] = 0.25
     with pytest.raises(SettingsError, match=r"optim.clip_norm was 1.0, now 0.25") as e:
         run_study(plan_of(base), tmp_path)

@@ -231,12 +231,34 @@ def _check_folder(plan: Plan, folder: Path) -> None:
                 f"{folder} holds {strangers[0]} and no study: name another --workdir"
             )
         return
-    before, now = read_json(path)["base"], _flatten_base(plan)
+    stored = read_json(path)
+    before, now = stored["base"], _flatten_base(plan)
     if differing := list_differences(before, now, ADDED_FIELDS):
         raise SettingsError(
             f"{folder} holds a study of other settings: {'; '.join(differing)}. Name"
             " another --workdir, or use the same settings"
         )
+    _check_rates(plan, folder, stored["cells"])
+
+
+def _check_rates(plan: Plan, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Raises SettingsError where scores are there of a choice among other rates."""
+    for cell in plan.cells:
+        if cell.purpose == RATES or not cells.is_finished(_find_folder(cell, folder)):
+            continue
+        wanted = _describe_group(cell.group)
+        # Plans from before exit rates could be chosen do not name them.
+        tried = {
+            Rates(row["rate"], row.get("exit_rate"))
+            for row in rows
+            if row["purpose"] == RATES and wanted.items() <= row.items()
+        }
+        if tried != {c.rates for c in plan.find_rate_cells(cell.group)}:
+            raise SettingsError(
+                f"{folder} holds scores of {cell.group.method} with other learning"
+                " rates to choose from: use the same lists, or another"
+                " --config.study.name"
+            )
 
 
 def _flatten_base(plan: Plan) -> dict[str, Any]:
