@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from html_page import Page
-from study_files import make_entry, make_study, write_plan, write_status
+from study_files import make_entry, make_study, write_cell, write_plan, write_status
 
 from sweet_jax.report import (
     ReportError,
@@ -274,14 +274,55 @@ def test_degenerate_scores_and_partial_averages_are_noted(record: dict[str, Any]
     )
 
 
+def test_a_row_over_fewer_tasks_names_them_everywhere(tmp_path: Path):
+    tasks = ("rotten_tomatoes", "rte")
+    folder = make_study(tmp_path, ("sweet", "early_exit"), tasks=tasks, seeds=(0, 1))
+    entries = json.loads((folder / "plan.json").read_text())["cells"]
+    entries += [make_entry("rte", 1000, "sweet(a=0.2)", seed) for seed in (0, 1)]
+    for entry in entries[-2:]:
+        write_cell(folder, entry)
+    write_plan(folder, entries)
+    assert main([str(folder)]) == 0
+    record = read_study_record(folder)
+    [average, *_] = list_views(record)
+    shown = list(study_tables.list_main_tables(record))
+    shown += [
+        study_tables.make_area_table(average),
+        study_tables.make_claim_table(average, record),
+    ]
+    add_size(record, 2000)
+    shown.append(study_tables.make_size_tables(record)[0])
+    assert len(shown) == 8
+    for table in shown:
+        column = table.header.index("tasks")
+        for row in table.rows:
+            is_partial = any("a=0.2" in cell for cell in row)
+            assert row[column] == "rte" if is_partial else ", ".join(tasks), row
+    # In words the claims about sweet(a=0.2) alone.
+    [paragraph] = describe_study(read_study_record(folder))
+    for sentence in paragraph.sentences:
+        assert sentence.numbers.count("over rte alone") == (
+            2 if "sweet(a=0.2)" in sentence.claim else 0
+        )
+    # Every method has the one task of the other views.
+    for view in list_views(record):
+        assert (
+            view.is_average or "tasks" not in study_tables.make_exit_table(view).header
+        )
+
+
 def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     evil = "</td><script>alert(1)</script>\"'& $\\frac{$ | x"
     view = make_view(record)
     record["name"] = record["groups"][0]["encoder"] = view["task"] = evil
     view["tasks"] = [evil]
+    for row in [*view["methods"], *view["differences"]]:
+        row["tasks"] = [evil]
     record["missing"] = [evil]
     view["methods"][2]["label"] = evil
-    for pair in view["differences"]:
+    compared = [row for f in view["findings"] for row in f["comparisons"]]
+    compared += [row for f in view["findings"] for row in f["by_exit"]]
+    for pair in [*view["differences"], *compared]:
         pair["of"] = evil if pair["of"] == "sweet" else pair["of"]
         pair["minus"] = evil if pair["minus"] == "sweet" else pair["minus"]
     [headline] = list_headlines(record)

@@ -44,7 +44,7 @@ def plot_curves(view: View, name: str) -> Picture:
         figure = style.make_figure(5.2)
         axes = figure.add_subplot()
         for method in view.methods:
-            _draw_method(axes, method, view.criterion, lines[method["label"]])
+            _draw_method(axes, method, view, lines[method["label"]])
         axes.set_ylim(*_score_limits(view))
         _style_costs(axes, min(costs), max(costs))
         axes.set_ylabel(view.metric)
@@ -92,6 +92,8 @@ def plot_differences(view: View, name: str) -> Picture:
             axes.set_xlim(-0.5, len(exits) + 0.5)
             axes.set_ylim(*limits)
             title = f"{pair['of']} \N{MINUS SIGN} {pair['minus']}"
+            if pair["tasks"] != view.content["tasks"]:
+                title += f" ({', '.join(pair['tasks'])} alone)"
             axes.set_title(style.plain_text(title))
         for axes in panels[:: style.figure_columns(len(panels))]:
             axes.set_ylabel("points")
@@ -138,6 +140,8 @@ def _plot_sizes(views: Sequence[View], name: str) -> Picture:
                 for view in views
                 for method in view.methods
                 if method["label"] == label
+                # Of fewer tasks it is no point of the same line.
+                and method["tasks"] == view.content["tasks"]
                 and (described := _score_of(method, panel, first.criterion))
             ]
             color, dashes = lines[label]
@@ -169,7 +173,8 @@ def _plot_sizes(views: Sequence[View], name: str) -> Picture:
         name,
         f"Score against training examples: {first.subject}, {first.encoder}",
         f"Every exit alone, and the area of the cascade by {first.criterion}: mean over"
-        f" seeds with its {first.level} interval (Student).",
+        f" seeds with its {first.level} interval (Student). Averages over fewer tasks"
+        " are not drawn.",
         f"{first.metric} of {', '.join(labels)} with"
         f" {', '.join(f'{size:,}' for size in ticks)} training examples.",
         png,
@@ -177,16 +182,19 @@ def _plot_sizes(views: Sequence[View], name: str) -> Picture:
 
 
 def _draw_method(
-    axes: Axes, method: dict[str, Any], criterion: str, line: tuple[str, str]
+    axes: Axes, method: dict[str, Any], view: View, line: tuple[str, str]
 ) -> None:
     color, dashes = line
-    curve = method["curves"][criterion]
+    curve = method["curves"][view.criterion]
     if curve["low"] is not None:
         axes.fill_between(
             curve["cost"], curve["low"], curve["high"], color=color, alpha=0.13, lw=0
         )
     count = len(method["seeds"])
-    label = f"{method['label']} ({count} seed{'s' if count > 1 else ''})"
+    label = f"{method['label']} ({count} seed{'s' if count > 1 else ''}"
+    if method["tasks"] != view.content["tasks"]:
+        label += f"; {', '.join(method['tasks'])} alone"
+    label += ")"
     axes.plot(
         curve["cost"],
         curve["mean"],

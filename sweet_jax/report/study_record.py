@@ -60,6 +60,24 @@ class View:
         """What was measured of each method."""
         return self.content["methods"]
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether some method lacks a task of the average: not all rows are alike."""
+        tasks = self.content["tasks"]
+        return any(
+            row["tasks"] != tasks
+            for row in (*self.methods, *self.content["differences"])
+        )
+
+    def find_tasks(self, ours: str, theirs: str) -> list[str]:
+        """Returns the tasks over which two methods were compared."""
+        [tasks] = [
+            pair["tasks"]
+            for pair in self.content["differences"]
+            if {pair["of"], pair["minus"]} == {ours, theirs}
+        ]
+        return tasks
+
 
 def read_study_record(folder: Path) -> dict[str, Any]:
     """Reads and checks study.json.

@@ -23,18 +23,20 @@ def make_exit_table(view: View) -> Table:
     rows = [
         (
             method["label"],
+            *_tell_tasks(view, method["tasks"]),
             format_plain(method["seeds"]),
             *(format_mean(row["score"]) for row in method["exits"]),
             format_mean(method["mean_exit"]),
         )
         for method in view.methods
     ]
+    head = ("method", *_tasks_heading(view), "seeds")
     return Table(
         f"{_title(view)}: {view.metric} of every exit alone on all test examples, mean"
         f" over seeds ± half of its {view.level} interval (Student)",
-        ("method", "seeds", *exits, "mean"),
+        (*head, *exits, "mean"),
         tuple(rows),
-        num_text_columns=2,
+        num_text_columns=len(head),
     )
 
 
@@ -43,18 +45,20 @@ def make_difference_table(view: View) -> Table:
     rows = [
         (
             f"{pair['of']} - {pair['minus']}",
+            *_tell_tasks(view, pair["tasks"]),
             format_plain(pair["seeds"]),
             *(format_difference(row) for row in pair["exits"]),
             format_difference(pair["mean_exit"]),
         )
         for pair in view.content["differences"]
     ]
+    head = ("difference", *_tasks_heading(view), "seeds")
     return Table(
         f"{_title(view)}: paired differences in points, with the {view.level}"
         " interval over seeds and test examples",
-        ("difference", "seeds", *(f"exit {i}" for i, _ in _exits(view)), "mean"),
+        (*head, *(f"exit {i}" for i, _ in _exits(view)), "mean"),
         tuple(rows),
-        num_text_columns=2,
+        num_text_columns=len(head),
     )
 
 
@@ -64,16 +68,19 @@ def make_cascade_table(view: View) -> Table:
     rows = [
         (
             method["label"],
+            *_tell_tasks(view, method["tasks"]),
             format_mean(method["area"][c]),
             *(_format_reached(point["score"]) for point in method["at_cost"][c]),
         )
         for method in view.methods
     ]
+    head = ("method", *_tasks_heading(view))
     return Table(
         f"{_title(view)}: cascades by {c}; area under the curve, and {view.metric} at"
         " each speed-up's cost on the test examples, thresholds set by that cost alone",
-        ("method", "area", *(f"{target:g}x" for target in _targets(view))),
+        (*head, "area", *(f"{target:g}x" for target in _targets(view))),
         tuple(rows),
+        num_text_columns=len(head),
     )
 
 
@@ -83,16 +90,19 @@ def make_cascade_difference_table(view: View) -> Table:
     rows = [
         (
             f"{pair['of']} - {pair['minus']}",
+            *_tell_tasks(view, pair["tasks"]),
             format_difference(pair["area"][c]),
             *(format_difference(point["score"]) for point in pair["at_cost"][c]),
         )
         for pair in view.content["differences"]
     ]
+    head = ("difference", *_tasks_heading(view))
     return Table(
         f"{_title(view)}: paired differences of cascades at equal cost in points, with"
         f" the {view.level} interval over seeds and test examples",
-        ("difference", "area", *(f"{target:g}x" for target in _targets(view))),
+        (*head, "area", *(f"{target:g}x" for target in _targets(view))),
         tuple(rows),
+        num_text_columns=len(head),
     )
 
 
@@ -102,16 +112,19 @@ def make_budget_table(view: View) -> Table:
     rows = [
         (
             method["label"],
+            *_tell_tasks(view, method["tasks"]),
             *(_format_speedup(point) for point in method["at_speedup"][c]),
         )
         for method in view.methods
     ]
+    head = ("method", *_tasks_heading(view))
     return Table(
         f"{_title(view)}: cascades by {c} in use; {view.metric} @ realised cost,"
         " thresholds of the best score within each speed-up's cost on calibration"
         " part 1",
-        ("method", *(f"{target:g}x" for target in _targets(view))),
+        (*head, *(f"{target:g}x" for target in _targets(view))),
         tuple(rows),
+        num_text_columns=len(head),
     )
 
 
@@ -119,11 +132,16 @@ def make_area_table(view: View) -> Table:
     """Returns a row per method: the area by every criterion."""
     criteria = view.content["criteria"]
     rows = [
-        (method["label"], *(format_mean(method["area"][c]) for c in criteria))
+        (
+            method["label"],
+            *_tell_tasks(view, method["tasks"]),
+            *(format_mean(method["area"][c]) for c in criteria),
+        )
         for method in view.methods
     ]
+    head = ("method", *_tasks_heading(view))
     caption = f"{_title(view)}: area under the curve by exit criterion"
-    return Table(caption, ("method", *criteria), tuple(rows))
+    return Table(caption, (*head, *criteria), tuple(rows), num_text_columns=len(head))
 
 
 def make_claim_table(view: View, record: dict[str, Any]) -> Table:
@@ -137,6 +155,7 @@ def make_claim_table(view: View, record: dict[str, Any]) -> Table:
                     claim,
                     f"{row['of']} - {row['minus']}",
                     describe_which(row),
+                    *_tell_tasks(view, view.find_tasks(row["of"], row["minus"])),
                     show_verdict(row["verdict"]),
                     format_plain(row["seeds"]),
                     format_points(row["mean"]),
@@ -145,20 +164,12 @@ def make_claim_table(view: View, record: dict[str, Any]) -> Table:
                 )
             )
             claim = ""
+    head = ("claim", "difference", "at", *_tasks_heading(view), "verdict", "seeds")
     return Table(
         f"{_title(view)}: comparisons behind the claims, in points",
-        (
-            "claim",
-            "difference",
-            "at",
-            "verdict",
-            "seeds",
-            "mean",
-            "over seeds",
-            "over seeds and examples",
-        ),
+        (*head, "mean", "over seeds", "over seeds and examples"),
         tuple(rows),
-        num_text_columns=5,
+        num_text_columns=len(head),
     )
 
 
@@ -190,20 +201,27 @@ def make_training_table(view: View) -> Table:
 def make_size_tables(record: dict[str, Any]) -> list[Table]:
     """Returns per encoder and task, or average, a row per method and training size."""
     return [
-        Table(
-            f"{subject}, {encoder}: {views[0].metric} against training examples, mean"
-            f" over seeds ± half of its {views[0].level} interval",
-            (
-                "method",
-                "training examples",
-                *(f"exit {i}" for i, _ in _exits(views[0])),
-                "mean",
-                f"area ({views[0].criterion})",
-            ),
-            tuple(_size_rows(views)),
-        )
+        _make_size_table(encoder, subject, views)
         for (encoder, subject), views in group_by_size(record).items()
     ]
+
+
+def _make_size_table(encoder: str, subject: str, views: Sequence[View]) -> Table:
+    first = views[0]
+    partial = any(view.is_partial for view in views)
+    head = ("method", *(("tasks",) if partial else ()), "training examples")
+    return Table(
+        f"{subject}, {encoder}: {first.metric} against training examples, mean over"
+        f" seeds ± half of its {first.level} interval",
+        (
+            *head,
+            *(f"exit {i}" for i, _ in _exits(first)),
+            "mean",
+            f"area ({first.criterion})",
+        ),
+        tuple(_size_rows(views, partial)),
+        num_text_columns=len(head) - 1,
+    )
 
 
 def group_by_size(record: dict[str, Any]) -> dict[tuple[str, str], list[View]]:
@@ -319,7 +337,7 @@ def _format_speedup(point: dict[str, Any]) -> str:
     return f"{format_mean(point['score'])} @ {cost}"
 
 
-def _size_rows(views: Sequence[View]) -> Iterator[tuple[str, ...]]:
+def _size_rows(views: Sequence[View], partial: bool) -> Iterator[tuple[str, ...]]:
     labels = dict.fromkeys(m["label"] for view in views for m in view.methods)
     for label in labels:
         for view in views:
@@ -327,11 +345,21 @@ def _size_rows(views: Sequence[View]) -> Iterator[tuple[str, ...]]:
                 if method["label"] == label:
                     yield (
                         label,
+                        *((", ".join(method["tasks"]),) if partial else ()),
                         f"{view.train_size:,}",
                         *(format_mean(row["score"]) for row in method["exits"]),
                         format_mean(method["mean_exit"]),
                         format_mean(method["area"][view.criterion]),
                     )
+
+
+def _tasks_heading(view: View) -> tuple[str, ...]:
+    return ("tasks",) if view.is_partial else ()
+
+
+def _tell_tasks(view: View, tasks: Sequence[str]) -> tuple[str, ...]:
+    """Returns a row's cell of its tasks, where not all rows are over the same."""
+    return (", ".join(tasks),) if view.is_partial else ()
 
 
 def _exits(view: View) -> list[tuple[int, int]]:

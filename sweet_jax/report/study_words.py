@@ -200,6 +200,9 @@ def _describe_numbers(finding: dict[str, Any], view: View) -> str:
             if finding["claim"] == "seam":
                 against += f" at {describe_which(comparison)}"
             text = f"{against} {text}"
+        tasks = view.find_tasks(comparison["of"], comparison["minus"])
+        if tasks != view.content["tasks"]:
+            text = f"over {', '.join(tasks)} alone {text}"
         texts.append(text)
     if finding["by_exit"] and len(comparisons) == 1:
         by_verdict: dict[str, list[str]] = {}
