@@ -1,12 +1,14 @@
 """What a study leaves, and the small copy of it that aggregates alike."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from study_files import make_study
 
+from sweet_jax.study import outputs
 from sweet_jax.study.__main__ import main
 from sweet_jax.study.folder import StudyError
 from sweet_jax.study.outputs import keep_study, write_study
@@ -41,6 +43,38 @@ def test_keeping_adds_new_cells_and_leaves_the_others(study, tmp_path):
     keep_study(study, copy)
     assert (first / "results.json").read_text() == "kept before"
     assert (second / "logits_test.npz").is_file()
+
+
+def test_a_cell_is_kept_once_it_has_ended(study, tmp_path):
+    running = Path(shutil.copytree(study, tmp_path / "study"))
+    first = min((running / "cells").iterdir())
+    status = (first / "cell.json").read_text()
+    (first / "cell.json").unlink()
+    keep_study(running, tmp_path / "kept")
+    assert not (tmp_path / "kept" / "cells" / first.name).exists()
+    (first / "cell.json").write_text(status)
+    keep_study(running, tmp_path / "kept")
+    record, _ = write_study(tmp_path / "kept")
+    assert record["missing"] == []
+
+
+def test_a_cell_that_ends_meanwhile_is_in_the_study(study, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(study, tmp_path / "study"))
+    last = max((folder / "cells").iterdir())
+    status = (last / "cell.json").read_text()
+    (last / "cell.json").unlink()
+    told = []
+
+    def report(of: Path) -> list[Path]:
+        told.append(json.loads((of / "study.json").read_text())["missing"])
+        (last / "cell.json").write_text(status)
+        os.utime(last / "cell.json", ns=(0, 0))
+        return []
+
+    monkeypatch.setattr(outputs, "write_study_report", report)
+    record, _ = write_study(folder)
+    assert told == [[last.name], []]
+    assert record == json.loads((folder / "study.json").read_text())
 
 
 def test_nothing_else_is_written_over(study, tmp_path):

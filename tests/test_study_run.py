@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
-from sweet_jax.study import cells
+from sweet_jax.study import cells, run
+from sweet_jax.study.claims import Claims
 from sweet_jax.study.plan import Plan, make_plan
 from sweet_jax.study.run import describe_plan, run_study
 
@@ -99,6 +100,34 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
     (tmp_path / "other" / "notes.txt").touch()
     with pytest.raises(SettingsError, match=r"holds notes.txt and no study"):
         run_study(plan, tmp_path / "other")
+
+
+def test_a_cell_has_ended_when_its_process_says_so(base, tmp_path, monkeypatch):
+    plan = plan_of(base, methods=("sweet",))
+    [cell] = plan.cells
+    folder = tmp_path / "cells" / cell.name
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text('{"seconds": {"train": 2.0}}')
+    (folder / "report.html").touch()
+    # With nobody at work the run is `sweet_jax.main`'s own.
+    assert describe_plan(plan, tmp_path).count("finished") == 1
+    assert run_study(plan, tmp_path) == []
+    assert json.loads((folder / "cell.json").read_text())["seconds"] == 2.0
+
+    (folder / "cell.json").unlink()
+    waits = []
+
+    def wait(_: float) -> None:
+        # The other process writes time and memory of the cell last of all.
+        assert not (folder / "cell.json").exists()
+        waits.append(1)
+        cells.adopt_cell(folder)
+
+    monkeypatch.setattr(run.time, "sleep", wait)
+    with Claims(tmp_path / "claims").claim(cell.name) as claimed:
+        assert claimed
+        assert run_study(plan, tmp_path) == []
+    assert waits == [1]
 
 
 def test_inputs_are_checked_before_any_cell_runs(base, tmp_path):

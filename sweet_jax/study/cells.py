@@ -42,34 +42,37 @@ def read_status(folder: Path) -> dict[str, Any] | None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cell in a work directory is finished."""
+    """Whether the cell in a work directory is finished, and cell.json says so.
+
+    Without it, a run that looks finished may be of a process that has not ended yet.
+    """
     status = read_status(folder)
-    if status is not None:
-        return status["status"] == FINISHED
-    return _is_run_finished(folder)
+    return status is not None and status["status"] == FINISHED
+
+
+def can_adopt(folder: Path) -> bool:
+    """Whether there is a finished run without cell.json.
+
+    `sweet_jax.main` made it, the study was killed between the two, or the process that
+    works on the cell is about to write it.
+    """
+    run_files = (folder / "results.json", folder / "report.html")
+    return read_status(folder) is None and all(path.is_file() for path in run_files)
 
 
 def adopt_cell(folder: Path) -> None:
-    """Writes the status of a finished run that has none.
-
-    `sweet_jax.main` made it, or the study was killed between the two.
-    """
-    if _is_run_finished(folder) and read_status(folder) is None:
-        seconds = sum(read_json(folder / "results.json")["seconds"].values())
-        write_json(
-            folder / STATUS,
-            {
-                "schema": SCHEMA,
-                "status": FINISHED,
-                "error": None,
-                "peak_memory_bytes": None,
-                "seconds": round(seconds, 1),
-            },
-        )
-
-
-def _is_run_finished(folder: Path) -> bool:
-    return (folder / "results.json").is_file() and (folder / "report.html").is_file()
+    """Writes the status of a finished run that has none."""
+    seconds = sum(read_json(folder / "results.json")["seconds"].values())
+    write_json(
+        folder / STATUS,
+        {
+            "schema": SCHEMA,
+            "status": FINISHED,
+            "error": None,
+            "peak_memory_bytes": None,
+            "seconds": round(seconds, 1),
+        },
+    )
 
 
 def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:

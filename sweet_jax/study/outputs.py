@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.report import write_study_report
+from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.folder import StudyError
 from sweet_jax.workdir import write_json
@@ -25,15 +26,28 @@ KEPT = (
 def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """Puts the finished cells of a study together.
 
+    Processes that share a study may get here at the same time. Each begins again where
+    a cell ended meanwhile, so that whoever writes last has read everything.
+
     Returns:
         The content of study.json, and the files written.
 
     Raises:
         StudyError: there is no plan, or no finished cell.
     """
-    record = aggregate_study(folder)
-    write_json(folder / "study.json", record)
-    return record, [folder / "study.json", *write_study_report(folder)]
+    while True:
+        read = _list_statuses(folder)
+        record = aggregate_study(folder)
+        write_json(folder / "study.json", record)
+        paths = [folder / "study.json", *write_study_report(folder)]
+        if _list_statuses(folder) == read:
+            return record, paths
+
+
+def _list_statuses(folder: Path) -> dict[Path, int]:
+    """Returns the cells that have ended, and when."""
+    paths = (folder / "cells").glob(f"*/{cells.STATUS}")
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 def keep_study(folder: Path, target: Path) -> None:
@@ -52,14 +66,15 @@ def keep_study(folder: Path, target: Path) -> None:
         and any(target.iterdir())
     ):
         raise StudyError(f"--keep={target} holds other files: give a new folder")
-    for cell in sorted((folder / "cells").glob("*/results.json")):
-        copy = target / "cells" / cell.parent.name
-        if (copy / "results.json").is_file():
+    for cell in sorted((folder / "cells").glob("*")):
+        copy = target / "cells" / cell.name
+        # Files of a cell that still runs would stay in the place of the finished ones.
+        if cells.is_finished(copy) or not cells.is_finished(cell):
             continue
         copy.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
-            if (cell.parent / name).is_file():
-                _copy(cell.parent / name, copy / name)
+            if (cell / name).is_file():
+                _copy(cell / name, copy / name)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "plan.json", target / "plan.json")
 

@@ -46,7 +46,9 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     seconds: list[float] = []
     waited_for: str | None = None
     for cell in mine:
-        cells.adopt_cell(_find_folder(cell, folder))
+        path = _find_folder(cell, folder)
+        if claims.describe(cell.name) is None and cells.can_adopt(path):
+            cells.adopt_cell(path)
     left = _list_left(mine, folder, failures)
     logging.info("%d of %d cells are left in %s", len(left), len(mine), folder)
     while left:
@@ -90,8 +92,9 @@ def describe_plan(plan: Plan, folder: Path) -> str:
     check_inputs(plan)
     lines = [f"study folder    {folder}"]
     for cell in plan.select_shard():
-        done = "finished" if cells.is_finished(_find_folder(cell, folder)) else "to do"
-        lines.append(f"{done:<15} {cell.name}")
+        path = _find_folder(cell, folder)
+        is_done = cells.is_finished(path) or cells.can_adopt(path)
+        lines.append(f"{'finished' if is_done else 'to do':<15} {cell.name}")
     return "\n".join(lines)
 
 
