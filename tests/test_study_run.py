@@ -92,6 +92,10 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
     # The scores that are there were not run at a rate that was chosen.
     with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
         run_study(plan_of(base, exit_rates=(1e-4, 1e-3)), tmp_path)
+    # Of a method that the last plan did not have nothing is known. (An empty shard.)
+    assert run_study(plan_of(base, methods=("sweet",)), tmp_path) == []
+    fields = {"methods": ("early_exit",), "exit_rates": (1e-4, 1e-3), "shard": "3/4"}
+    assert run_study(plan_of(base, **fields), tmp_path) == []
     base["optim"]["clip_norm"] = 0.25
     with pytest.raises(SettingsError, match=r"optim.clip_norm was 1.0, now 0.25") as e:
         run_study(plan_of(base), tmp_path)

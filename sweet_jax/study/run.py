@@ -250,13 +250,15 @@ def _check_rates(plan: Plan, folder: Path, rows: Sequence[dict[str, Any]]) -> No
         if cell.purpose == RATES or not cells.is_finished(_find_folder(cell, folder)):
             continue
         wanted = _describe_group(cell.group)
+        planned = [row for row in rows if wanted.items() <= row.items()]
         # Plans from before exit rates could be chosen do not name them.
         tried = {
             Rates(row["rate"], row.get("exit_rate"))
-            for row in rows
-            if row["purpose"] == RATES and wanted.items() <= row.items()
+            for row in planned
+            if row["purpose"] == RATES
         }
-        if tried != {c.rates for c in plan.find_rate_cells(cell.group)}:
+        # The last plan may have been of other methods, and says nothing of this one.
+        if planned and tried != {c.rates for c in plan.find_rate_cells(cell.group)}:
             raise SettingsError(
                 f"{folder} holds scores of {cell.group.method} with other learning"
                 " rates to choose from: use the same lists, or another"
