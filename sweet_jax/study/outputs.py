@@ -1,5 +1,6 @@
 """What a study leaves: study.json, the page, and a small copy to keep."""
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
 def _list_statuses(folder: Path) -> dict[Path, int]:
     """Returns the cells that have ended, and when."""
-    paths = (folder / "cells").glob(f"*/{cells.STATUS}")
-    return {path: path.stat().st_mtime_ns for path in paths}
+    ended = {}
+    for path in (folder / "cells").glob(f"*/{cells.STATUS}"):
+        with contextlib.suppress(FileNotFoundError):  # A cell that failed begins again.
+            ended[path] = path.stat().st_mtime_ns
+    return ended
 
 
 def keep_study(folder: Path, target: Path) -> None:
