@@ -23,14 +23,14 @@ def make_exit_table(view: View) -> Table:
     rows = [
         (
             method["label"],
-            *_tell_tasks(view, method["tasks"]),
+            *_tell_tasks(view.is_partial, method["tasks"]),
             format_plain(method["seeds"]),
             *(format_mean(row["score"]) for row in method["exits"]),
             format_mean(method["mean_exit"]),
         )
         for method in view.methods
     ]
-    head = ("method", *_tasks_heading(view), "seeds")
+    head = ("method", *_tasks_heading(view.is_partial), "seeds")
     return Table(
         f"{_title(view)}: {view.metric} of every exit alone on all test examples, mean"
         f" over seeds ± half of its {view.level} interval (Student)",
@@ -45,14 +45,14 @@ def make_difference_table(view: View) -> Table:
     rows = [
         (
             f"{pair['of']} - {pair['minus']}",
-            *_tell_tasks(view, pair["tasks"]),
+            *_tell_tasks(view.is_partial, pair["tasks"]),
             format_plain(pair["seeds"]),
             *(format_difference(row) for row in pair["exits"]),
             format_difference(pair["mean_exit"]),
         )
         for pair in view.content["differences"]
     ]
-    head = ("difference", *_tasks_heading(view), "seeds")
+    head = ("difference", *_tasks_heading(view.is_partial), "seeds")
     return Table(
         f"{_title(view)}: paired differences in points, with the {view.level}"
         " interval over seeds and test examples",
@@ -68,13 +68,13 @@ def make_cascade_table(view: View) -> Table:
     rows = [
         (
             method["label"],
-            *_tell_tasks(view, method["tasks"]),
+            *_tell_tasks(view.is_partial, method["tasks"]),
             format_mean(method["area"][c]),
             *(_format_reached(point["score"]) for point in method["at_cost"][c]),
         )
         for method in view.methods
     ]
-    head = ("method", *_tasks_heading(view))
+    head = ("method", *_tasks_heading(view.is_partial))
     return Table(
         f"{_title(view)}: cascades by {c}; area under the curve, and {view.metric} at"
         " each speed-up's cost on the test examples, thresholds set by that cost alone",
@@ -90,13 +90,13 @@ def make_cascade_difference_table(view: View) -> Table:
     rows = [
         (
             f"{pair['of']} - {pair['minus']}",
-            *_tell_tasks(view, pair["tasks"]),
+            *_tell_tasks(view.is_partial, pair["tasks"]),
             format_difference(pair["area"][c]),
             *(format_difference(point["score"]) for point in pair["at_cost"][c]),
         )
         for pair in view.content["differences"]
     ]
-    head = ("difference", *_tasks_heading(view))
+    head = ("difference", *_tasks_heading(view.is_partial))
     return Table(
         f"{_title(view)}: paired differences of cascades at equal cost in points, with"
         f" the {view.level} interval over seeds and test examples",
@@ -112,12 +112,12 @@ def make_budget_table(view: View) -> Table:
     rows = [
         (
             method["label"],
-            *_tell_tasks(view, method["tasks"]),
+            *_tell_tasks(view.is_partial, method["tasks"]),
             *(_format_speedup(point) for point in method["at_speedup"][c]),
         )
         for method in view.methods
     ]
-    head = ("method", *_tasks_heading(view))
+    head = ("method", *_tasks_heading(view.is_partial))
     return Table(
         f"{_title(view)}: cascades by {c} in use; {view.metric} @ realised cost,"
         " thresholds of the best score within each speed-up's cost on calibration"
@@ -134,12 +134,12 @@ def make_area_table(view: View) -> Table:
     rows = [
         (
             method["label"],
-            *_tell_tasks(view, method["tasks"]),
+            *_tell_tasks(view.is_partial, method["tasks"]),
             *(format_mean(method["area"][c]) for c in criteria),
         )
         for method in view.methods
     ]
-    head = ("method", *_tasks_heading(view))
+    head = ("method", *_tasks_heading(view.is_partial))
     caption = f"{_title(view)}: area under the curve by exit criterion"
     return Table(caption, (*head, *criteria), tuple(rows), num_text_columns=len(head))
 
@@ -155,7 +155,9 @@ def make_claim_table(view: View, record: dict[str, Any]) -> Table:
                     claim,
                     f"{row['of']} - {row['minus']}",
                     describe_which(row),
-                    *_tell_tasks(view, view.find_tasks(row["of"], row["minus"])),
+                    *_tell_tasks(
+                        view.is_partial, view.find_tasks(row["of"], row["minus"])
+                    ),
                     show_verdict(row["verdict"]),
                     format_plain(row["seeds"]),
                     format_points(row["mean"]),
@@ -164,7 +166,14 @@ def make_claim_table(view: View, record: dict[str, Any]) -> Table:
                 )
             )
             claim = ""
-    head = ("claim", "difference", "at", *_tasks_heading(view), "verdict", "seeds")
+    head = (
+        "claim",
+        "difference",
+        "at",
+        *_tasks_heading(view.is_partial),
+        "verdict",
+        "seeds",
+    )
     return Table(
         f"{_title(view)}: comparisons behind the claims, in points",
         (*head, "mean", "over seeds", "over seeds and examples"),
@@ -208,8 +217,8 @@ def make_size_tables(record: dict[str, Any]) -> list[Table]:
 
 def _make_size_table(encoder: str, subject: str, views: Sequence[View]) -> Table:
     first = views[0]
-    partial = any(view.is_partial for view in views)
-    head = ("method", *(("tasks",) if partial else ()), "training examples")
+    is_partial = any(view.is_partial for view in views)
+    head = ("method", *_tasks_heading(is_partial), "training examples")
     return Table(
         f"{subject}, {encoder}: {first.metric} against training examples, mean over"
         f" seeds ± half of its {first.level} interval",
@@ -219,7 +228,7 @@ def _make_size_table(encoder: str, subject: str, views: Sequence[View]) -> Table
             "mean",
             f"area ({first.criterion})",
         ),
-        tuple(_size_rows(views, partial)),
+        tuple(_size_rows(views, is_partial)),
         num_text_columns=len(head) - 1,
     )
 
@@ -337,7 +346,7 @@ def _format_speedup(point: dict[str, Any]) -> str:
     return f"{format_mean(point['score'])} @ {cost}"
 
 
-def _size_rows(views: Sequence[View], partial: bool) -> Iterator[tuple[str, ...]]:
+def _size_rows(views: Sequence[View], is_partial: bool) -> Iterator[tuple[str, ...]]:
     labels = dict.fromkeys(m["label"] for view in views for m in view.methods)
     for label in labels:
         for view in views:
@@ -345,7 +354,7 @@ def _size_rows(views: Sequence[View], partial: bool) -> Iterator[tuple[str, ...]
                 if method["label"] == label:
                     yield (
                         label,
-                        *((", ".join(method["tasks"]),) if partial else ()),
+                        *_tell_tasks(is_partial, method["tasks"]),
                         f"{view.train_size:,}",
                         *(format_mean(row["score"]) for row in method["exits"]),
                         format_mean(method["mean_exit"]),
@@ -353,13 +362,13 @@ def _size_rows(views: Sequence[View], partial: bool) -> Iterator[tuple[str, ...]
                     )
 
 
-def _tasks_heading(view: View) -> tuple[str, ...]:
-    return ("tasks",) if view.is_partial else ()
+def _tasks_heading(is_partial: bool) -> tuple[str, ...]:
+    return ("tasks",) if is_partial else ()
 
 
-def _tell_tasks(view: View, tasks: Sequence[str]) -> tuple[str, ...]:
+def _tell_tasks(is_partial: bool, tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns a row's cell of its tasks, where not all rows are over the same."""
-    return (", ".join(tasks),) if view.is_partial else ()
+    return (", ".join(tasks),) if is_partial else ()
 
 
 def _exits(view: View) -> list[tuple[int, int]]:
