@@ -12,7 +12,6 @@
 """
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from sweet_jax.files import write_whole
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
@@ -132,10 +133,5 @@ def read_digest(path: Path) -> str | None:
 
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes named arrays to `path` atomically: a killed writer leaves no half file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

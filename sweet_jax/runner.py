@@ -24,6 +24,7 @@ from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.exits.calibration import fit_temperatures
 from sweet_jax.exits.learned import fit_lte_ranges
+from sweet_jax.files import write_json
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.model_folder import (
     load_model_folder,
@@ -39,7 +40,7 @@ from sweet_jax.settings import Settings, SettingsError
 from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.method import Member
 from sweet_jax.training.selection import BestEpoch
-from sweet_jax.workdir import Workdir, default_workdir, write_json
+from sweet_jax.workdir import Workdir, default_workdir
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0

@@ -12,10 +12,11 @@ from sweet_jax.data.examples import Examples
 from sweet_jax.data.sources import load_task
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
+from sweet_jax.files import write_json
 from sweet_jax.inference.classifier import load
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import DataSettings, SettingsError
-from sweet_jax.workdir import WorkdirError, read_json, read_settings, write_json
+from sweet_jax.workdir import WorkdirError, read_json, read_settings
 
 
 def evaluate_on(

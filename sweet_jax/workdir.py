@@ -1,14 +1,14 @@
 """A run's work directory: whose it is, what it depends on, what is finished in it."""
 
-import fcntl
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from sweet_jax import files
+from sweet_jax.files import take_lock, write_json
 from sweet_jax.settings import (
     ADDED_FIELDS,
     Settings,
@@ -19,6 +19,7 @@ from sweet_jax.settings import (
 )
 
 SCHEMA = 1
+_REMEDY = "remove the work directory, or name another with --workdir"
 _NONE = object()  # a field that one side lacks
 _PACKAGES = (
     "sweet_jax",
@@ -50,44 +51,13 @@ def default_workdir(settings: Settings) -> Path:
     )
 
 
-def take_lock(path: Path) -> IO[str] | None:
-    """Locks a file, made if need be; None where another process has.
-
-    The lock ends when what is returned is closed, or with the process.
-    """
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, NaN refused."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_json(path: Path) -> Any:
-    """Reads JSON.
+    """Reads a JSON file of a work directory.
 
     Raises:
-        WorkdirError: the file is damaged.
+        FileError: the file is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WorkdirError(
-            f"{path} is damaged ({error}): remove the work directory, or name another"
-            " with --workdir"
-        ) from error
+    return files.read_json(path, _REMEDY)
 
 
 class Workdir:

@@ -1,310 +1,160 @@
-"""Rows of files arrive as written; what is wrong with them is said in one line."""
+"""Small files: strict and bounded reading, whole writing."""
 
-import csv
-import json
+import dataclasses
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
+import pydantic
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sweet_jax.data.sources import load_task
-from sweet_jax.settings import DataSettings
+from sweet_jax.files import (
+    FileError,
+    read_as,
+    read_bytes,
+    read_json,
+    read_object,
+    show,
+    take_lock,
+    write_bytes,
+    write_json,
+    write_whole,
+)
 
-REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-GOOD = [("a fine film", "pos"), ("a bad film", "neg"), ("fine, fine", "pos")]
+
+@dataclasses.dataclass(frozen=True)
+class _Point:
+    name: str
+    scales: tuple[Annotated[float, pydantic.Field(gt=0)], ...]
+    count: int = 1
 
 
-def write_jsonl(path, rows):
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-    # Bytes: text mode would change line ends within strings on some systems.
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "a.json"
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def write_csv(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def make_good(folder, name="train.csv", rows=GOOD):
-    return write_csv(folder / name, ["text", "label"], rows)
-
-
-def load_files(train, test, **fields):
-    return load_task(
-        DataSettings(task="file", train_file=str(train), test_file=str(test), **fields)
-    )
-
-
-# Everything UTF-8 can hold, which leaves lone surrogates out.
-file_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(
-    str.strip
-)
-file_rows = st.lists(
-    st.tuples(file_texts, file_texts, st.sampled_from(["no", "yes"])), max_size=6
-).map(lambda rows: [*rows, ("a", "b", "yes"), ("c", "d", "no")])
-
-
-@given(file_rows)
-@settings(max_examples=40, deadline=None)
-def test_csv_and_jsonl_keep_every_text(tmp_path_factory, rows):
-    """Quotes, separators, line breaks and U+2028 included."""
-    folder = tmp_path_factory.mktemp("rows")
-    write_csv(folder / "train.csv", ["premise", "hypothesis", "label"], rows)
-    columns = ("premise", "hypothesis", "label")
-    objects = [dict(zip(columns, row, strict=True)) for row in rows]
-    write_jsonl(folder / "test.jsonl", objects)
-    raw = load_files(folder / "train.csv", folder / "test.jsonl")
-    assert raw.label_names == ("no", "yes")
-    for split in ("train", "test"):
-        rows_read = raw.splits[split]
-        assert rows_read.texts == tuple(row[0] for row in rows)
-        assert rows_read.pairs == tuple(row[1] for row in rows)
-        assert [raw.label_names[i] for i in rows_read.labels] == [r[2] for r in rows]
-        assert rows_read.row_ids.tolist() == list(range(len(rows)))
-
-
-def test_tsv_knows_no_quotes(tmp_path):
-    path = tmp_path / "train.tsv"
-    path.write_text('sentence\tlabel\n"a half-open quote\t1\nwith "quotes" in\t0\n')
-    raw = load_files(path, path)
-    assert raw.splits["test"].texts == ('"a half-open quote', 'with "quotes" in')
-
-
-def test_only_line_feeds_end_a_line_of_jsonl(tmp_path):
-    """JSON may hold other line separators unescaped within its strings."""
-    rows = [{"text": f"one{c}two", "label": i} for i, c in enumerate("\u2028\x85")]
-    path = write_jsonl(tmp_path / "train.jsonl", rows)
-    read = load_files(path, path).splits["train"]
-    assert read.texts == ("one\u2028two", "one\x85two")
-
-
-def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_bytes(b"\xef\xbb\xbftext,label\r\n\r\ngood,1\r\n\r\nbad,0\r\n")
-    assert load_files(path, path).splits["train"].texts == ("good", "bad")
-    path = tmp_path / "train.jsonl"
-    path.write_text('\n{"text": "good", "label": 1}\n\n{"text": "bad", "label": 0}\n\n')
-    assert load_files(path, path).splits["train"].texts == ("good", "bad")
-
-
 @pytest.mark.parametrize(
-    ("labels", "names"),
+    ("text", "reason"),
     [
-        ([10, 9, 2], ("2", "9", "10")),
-        (["10", 9, 2], ("2", "9", "10")),
-        ([1, -1, 0], ("-1", "0", "1")),
-        (["b", "a", "10"], ("10", "a", "b")),
-        (["01", "1", "2"], ("01", "1", "2")),
+        ("{", "is damaged"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "is damaged"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ('{"a": -Infinity}', "-Infinity is no JSON"),
+        ('{"a": 1e999}', "too large"),
+        ("", "is damaged"),
     ],
 )
-def test_label_names_are_kept_in_order(tmp_path, labels, names):
-    rows = [{"text": "x", "label": label} for label in labels]
-    path = write_jsonl(tmp_path / "train.jsonl", rows)
-    raw = load_files(path, path)
-    assert raw.label_names == names
-    read = [raw.label_names[i] for i in raw.splits["train"].labels]
-    assert read == [str(label) for label in labels]
-    assert raw.splits["train"].labels.dtype == np.int32
+def test_json_that_is_none_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(FileError, match=reason) as error:
+        read_json(_write(tmp_path, text))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("pipe", "no regular file"), ("gone", "is missing")):
+        with pytest.raises(FileError, match=reason):
+            read_bytes(tmp_path / name)
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    with pytest.raises(FileError, match="no regular file"):
+        read_bytes(tmp_path / "zeros")
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)  # takes no room on the disk
+    with pytest.raises(FileError, match="has 1099511627776 bytes"):
+        read_bytes(tmp_path / "large")
+
+
+def test_a_schema_converts_what_json_has_no_type_for(tmp_path: Path) -> None:
+    path = _write(tmp_path, '{"name": "a", "scales": [1, 0.5], "later": {}}')
+    assert read_as(path, _Point) == _Point("a", (1.0, 0.5))
 
 
 @pytest.mark.parametrize(
-    ("columns", "texts", "pairs"),
+    ("text", "reason"),
     [
-        (("sentence", "label"), "sentence", None),
-        (("label", "text", "id"), "text", None),
-        (("sentence2", "sentence1", "label"), "sentence1", "sentence2"),
-        (("premise", "hypothesis", "label"), "premise", "hypothesis"),
-        (("question", "sentence", "label"), "question", "sentence"),
-        (("question1", "question2", "label"), "question1", "question2"),
+        ('{"scales": []}', r"name: Field required"),
+        ('{"name": 5, "scales": []}', r"name: Input should be a valid string"),
+        ('{"name": "a", "scales": [1, 0]}', r"scales.1: .*greater than 0"),
+        ('{"name": "a", "scales": [], "count": "2"}', r"count: .*integer"),
+        ("[]", "no JSON object"),
     ],
 )
-def test_text_columns_are_found_by_their_usual_names(tmp_path, columns, texts, pairs):
-    rows = [[f"{column} {i}" for column in columns] for i in range(2)]
-    path = write_csv(tmp_path / "train.csv", columns, rows)
-    read = load_files(path, path).splits["train"]
-    assert read.texts == (f"{texts} 0", f"{texts} 1")
-    assert read.pairs == (None if pairs is None else (f"{pairs} 0", f"{pairs} 1"))
+def test_a_field_outside_of_the_schema_is_named(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    with pytest.raises(FileError, match=reason):
+        read_as(_write(tmp_path, text), _Point)
 
 
-def test_named_columns_are_taken(tmp_path):
-    rows = [["1", "up", "left"], ["2", "down", "right"]]
-    path = write_csv(tmp_path / "train.csv", ["stars", "body", "title"], rows)
-    columns = {"text_columns": ("title", "body"), "label_column": "stars"}
-    read = load_files(path, path, **columns).splits["train"]
-    assert (read.texts, read.pairs) == (("left", "right"), ("up", "down"))
+def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
+    path = _write(tmp_path, '{"schema": 3}')
+    with pytest.raises(FileError, match="reads up to 2: update sweet_jax"):
+        read_as(path, _Point, schema=2)
+    for text in ("{}", '{"schema": true}', '{"schema": "1"}', '{"schema": 0}'):
+        with pytest.raises(FileError, match="it has no schema"):
+            read_as(_write(tmp_path, text), _Point, schema=2)
 
 
-def test_the_validation_file_becomes_a_split(tmp_path):
-    train = make_good(tmp_path)
-    settings = DataSettings(
-        task="file", train_file=str(train), validation_file=str(train)
-    )
-    assert set(load_task(settings).splits) == {"train", "validation"}
+def test_an_object_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="holds no JSON object: take another"):
+        read_object(_write(tmp_path, "[1]"), "take another")
 
 
-def test_an_empty_text_is_accepted_where_asked(tmp_path):
-    path = make_good(tmp_path, rows=[("", "pos"), ("  ", "neg")])
-    raw = load_files(path, path, allow_empty_text=True)
-    assert raw.splits["train"].texts == ("", "  ")
+def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), write_whole(path) as temporary:
+        fail(temporary)
+    assert read_json(path) == {"a": 1}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("nan"))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-BAD_FILES = {
-    "a missing column": (
-        "train.csv",
-        b"text,stars\ngood,1\n",
-        r"train\.csv has no column 'label'; its columns are text, stars: set"
-        r" data\.label_column",
-    ),
-    "no text column": (
-        "train.csv",
-        b"body,label\ngood,1\n",
-        r"train\.csv has no text column .* columns are body, label: .*text_columns",
-    ),
-    "an object without a column": (
-        "train.jsonl",
-        b'{"text": "a", "label": 1}\n{"text": "b"}\n',
-        r"train\.jsonl line 2 has no column 'label'",
-    ),
-    "an empty text": (
-        "train.csv",
-        b'text,label\n"two\nlines",pos\n" ",neg\n',
-        r"train\.csv line 4 has an empty text: .*allow_empty_text=True",
-    ),
-    "an empty second text": (
-        "train.jsonl",
-        b'{"sentence1": "a", "sentence2": "b", "label": 0}\n\n'
-        b'{"sentence1": "a", "sentence2": "", "label": 1}\n',
-        r"train\.jsonl line 3 has an empty text",
-    ),
-    "an empty csv": ("train.csv", b"", r"train\.csv is empty"),
-    "a header alone": ("train.csv", b"text,label\n", r"train\.csv is empty"),
-    "an empty jsonl": ("train.jsonl", b"\n\n", r"train\.jsonl is empty"),
-    "not UTF-8": (
-        "train.csv",
-        b"text,label\ngood,1\ncaf\xe9,0\n",
-        r"train\.csv line 3: byte 21 \(0xe9\) is not UTF-8",
-    ),
-    "UTF-16": ("train.csv", "text,label".encode("utf-16"), "line 1: byte 0 .*UTF-8"),
-    "a ragged row": (
-        "train.csv",
-        b'text,label\n"two\nlines",pos\ngood, bad,neg\n',
-        r"train\.csv line 4 has 3 fields, the header has 2",
-    ),
-    "a short row": ("train.tsv", b"text\tlabel\ngood\n", "line 2 has 1 fields"),
-    "an open quote": (
-        "train.csv",
-        b'text,label\ngood,1\n"bad,0\nmore,1\n',
-        r"train\.csv line 3: .*quote left open",
-    ),
-    "one class only": (
-        "train.csv",
-        b"text,label\na,pos\nb,pos\n",
-        r"train\.csv has rows of the one class 'pos' only",
-    ),
-    "not an object": (
-        "train.jsonl",
-        b'{"text": "a", "label": 1}\n["b", 0]\n',
-        r"train\.jsonl line 2 is a JSON list, expected an object",
-    ),
-    "not JSON": ("train.jsonl", b'{"text": "a"\n', r"train\.jsonl line 1 is not JSON"),
-    "a text that is none": (
-        "train.jsonl",
-        b'{"text": 3, "label": 1}\n',
-        r"train\.jsonl line 1: 'text' is 3, expected a string",
-    ),
-    "a label that is a fraction": (
-        "train.jsonl",
-        b'{"text": "a", "label": 0.5}\n',
-        r"train\.jsonl line 1: label 0\.5 is not allowed",
-    ),
-    "a label that is null": (
-        "train.jsonl",
-        b'{"text": "a", "label": null}\n',
-        r"train\.jsonl line 1: label null is not allowed",
-    ),
-    "an empty label": ("train.csv", b"text,label\na,\n", 'line 2: label "" is not'),
-    "an unknown extension": (
-        "train.txt",
-        b"good\n",
-        r"data\.train_file=.*train\.txt: unknown extension '\.txt', allowed are"
-        r" \.jsonl, \.csv, \.tsv",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_files_are_one_clear_line(tmp_path, case):
-    name, content, message = BAD_FILES[case]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        load_files(tmp_path / name, tmp_path / name)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_a_label_that_training_lacks_is_an_error(tmp_path, split):
-    train = make_good(tmp_path)
-    other = make_good(tmp_path, "other.csv", [("good", "pos"), ("so so", "meh")])
-    files: dict[str, Any] = {"test_file": str(train), f"{split}_file": str(other)}
-    message = r"other\.csv line 3 has the label 'meh'.*lack; they have neg, pos"
-    with pytest.raises(ValueError, match=message):
-        load_task(DataSettings(task="file", train_file=str(train), **files))
-
-
-def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.test_file=.*nowhere\.csv cannot be"):
-        load_files(make_good(tmp_path), tmp_path / "nowhere.csv")
-
-
-def test_a_folder_in_place_of_a_file_is_an_error(tmp_path):
-    (tmp_path / "test.csv").mkdir()
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
-        load_files(make_good(tmp_path), tmp_path / "test.csv")
-
-
-@pytest.mark.parametrize(
-    "fields", [{}, {"train_file": "a.csv"}, {"test_file": "a.csv"}]
-)
-def test_files_that_are_not_given_are_an_error(fields):
-    with pytest.raises(
-        ValueError, match=r"needs data\.train_file, and data\.test_file"
+def test_a_full_disk_is_named() -> None:
+    error = OSError(28, "No space left on device")
+    with (
+        pytest.raises(OSError, match=r"/dev/shm/never"),
+        write_whole(Path("/dev/shm/never")),
     ):
-        load_task(DataSettings(task="file", **fields))
+        raise error
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data beside the clone")
-@pytest.mark.parametrize(
-    ("task", "sizes", "has_pairs"),
-    [
-        ("sst2", {"train": 6920, "validation": 872, "test": 1821}, False),
-        ("rte", {"train": 2490, "validation": 277}, True),
-        ("cola", {"train": 8551, "validation": 1043}, False),
-    ],
-)
-def test_real_files_are_read_whole(task, sizes, has_pairs):
-    files: dict[str, Any] = {
-        f"{s}_file": str(REAL_DATA / task / f"{s}.jsonl") for s in sizes
-    }
-    raw = load_task(DataSettings(task="file", **files))
-    assert {split: len(rows) for split, rows in raw.splits.items()} == sizes
-    assert raw.label_names == ("0", "1")
-    assert (raw.splits["train"].pairs is not None) == has_pairs
+def test_written_files_have_the_mode_of_new_ones(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        with write_whole(tmp_path / "a") as temporary:
+            temporary.touch(mode=0o600)
+        write_bytes(tmp_path / "b", b"")
+    finally:
+        os.umask(previous)
+    for name in "ab":
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "matthews", "f1"])
-def test_the_metric_can_be_named(tmp_path, metric):
-    good = make_good(tmp_path)
-    assert load_files(good, good).task.metric == "accuracy"
-    assert load_files(good, good, metric=metric).task.metric == metric
+def test_a_lock_is_held_once(tmp_path: Path) -> None:
+    first = take_lock(tmp_path / "lock")
+    assert first is not None
+    assert take_lock(tmp_path / "lock") is None
+    first.close()
+    second = take_lock(tmp_path / "lock")
+    assert second is not None
+    second.close()
 
 
-def test_f1_of_three_classes_is_an_error_before_any_work(tmp_path):
-    rows = [*GOOD, ("a film", "neutral")]
-    good = make_good(tmp_path, rows=rows)
-    with pytest.raises(ValueError, match=r"data.metric=f1 .* file has 3 classes"):
-        load_files(good, good, metric="f1")
+def test_a_terminal_gets_no_control_characters() -> None:
+    assert show("a\x1b[31m\r\n\x9b\u202e\ud800é日👩\u200d🔬") == (
+        r"a\x1b[31m\r\n\x9b\u202e\ud800é日👩" + "\u200d🔬"
+    )

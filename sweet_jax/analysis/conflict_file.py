@@ -16,7 +16,8 @@ from typing import Any
 
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.workdir import WorkdirError, read_json, write_json
+from sweet_jax.files import write_json
+from sweet_jax.workdir import WorkdirError, read_json
 
 SCHEMA = 1
 FILE_NAME = "gradient_conflict.json"

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sweet_jax.files import take_lock
 from sweet_jax.inference.inputs import InputRow
-from sweet_jax.workdir import list_differences, take_lock
+from sweet_jax.workdir import list_differences
 
 SCHEMA = 1
 

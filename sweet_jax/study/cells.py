@@ -19,8 +19,9 @@ import numpy as np
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.files import write_json
 from sweet_jax.settings import Settings, to_dict
-from sweet_jax.workdir import read_json, write_json
+from sweet_jax.workdir import read_json
 
 SCHEMA = 1
 STATUS = "cell.json"

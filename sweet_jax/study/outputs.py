@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sweet_jax.files import write_json
 from sweet_jax.report import write_study_report
 from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.folder import StudyError
-from sweet_jax.workdir import write_json
 
 # Of a cell, all that an aggregation reads, and what the run was.
 KEPT = (

@@ -9,12 +9,13 @@ from typing import Any
 from absl import logging
 
 from sweet_jax.data.sources import load_task
+from sweet_jax.files import write_json
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import ADDED_FIELDS, SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.claims import Claims
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
-from sweet_jax.workdir import list_differences, read_json, write_json
+from sweet_jax.workdir import list_differences, read_json
 
 SCHEMA = 1
 PLAN = "plan.json"
