@@ -1,0 +1,135 @@
+"""The readers of the package: what each is handed, and how it is asked to read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from campaign.seeds import Seeds, write_table
+from sweet_jax import settings as settings_lib
+from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.data.sources import load_task
+from sweet_jax.inference.choice import pick_target
+from sweet_jax.inference.classifier import load
+from sweet_jax.inference.exported.loader import ExportedClassifier
+from sweet_jax.inference.inputs import read_inputs
+from sweet_jax.inference.lines import LineReader
+from sweet_jax.prepare import prepare
+from sweet_jax.report import format_run
+from sweet_jax.settings import DataSettings
+from sweet_jax.study.aggregate import aggregate_study
+
+_KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A reader under attack.
+
+    Attributes:
+        name: in tables.
+        find: seeds -> the folder to copy and change.
+        read: reads a changed copy.
+    """
+
+    name: str
+    find: Callable[[Seeds], Path]
+    read: Callable[[Path, Seeds], object]
+
+
+def rehash(folder: Path) -> None:
+    """Writes checksums that fit, as whoever made the folder would."""
+    for sums in folder.rglob("checksums.json"):
+        if not sums.is_file() or sums.stat().st_size > 1 << 20:
+            continue
+        files = (p for p in sums.parent.rglob("*") if p.is_file() and p != sums)
+        found = {
+            path.relative_to(sums.parent).as_posix(): _hash(path)
+            for path in sorted(files)
+            if path.stat().st_size < 1 << 24
+        }
+        sums.write_text(json.dumps(found), encoding="utf-8", errors="surrogateescape")
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_encoder(folder: Path, seeds: Seeds) -> None:
+    prepare(settings_lib.replace_fields(seeds.settings, {"encoder.name": str(folder)}))
+
+
+def _read_model(folder: Path, seeds: Seeds) -> None:
+    classifier = load(folder)
+    # Reads the calibration rows.
+    classifier.choose_thresholds(pick_target(speedup=1.2), "confidence")
+    classifier.make_examples(["a good film"])
+
+
+def _make_table_reader(ending: str) -> Reader:
+    def find(seeds: Seeds) -> Path:
+        folder = seeds.root / f"table{ending}"
+        if not folder.exists():
+            folder.mkdir()
+            write_table(folder / f"rows{ending}")
+        return folder
+
+    def read(folder: Path, seeds: Seeds) -> None:
+        path = folder / f"rows{ending}"
+        with path.open("rb", buffering=0) as file:
+            for _ in read_inputs(LineReader(file), ending[1:], 1, ("sentence",)):
+                pass
+
+    return Reader(f"predict's {ending[1:]}", find, read)
+
+
+def _make_task_reader(ending: str) -> Reader:
+    def read(folder: Path, seeds: Seeds) -> None:
+        path = str(folder / f"rows{ending}")
+        load_task(DataSettings(task="file", train_file=path, test_file=path))
+
+    table = _make_table_reader(ending)
+    return Reader(f"training's {ending[1:]}", table.find, read)
+
+
+def _read_data_folder(folder: Path, seeds: Seeds) -> None:
+    load_task(DataSettings(task=str(folder)))
+
+
+def _read_checkpoint(folder: Path, seeds: Seeds) -> None:
+    store = Checkpoints(folder)
+    try:
+        store.restore_newest(lambda step: {"a": 0})
+    finally:
+        store.close()
+
+
+def _read_run(folder: Path, seeds: Seeds) -> None:
+    format_run(folder)
+
+
+def _read_study(folder: Path, seeds: Seeds) -> None:
+    aggregate_study(folder)
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader("encoder folder", lambda s: s.encoder, _read_encoder),
+        Reader("model folder", lambda s: s.model, _read_model),
+        Reader(
+            "exported folder", lambda s: s.exported, lambda f, _: ExportedClassifier(f)
+        ),
+        *map(_make_task_reader, (".csv", ".tsv", ".jsonl")),
+        *map(_make_table_reader, (".csv", ".tsv", ".jsonl")),
+        Reader("data folder", lambda s: s.task, _read_data_folder),
+        Reader(
+            "checkpoints",
+            lambda s: s.run / "checkpoints" / "model" / "steps",
+            _read_checkpoint,
+        ),
+        Reader("finished run", lambda s: s.run, _read_run),
+        Reader("study", lambda _: _KEPT_STUDY, _read_study),
+    )
+}
