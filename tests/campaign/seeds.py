@@ -52,7 +52,7 @@ class Seeds:
         return self.root / "exported"
 
 
-def make_seeds(root: Path) -> Seeds:
+def make_seeds(root: Path, seed: int = 0) -> Seeds:
     """Makes what is attacked; a minute without a cache of compiled programs."""
     for name in ("encoder", "task"):
         (root / name).mkdir(parents=True)
@@ -60,6 +60,7 @@ def make_seeds(root: Path) -> Seeds:
     write_tiny_task(root / "task")
     settings = from_config_dict(
         {
+            "seed": seed,
             "encoder": {"name": str(root / "encoder")},
             "exits": {"layers": (0, 1)},
             "data": {
