@@ -93,7 +93,7 @@ def damage_all(target: Target, command: MainCommand, scratch: Path) -> Iterator[
                 outcome = "refused"
             elif status != 0:
                 outcome = f"status {status}"
-            elif target.describe(copy, scratch) != wanted:
+            elif _describe(target, copy, scratch) != wanted:
                 outcome = "another result, and nothing said"
             else:
                 outcome = "as before" if _read(copy / name) == before else "rebuilt"
@@ -184,6 +184,13 @@ def list_targets(seeds: Seeds, other: Seeds, scratch: Path) -> list[Target]:
             lambda copy, _: describe_workdir(scratch / "run"),
         ),
     ]
+
+
+def _describe(target: Target, copy: Path, scratch: Path) -> str:
+    try:
+        return target.describe(copy, scratch)
+    except (OSError, ValueError) as error:
+        return f"not whole: {error}"
 
 
 def _stop_early(seeds: Seeds, folder: Path) -> Path:
