@@ -1,7 +1,7 @@
 """Study folders, as a study leaves them, of cells evaluated from random logits."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,27 @@ def write_cell(
     calibration.save(path / "logits_calibration.npz", "digest")
     write_status(path, "finished", peak_memory_bytes=1_500_000_000)
     return path
+
+
+def set_right_rows(
+    shares: dict[str, Sequence[float]],
+) -> Callable[[dict[str, Any], LogitBank], None]:
+    """Returns a `change_bank` that makes methods right on the first rows alone.
+
+    Args:
+        shares: by method, or `METHOD on TASK`: the share of rows that each exit is
+            right on, with every seed.
+    """
+
+    def change_bank(entry: dict[str, Any], bank: LogitBank) -> None:
+        method, rows = entry["method"], np.arange(len(bank.labels))
+        found = shares.get(f"{method} on {entry['task']}") or shares[method]
+        for i, share in enumerate(found):
+            right = bank.row_ids < share * len(rows)
+            answers = np.where(right, bank.labels, 1 - bank.labels)
+            bank.logits[rows, i, answers] = bank.logits[:, i].max(axis=1) + 1
+
+    return change_bank
 
 
 def write_status(

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 from html_page import Page
-from study_files import make_entry, make_study, write_cell, write_plan, write_status
+from study_files import (
+    make_entry,
+    make_study,
+    set_right_rows,
+    write_cell,
+    write_plan,
+    write_status,
+)
 
 from sweet_jax.report import (
     ReportError,
@@ -28,6 +35,7 @@ from sweet_jax.report.study_plots import plot_sizes, plot_study
 from sweet_jax.report.study_record import list_headlines, list_views
 from sweet_jax.report.study_words import describe_study
 from sweet_jax.study.__main__ import main
+from sweet_jax.study.aggregate import aggregate_study
 
 METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
 
@@ -97,12 +105,9 @@ def add_size(record: dict[str, Any], train_size: int) -> None:
     record["groups"].append(group)
 
 
-def set_finding(finding: dict[str, Any], *numbers: tuple[float, Any, str]) -> None:
-    """Sets mean, interval and verdict of a finding's comparisons."""
-    for row, (mean, interval, verdict) in zip(
-        finding["comparisons"], numbers, strict=True
-    ):
-        row |= {"mean": mean, "over_seeds_and_rows": interval, "verdict": verdict}
+def set_row(row: dict[str, Any], mean: float, interval: Any, verdict: str) -> None:
+    """Sets the difference, the interval and the verdict of a comparison or point."""
+    row |= {"mean": mean, "over_seeds_and_rows": interval, "verdict": verdict}
 
 
 def test_command_writes_page_pictures_and_tables(written: tuple[Path, list[str]]):
@@ -169,7 +174,13 @@ def test_tables_show_the_numbers(record: dict[str, Any]):
     assert all(row[-1] == tables.UNREACHABLE for row in cascades.rows)
     claims = study_tables.make_claim_table(view, record)
     assert len([row for row in claims.rows if row[0]]) == 6
-    assert len(claims.rows) == 6 + 1 + 1 + 4 + 2 + 4  # comparisons, and exit by exit
+    # Each exit or speed-up, and the mean of each comparison.
+    assert len(claims.rows) == (4 + 1) + (4 + 1) + (2 + 1) * 6
+    assert [row[2] for row in claims.rows[3:6]] == [
+        "exit 3",
+        "mean of exits 0, 1, 2, 3",
+        "1.5x",
+    ]
     [task, *_] = (view for view in list_views(record) if not view.is_average)
     training = study_tables.make_training_table(task)
     assert ("multi_model", "100 (1.00)", "10 (1.00)", "1,500 (1.00)", "69 (3.00)") in (
@@ -192,39 +203,124 @@ def test_tables_show_the_numbers(record: dict[str, Any]):
 def test_sentences_follow_from_the_numbers(record: dict[str, Any]):
     view = make_view(record)
     findings = {finding["claim"]: finding for finding in view["findings"]}
-    set_finding(findings["sweet_early_exits"], (0.012, [0.004, 0.02], "held"))
-    findings["sweet_early_exits"]["verdict"] = "held"
-    for row, verdict in zip(
-        findings["sweet_early_exits"]["by_exit"], ("held", "undecided"), strict=True
-    ):
-        row["verdict"] = verdict
-    set_finding(
-        findings["sweet_fast"],
-        (-0.007, [-0.02, -0.0004], "did not hold"),
-        (0.0001, [-0.01, 0.0102], "undecided"),
-    )
-    findings["sweet_fast"]["verdict"] = "did not hold"
-    seam = findings["seam"]
-    set_finding(seam, (0.0, [-0.002, 0.002], "held"), (-0.001, [-0.02, 0.01], "x"))
-    seam["verdict"] = "undecided"
-    view["findings"] = [
-        findings[name] for name in ("sweet_early_exits", "sweet_fast", "seam")
-    ]
+    early, seam = findings["sweet_early_exits"], findings["seam"]
+    early |= {"verdict": "held", "mean_verdict": "held"}
+    [whole] = early["comparisons"]
+    set_row(whole, 0.012, [0.004, 0.02], "held")
+    set_row(whole["points"][0], 0.02, [0.01, 0.03], "held")
+    set_row(whole["points"][1], 0.004, [0.0002, 0.0078], "held")
+    seam |= {"verdict": "refuted", "mean_verdict": "undecided"}
+    first, last = seam["comparisons"]
+    set_row(first, 0.0, [-0.002, 0.002], "held")
+    set_row(first["points"][0], 0.014, [-0.002, 0.03], "held")
+    set_row(first["points"][1], -0.014, [-0.023, -0.005], "refuted")
+    set_row(last, -0.001, [-0.02, 0.018], "undecided")
+    set_row(last["points"][0], -0.001, [-0.02, 0.018], "undecided")
+    set_row(last["points"][1], -0.001, None, "no interval")
+    view["findings"] = [early, seam]
     [paragraph] = describe_study(record)
-    assert paragraph.text == (
-        "On rotten_tomatoes (tiny, 250 training examples, accuracy), 2 of the paper's"
-        " claims were judged (1 held, 1 did not hold): sweet beats early_exit at the"
-        " early exits (exits 0, 1): held (difference +1.2 points, 95 % interval +0.4 to"
-        " +2.0; by exit: held at 0, undecided at 1); sweet beats both at fast speeds"
-        " (3x, 4x): did not hold (against early_exit difference -0.7 points, 95 %"
-        " interval -2.0 to -0.04; against multi_model difference 0.0 points, 95 %"
-        " interval -1.0 to +1.0); sweet(a=0.2) is no worse than sweet at the early"
-        " exits and no worse than early_exit at the late ones, to within 1 point:"
-        " undecided (against sweet at exits 0, 1 difference 0.0 points, 95 % interval"
-        " -0.2 to +0.2; against early_exit at exits 2, 3 difference -0.1 points, 95 %"
-        " interval -2.0 to +1.0)."
+    assert paragraph.lead == (
+        "On rotten_tomatoes (tiny, 250 training examples, accuracy), cascades by"
+        " confidence, differences in points with their 95 % intervals; 1 of the"
+        " paper's claims was judged (1 held; by the means alone 1 held):"
     )
-    assert paragraph.text in format_study_markdown(record)
+    # What is refuted comes first, of the claims and within one.
+    assert [sentence.text for sentence in paragraph.sentences] == [
+        "sweet(a=0.2) is no worse than sweet at the early exits and no worse than"
+        " early_exit at the late ones, to within 1 point: refuted; exit 1 against"
+        " sweet: refuted, -1.4 (-2.3 to -0.5); exit 0 against sweet: held, +1.4 (-0.2"
+        " to +3.0); the mean's verdict against sweet: held, 0.0 (-0.2 to +0.2); exit 2"
+        " against early_exit: undecided, -0.1 (-2.0 to +1.8); exit 3 against"
+        " early_exit: no verdict, -0.1 (one seed: no interval); the mean's verdict"
+        " against early_exit: undecided, -0.1 (-2.0 to +1.8)",
+        "sweet beats early_exit at the early exits: held at every early exit; exit 0:"
+        " held, +2.0 (+1.0 to +3.0); exit 1: held, +0.4 (+0.02 to +0.8); the mean's"
+        " verdict: held, +1.2 (+0.4 to +2.0)",
+    ]
+
+
+def list_outputs(record: dict[str, Any]) -> dict[str, str]:
+    """Returns the words of a study: page, Markdown and terminal, white space apart."""
+    without_pictures = {view.title: [] for view in list_views(record)}
+    page = study_page.make_study_html(record, without_pictures, [])
+    texts = {
+        "page": Page(page).text,
+        "markdown": format_study_markdown(record),
+        "terminal": format_study(record),
+    }
+    # The page's verdicts are bold, and its parts apart.
+    return {n: " ".join(text.split()).replace(" ;", ";") for n, text in texts.items()}
+
+
+def find_claims(claim: str, *views: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the finding about a claim of each view."""
+    return [f for view in views for f in view["findings"] if f["claim"] == claim]
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """Returns what the words say of a comparison or point, from its numbers."""
+    low, high = (f"{100 * bound:+.1f}" for bound in row["over_seeds_and_rows"])
+    return f"{row['verdict']}, {100 * row['mean']:+.1f} ({low} to {high})"
+
+
+# Right rows of 90: 2 more are undecided, 9 and more decided.
+CASES = {
+    "refuted": ((0.4, 0.9, 0.9, 0.52), ["refuted", "held", "held", "undecided"]),
+    "held": ((0.7, 0.8, 0.9, 0.95), ["held"] * 4),
+    "undecided": ((0.9, 0.52, 0.52, 0.52), ["held", *["undecided"] * 3]),
+}
+
+
+@pytest.mark.parametrize("verdict", CASES)
+def test_a_claim_has_a_verdict_at_every_exit(verdict: str, tmp_path: Path):
+    shares, verdicts = CASES[verdict]
+    rows = {"early_exit": (0.5,) * 4, "multi_model": shares}
+    folder = make_study(tmp_path / "s", rows, change_bank=set_right_rows(rows))
+    record = aggregate_study(folder, 200)
+    [setting] = record["groups"][0]["settings"]
+    [finding] = find_claims("multi_model_exits", setting)
+    [whole] = finding["comparisons"]
+    assert [row["verdict"] for row in whole["points"]] == verdicts
+    # The mean alone would say the same of all three.
+    assert (finding["verdict"], finding["mean_verdict"]) == (verdict, "held")
+    opening = "multi_model beats early_exit, each exit alone: "
+    opening += "held at every exit" if verdict == "held" else verdict
+    points = [f"exit {i}: {format_row(row)}" for i, row in enumerate(whole["points"])]
+    mean = f"the mean's verdict: {format_row(whole)}"
+    for name, text in list_outputs(record).items():
+        expected = f"{opening}; {'; '.join(points)}; {mean}"
+        assert text.count(expected) == 1, name
+        assert ("every exit;" in text) == (verdict == "held"), name
+
+
+def test_an_average_names_what_a_task_refutes_first(tmp_path: Path):
+    rows = {
+        "early_exit": (0.5,) * 4,
+        "multi_model": (0.9,) * 4,
+        "multi_model on rte": (0.4, 0.9, 0.9, 0.9),
+    }
+    folder = make_study(
+        tmp_path / "s",
+        ("early_exit", "multi_model"),
+        tasks=("rotten_tomatoes", "rte"),
+        change_bank=set_right_rows(rows),
+    )
+    record = aggregate_study(folder, 200)
+    group = record["groups"][0]
+    views = (group["average"], *group["settings"])
+    [average, _, rte] = find_claims("multi_model_exits", *views)
+    assert {row["verdict"] for c in average["comparisons"] for row in c["points"]} == {
+        "held"
+    }
+    assert average["verdict"] == "refuted"
+    hidden = rte["comparisons"][0]["points"][0]
+    expected = (
+        "multi_model beats early_exit, each exit alone: refuted; exit 0 on rte:"
+        f" {format_row(hidden)}; exit 0: held, "
+    )
+    for name, text in list_outputs(record).items():
+        assert expected in text, name
+        assert "; by task: rotten_tomatoes held, rte refuted" in text, name
 
 
 def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
@@ -232,7 +328,7 @@ def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
     assert main([str(folder)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "(none with a verdict: of one seed no interval over seeds exists)" in text
-    assert "points, one seed: no interval)" in text
+    assert "(one seed: no interval)" in text
     assert "±" not in text.replace("± half", "")
     page = Page((folder / "study.html").read_text(encoding="utf-8"))
     assert len(page.values("img", "src")) == 2
@@ -298,11 +394,11 @@ def test_a_row_over_fewer_tasks_names_them_everywhere(tmp_path: Path):
         for row in table.rows:
             is_partial = any("a=0.2" in cell for cell in row)
             assert row[column] == "rte" if is_partial else ", ".join(tasks), row
-    # In words the claims about sweet(a=0.2) alone.
+    # In words the claims about sweet(a=0.2) alone: two exits and a mean of two methods.
     [paragraph] = describe_study(read_study_record(folder))
     for sentence in paragraph.sentences:
         assert sentence.numbers.count("over rte alone") == (
-            2 if "sweet(a=0.2)" in sentence.claim else 0
+            6 if "sweet(a=0.2)" in sentence.claim else 0
         )
     # Every method has the one task of the other views.
     for view in list_views(record):
@@ -321,7 +417,7 @@ def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     record["missing"] = [evil]
     view["methods"][2]["label"] = evil
     compared = [row for f in view["findings"] for row in f["comparisons"]]
-    compared += [row for f in view["findings"] for row in f["by_exit"]]
+    compared += [point for row in compared for point in row["points"]]
     for pair in [*view["differences"], *compared]:
         pair["of"] = evil if pair["of"] == "sweet" else pair["of"]
         pair["minus"] = evil if pair["minus"] == "sweet" else pair["minus"]
@@ -397,9 +493,9 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, record, capsys):
     assert "holds a study: python -m sweet_jax.study" in third
     with pytest.raises(ReportError, match=r"has no study\.json"):
         write_study_report(tmp_path)
-    newer = copy.deepcopy(record) | {"schema": 3}
+    newer = copy.deepcopy(record) | {"schema": 4}
     (tmp_path / "study.json").write_text(json.dumps(newer))
-    with pytest.raises(ReportError, match="has schema 3, this version reads 2"):
+    with pytest.raises(ReportError, match="has schema 4, this version reads 3"):
         write_study_report(tmp_path)
     del record["margin"]
     (tmp_path / "study.json").write_text(json.dumps(record))

@@ -108,7 +108,10 @@ def format_study(record: dict[str, Any]) -> str:
 
 def format_study_markdown(record: dict[str, Any]) -> str:
     """Returns the words and main tables of a study in Markdown."""
-    parts = [paragraph.text for paragraph in describe_study(record)]
+    parts = []
+    for paragraph in describe_study(record):
+        items = "\n".join(f"- {sentence.text}" for sentence in paragraph.sentences)
+        parts += filter(None, (paragraph.lead, items))
     parts += [tables.format_markdown(table) for table in list_main_tables(record)]
     parts += make_notes(record)
     return "\n\n".join(parts) + "\n"
@@ -123,6 +126,9 @@ def make_notes(record: dict[str, Any]) -> list[str]:
         f" {record['num_draws']:,} times, the same for all seeds and methods, and take"
         " seeds with Student's t. Each holds by itself; of twenty differences that are"
         " none one is expected to exclude 0. Points are hundredths of the score.",
+        "A claim holds where it does at each exit or speed-up that it is about; one of"
+        " them, one task or the mean is enough to refute it. The mean's verdict, or the"
+        " area's, is of that number alone and says nothing of a single exit.",
         "Cascades are compared at equal cost: every method's threshold is set by what"
         " it costs on the test examples, and no label has a say in it. What thresholds"
         " that are chosen beforehand give, and cost, is in the table of cascades in"
@@ -151,14 +157,12 @@ def make_notes(record: dict[str, Any]) -> list[str]:
 
 
 def _render_paragraph(paragraph: Paragraph) -> str:
-    text = escape(paragraph.lead)
-    sentences = [
-        f"{escape(s.claim)}: <strong>{escape(s.verdict)}</strong> ({escape(s.numbers)})"
+    items = "".join(
+        f"<li>{escape(s.claim)}: <strong>{escape(s.verdict)}</strong>;"
+        f" {escape(s.numbers)}</li>"
         for s in paragraph.sentences
-    ]
-    if sentences:
-        text += f" {'; '.join(sentences)}."
-    return f"<p>{text}</p>"
+    )
+    return f"<p>{escape(paragraph.lead)}</p>" + (f"<ul>{items}</ul>" if items else "")
 
 
 def _render_view(

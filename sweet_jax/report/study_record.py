@@ -9,7 +9,7 @@ from sweet_jax.report import tables
 from sweet_jax.report.files import ReportError, check_fields, read_json_object
 
 RECORD = "study.json"
-SCHEMA = 2
+SCHEMA = 3
 _FIELDS = frozenset(
     (
         "name", "level", "num_draws", "fast_from", "slow_to", "margin", "num_planned",
@@ -29,6 +29,7 @@ class View:
         metric: name of the score as shown to people.
         is_average: it is over several tasks.
         level: of the intervals, as shown to people.
+        by_task: of an average, the views of its tasks.
     """
 
     content: dict[str, Any]
@@ -37,6 +38,7 @@ class View:
     metric: str
     is_average: bool
     level: str
+    by_task: tuple["View", ...] = ()
 
     @property
     def subject(self) -> str:
@@ -118,9 +120,12 @@ def _views(record: dict[str, Any], group: dict[str, Any]) -> Iterator[View]:
     metrics = {tables.metric_name(setting) for setting in group["settings"]}
     where = (group["encoder"], group["train_size"])
     level = f"{100 * record['level']:g} %"
+    tasks = [
+        View(setting, *where, tables.metric_name(setting), False, level)
+        for setting in group["settings"]
+    ]
     if group["average"] is not None:
         # Scores of different kinds are averaged as they are, and called what they are.
         metric = metrics.pop() if len(metrics) == 1 else "score"
-        yield View(group["average"], *where, metric, True, level)
-    for setting in group["settings"]:
-        yield View(setting, *where, tables.metric_name(setting), False, level)
+        yield View(group["average"], *where, metric, True, level, tuple(tasks))
+    yield from tasks

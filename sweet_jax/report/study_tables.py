@@ -145,11 +145,12 @@ def make_area_table(view: View) -> Table:
 
 
 def make_claim_table(view: View, record: dict[str, Any]) -> Table:
-    """Returns a row per comparison behind a claim, with both intervals."""
+    """Returns a row per exit or speed-up of a claim, and per mean, with intervals."""
     rows = []
     for finding in view.content["findings"]:
         claim = describe_claim(finding, record)
-        for row in (*finding["comparisons"], *finding["by_exit"]):
+        compared = finding["comparisons"]
+        for row in (part for whole in compared for part in (*whole["points"], whole)):
             rows.append(
                 (
                     claim,

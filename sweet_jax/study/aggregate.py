@@ -21,7 +21,14 @@ from sweet_jax.study.estimates import (
     describe_mean,
     subtract,
 )
-from sweet_jax.study.findings import FAST, MARGIN, SLOW, Subject, make_findings
+from sweet_jax.study.findings import (
+    FAST,
+    MARGIN,
+    SLOW,
+    Subject,
+    add_tasks,
+    make_findings,
+)
 from sweet_jax.study.folder import CellError, FinishedCell, Study, read_study
 from sweet_jax.study.measure import (
     Setting,
@@ -32,7 +39,7 @@ from sweet_jax.study.measure import (
 )
 from sweet_jax.study.training_cost import add_ratios, describe_training
 
-SCHEMA = 2
+SCHEMA = 3
 # The comparisons of the paper; every other method is compared with the last two.
 _PAIRS = (
     ("multi_model", "early_exit"),
@@ -120,11 +127,16 @@ def _describe_group(
     encoder: str, train_size: int, tasks: dict[str, TaskCells]
 ) -> dict[str, Any]:
     """Returns the settings of one encoder and size, and their average over tasks."""
+    settings = [_describe_task(task, part) for task, part in tasks.items()]
+    average = _describe_average(tasks)
+    if average is not None:
+        by_task = {setting["task"]: setting["findings"] for setting in settings}
+        average["findings"] = add_tasks(average["findings"], by_task)
     return {
         "encoder": encoder,
         "train_size": train_size,
-        "settings": [_describe_task(task, part) for task, part in tasks.items()],
-        "average": _describe_average(tasks),
+        "settings": settings,
+        "average": average,
     }
 
 

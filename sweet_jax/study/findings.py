@@ -2,10 +2,14 @@
 
 A verdict rests on the interval over seeds and test rows. Every interval is at its level
 by itself: of twenty differences that are none, one is expected to look decided.
+
+A mean over exits can hold while an exit does not, so a claim has a verdict at each of
+its exits or speed-ups, and that of the mean beside them; an average over tasks has the
+verdicts of the tasks.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sweet_jax.study.estimates import Sample, describe_difference
@@ -17,8 +21,7 @@ FAST, SLOW = 3.0, 2.0
 MARGIN = 0.01
 # The numbers that a comparison is of.
 _NAMES = {"exits": "exits", "area": "area/{}", "speedup": "at_cost/{}"}
-# The verdict of several comparisons is the first of these that one of them has.
-_BY_WEIGHT = ("did not hold", "no interval", "undecided")
+HELD, REFUTED, UNDECIDED, NO_INTERVAL = "held", "refuted", "undecided", "no interval"
 
 
 class Comparison(NamedTuple):
@@ -76,10 +79,10 @@ class Subject:
         """Returns the exits, or positions of speed-ups, that a comparison is about.
 
         The early exits are the first half, rounded down and exit 0 among them; the
-        late ones the others, the last among them.
+        late ones the others, the last among them. An area is about all speed-ups.
         """
         if what == "area":
-            return [0]
+            return list(range(len(self.targets)))
         if what == "speedup":
             within = {"fast": lambda s: s >= FAST, "slow": lambda s: s <= SLOW}[part]
             return [k for k, target in enumerate(self.targets) if within(target)]
@@ -92,10 +95,12 @@ class Subject:
 def make_findings(subject: Subject) -> list[dict[str, Any]]:
     """Returns one finding per claim whose methods are there.
 
-    A finding has a `claim`, its `method` where the claim is about one that varies, a
-    `verdict`, its `comparisons` (each with a verdict, a difference and intervals) and,
-    for a claim about exits, the same for each of them in `by_exit`. A claim of several
-    comparisons held if all did, and did not if one did not.
+    A finding has a `claim`, its `method` where the claim is about one that varies, and
+    its `comparisons`: each with a verdict, a difference and intervals of the mean over
+    its exits or speed-ups, or of the area, and the same for every one of them in
+    `points`. Its `verdict` is that of all points and means together, `mean_verdict`
+    that of the means alone. `by_task` is empty: see `add_tasks`. A claim of several
+    comparisons needs all of them, but one is enough to refute it.
     """
     claims = [(claim, None, parts) for claim, parts in _CLAIMS.items()]
     claims += [
@@ -112,30 +117,59 @@ def make_findings(subject: Subject) -> list[dict[str, Any]]:
     ]
     findings = []
     for claim, label, parts in claims:
-        compared = [_compare(subject, part) for part in parts]
-        measured = [row for row in compared if row is not None]
-        if len(measured) < len(parts):
+        compared = [row for part in parts if (row := _compare(subject, part))]
+        points = [point for row in compared for point in row["points"]]
+        verdict = combine(row["verdict"] for row in (*points, *compared))
+        if len(compared) < len(parts) and verdict != REFUTED:
             continue
-        verdicts = [row["verdict"] for row in measured]
         findings.append(
             {
                 "claim": claim,
                 "method": label,
-                "verdict": next((v for v in _BY_WEIGHT if v in verdicts), "held"),
-                "comparisons": measured,
-                "by_exit": [
-                    _compare(subject, part, [i])
-                    for part, row in zip(parts, measured, strict=True)
-                    if part.what == "exits"
-                    for i in row["which"]
-                ],
+                "verdict": verdict,
+                "mean_verdict": combine(row["verdict"] for row in compared),
+                "comparisons": compared,
+                "by_task": {},
             }
         )
     return findings
 
 
+def add_tasks(
+    average: Sequence[dict[str, Any]], tasks: Mapping[str, Sequence[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Returns the findings of an average over tasks with the tasks' verdicts.
+
+    A claim that one task refutes is refuted. A claim that only tasks have, because
+    they share no seed, has no comparisons here.
+
+    Args:
+        average: findings of the average.
+        tasks: findings by task.
+    """
+    added = {(row["claim"], row["method"]): {**row, "by_task": {}} for row in average}
+    for task, findings in tasks.items():
+        for finding in findings:
+            empty = {
+                "verdict": NO_INTERVAL, "mean_verdict": NO_INTERVAL, "comparisons": [],
+                "by_task": {},
+            }  # fmt: skip
+            key = (finding["claim"], finding["method"])
+            row = added.setdefault(key, {**finding, **empty})
+            row["by_task"][task] = finding["verdict"]
+            if finding["verdict"] == REFUTED:
+                row["verdict"] = REFUTED
+    return list(added.values())
+
+
+def combine(verdicts: Iterable[str]) -> str:
+    """Returns the verdict of several: held if all are, refuted if one is."""
+    found = set(verdicts)
+    return next((v for v in (REFUTED, NO_INTERVAL, UNDECIDED) if v in found), HELD)
+
+
 def decide(interval: Sequence[float] | None, kind: str) -> str:
-    """Returns `held`, `did not hold`, `undecided`, or `no interval`.
+    """Returns `held`, `refuted`, `undecided`, or `no interval`.
 
     Args:
         interval: of a difference, in score; None with one seed.
@@ -144,7 +178,7 @@ def decide(interval: Sequence[float] | None, kind: str) -> str:
             interval below 0, and `level` by any that excludes 0.
     """
     if interval is None:
-        return "no interval"
+        return NO_INTERVAL
     low, high = interval
     shown, refuted = {
         "greater": (low > 0, high < 0),
@@ -152,40 +186,41 @@ def decide(interval: Sequence[float] | None, kind: str) -> str:
         "no_worse": (low > -MARGIN, high < 0),
     }[kind]
     if shown:
-        return "held"
-    return "did not hold" if refuted else "undecided"
+        return HELD
+    return REFUTED if refuted else UNDECIDED
 
 
-def _compare(
-    subject: Subject, comparison: Comparison, entries: Sequence[int] | None = None
-) -> dict[str, Any] | None:
-    """Returns a comparison with its numbers, None where it was not measured.
-
-    Args:
-        subject: what it is about.
-        comparison: of two methods.
-        entries: exits to compare at, None: those of the comparison's part.
-    """
+def _compare(subject: Subject, comparison: Comparison) -> dict[str, Any] | None:
+    """Returns a comparison with its numbers, None where it was not measured."""
     ours, theirs, what, part, kind = comparison
     if not {ours, theirs} <= subject.bases.keys():
         return None
-    name = _NAMES[what].format(subject.criterion)
     sample = subject.subtract_fn(ours, theirs)
-    wanted = subject.select(what, part) if entries is None else entries
+
+    def measure(what: str, entries: Sequence[int]) -> dict[str, Any] | None:
+        name = _NAMES[what].format(subject.criterion)
+        difference = describe_difference(sample, name, entries)
+        if difference is None:
+            return None
+        of_speedups = [subject.targets[k] for k in entries if what == "speedup"]
+        return {
+            "of": ours,
+            "minus": theirs,
+            "what": what,
+            "part": part,
+            "which": list(entries) if what == "exits" else of_speedups,
+            "kind": kind,
+            "verdict": decide(difference["over_seeds_and_rows"], kind),
+            "seeds": list(sample),
+            **difference,
+        }
+
+    is_area = what == "area"
+    wanted = subject.select(what, part)
+    measured = {k: measure("speedup" if is_area else what, [k]) for k in wanted}
     # A speed-up that some seed does not reach has no difference.
-    reached = [k for k in wanted if describe_difference(sample, name, [k])]
-    difference = describe_difference(sample, name, reached) if reached else None
-    if difference is None:
+    points = {k: point for k, point in measured.items() if point is not None}
+    if not points and not is_area:
         return None
-    which = reached if what == "exits" else [subject.targets[k] for k in reached]
-    return {
-        "of": ours,
-        "minus": theirs,
-        "what": what,
-        "part": part,
-        "which": [] if what == "area" else which,
-        "kind": kind,
-        "verdict": decide(difference["over_seeds_and_rows"], kind),
-        "seeds": list(sample),
-        **difference,
-    }
+    whole = measure(what, [0] if is_area else list(points))
+    return None if whole is None else {**whole, "points": list(points.values())}
