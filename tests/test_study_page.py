@@ -323,6 +323,29 @@ def test_an_average_names_what_a_task_refutes_first(tmp_path: Path):
         assert "; by task: rotten_tomatoes held, rte refuted" in text, name
 
 
+def test_names_never_command_a_terminal(tmp_path: Path, capsys):
+    evil = "\x1b]0;owned\x07\x9b31m\u202e\r\n# "
+    shown = r"\x1b]0;owned\x07\x9b31m\u202e\r\n# "
+    methods = ("early_exit", f"sweet(a={evil})")
+    folder = make_study(tmp_path / "s", methods, seeds=(0, 1), tasks=(f"t{evil}",))
+    cells = json.loads((folder / "plan.json").read_text())["cells"]
+    for path in (folder / "cells").glob("*-early_exit-s1-*"):
+        write_status(path, "failed", f"no {evil}")
+    # Half of a character in two is no text at all.
+    names = {"task": evil, "encoder": f"{evil}\ud800", "train_size": 1, "method": evil}
+    write_plan(folder, cells, [{**names, "tried": [], "chosen": 1e-4}])
+    aggregated = aggregate_study(folder, 20)
+    assert main([str(folder)]) == 0
+    summary, _, _ = capsys.readouterr().out.partition("\nwrote")
+    files = [folder / name for name in ("study.json", "study.md", "study.html")]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    for text in (*texts, summary, format_study(aggregated)):
+        assert all(c.isprintable() or c == "\n" for c in text)
+    for text in (texts[1], summary):
+        assert f"sweet(a={shown}) - early_exit" in text
+    assert max(map(len, summary.splitlines())) <= 100
+
+
 def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
     folder = make_study(tmp_path / "study", METHODS[:3], seeds=(4,))
     assert main([str(folder)]) == 0

@@ -27,7 +27,7 @@ from sweet_jax.report.study_page import (
     format_study_markdown,
     write_study_report,
 )
-from sweet_jax.report.study_record import read_study_record
+from sweet_jax.report.study_record import read_study_record, show_names
 from sweet_jax.report.tables import format_summary, wrap
 
 PAGE = "report.html"
@@ -42,6 +42,7 @@ __all__ = [
     "format_study_markdown",
     "format_summary",
     "read_study_record",
+    "show_names",
     "write_comparison",
     "write_report",
     "write_study_report",

@@ -12,6 +12,7 @@ from sweet_jax.report.study_record import (
     list_headlines,
     list_views,
     read_study_record,
+    show_names,
 )
 from sweet_jax.report.study_tables import (
     list_main_tables,
@@ -94,6 +95,7 @@ def format_study(record: dict[str, Any]) -> str:
     Args:
         record: study.json.
     """
+    record = show_names(record)
     lines = tables.wrap(f"study {record['name']}")
     for paragraph in describe_study(record):
         lines += ["", *tables.wrap(paragraph.lead, "")]

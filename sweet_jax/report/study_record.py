@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sweet_jax.files import show
 from sweet_jax.report import tables
 from sweet_jax.report.files import ReportError, check_fields, read_json_object
 
@@ -100,6 +101,21 @@ def read_study_record(folder: Path) -> dict[str, Any]:
         )
     check_fields(path, _FIELDS, record)
     return record
+
+
+def show_names(value: Any) -> Any:
+    """Returns JSON with all texts as a terminal may have them.
+
+    The files of a study may come from anyone, and their names of tasks, encoders,
+    methods and cells stand in every output.
+    """
+    if isinstance(value, str):
+        return show(value)
+    if isinstance(value, list):
+        return [show_names(part) for part in value]
+    if isinstance(value, dict):
+        return {show(name): show_names(part) for name, part in value.items()}
+    return value
 
 
 def list_views(record: dict[str, Any]) -> list[View]:

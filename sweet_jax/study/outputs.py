@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.files import write_json
-from sweet_jax.report import write_study_report
+from sweet_jax.report import show_names, write_study_report
 from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.folder import StudyError
@@ -38,7 +38,7 @@ def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """
     while True:
         read = _list_statuses(folder)
-        record = aggregate_study(folder)
+        record = show_names(aggregate_study(folder))
         write_json(folder / "study.json", record)
         paths = [folder / "study.json", *write_study_report(folder)]
         if _list_statuses(folder) == read:

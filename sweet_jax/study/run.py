@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from sweet_jax.data.sources import load_task
-from sweet_jax.files import write_json
+from sweet_jax.files import show, write_json
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import ADDED_FIELDS, SettingsError
 from sweet_jax.study import cells
@@ -192,7 +192,7 @@ def _run_one(
     )
     seconds.append(status["seconds"])
     if status["status"] == cells.FAILED:
-        logging.warning("%s failed: %s", cell.name, status["error"])
+        logging.warning("%s failed: %s", cell.name, show(status["error"]))
         return
     results = read_json(_find_folder(cell, folder) / "results.json")
     scores = " ".join(f"{row['score']:.3f}" for row in results["exits"])
