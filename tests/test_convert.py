@@ -151,6 +151,8 @@ def test_old_names_prefixes_and_heads_are_known(write, tensors):
         "classifier.weight": np.zeros((2, 32), np.float32),
     }
     loaded = load(write({**old, **heads}))
+    # A buffer follows from the config: nobody misses it.
+    del heads["bert.embeddings.position_ids"]
     assert loaded.ignored == tuple(sorted(heads))
     np.testing.assert_array_equal(
         loaded.encoder["layer_1"]["attention"]["norm"]["scale"],

@@ -61,6 +61,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "PreTrainedTokenizer": (),
     "TokenizersBackend": (),
 }
+TOKENIZER_FILES = (_JSON, *sorted({f for names in _CLASSES.values() for f in names}))
 # Classes that transformers has no longer: what they were is all in tokenizer.json.
 _FORMER = ("ElectraTokenizer", "LayoutLMTokenizer", "RetriBertTokenizer")
 _BY_FAMILY = {
@@ -268,8 +269,7 @@ def _choose_files(
         short = _BY_FAMILY.get(family or "")
     if has_json:
         return (_JSON,), _find_class(short)
-    known = sorted({file for names in _CLASSES.values() for file in names})
-    there = [file for file in known if (folder / file).is_file()]
+    there = [file for file in TOKENIZER_FILES if (folder / file).is_file()]
     needed = _CLASSES[short] if short else ()
     if needed and set(needed) <= set(there):
         _check_package(folder, needed)

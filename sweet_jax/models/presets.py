@@ -7,13 +7,13 @@ through its metadata and never imported, so none of its code runs.
 import dataclasses
 import difflib
 import importlib.metadata
-import json
 import re
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from sweet_jax import files
 from sweet_jax.network import is_reachable
 from sweet_jax.settings import EncoderSettings, SettingsError
 
@@ -158,7 +158,13 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
     folder = Path(path)
     # An interrupted download leaves a snapshot, too: it must be completed.
     if (index := folder / "model.safetensors.index.json").is_file():
-        weights = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        try:
+            weights = set(files.read_object(index)["weight_map"].values())
+            names_known = all(isinstance(name, str) for name in weights)
+        except (files.FileError, KeyError, AttributeError, TypeError):
+            names_known = False
+        if not names_known:
+            return None  # Damaged: it is downloaded again.
     else:
         weights = {"model.safetensors"}
     needed = {"config.json", *weights}
