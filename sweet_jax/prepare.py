@@ -103,7 +103,8 @@ def prepare(settings: Settings) -> Prepared:
     raw = load_task(settings.data)
     splits = make_splits(raw, settings)
     tokenizer = load_tokenizer(folder, config.max_positions)
-    check_vocabulary(tokenizer, config.vocab_size)
+    pad_id = getattr(config, "pad_token_id", None)
+    check_vocabulary(tokenizer, config.vocab_size, pad_id)
     loaded = load_encoder(folder, config, depth)
     if loaded.ignored:
         logging.info("no part of the encoder: %s", show_names(loaded.ignored))

@@ -8,7 +8,6 @@ Wrong input ends with one line and exit status 2.
 """
 
 import argparse
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,16 +76,24 @@ def convert_from_torch(folder: Path, out: Path) -> None:
         raise ValueError(
             "--from-torch needs PyTorch: pip install 'sweet_jax[torch]'"
         ) from error
-    check_new_folder(out)
+    in_place = out.exists() and out.samefile(folder)
+    if not in_place:
+        check_new_folder(out)
+    elif (out / SINGLE_FILE).exists():
+        raise ValueError(f"{out} has a {SINGLE_FILE} already: name another folder")
     tensors: dict[str, Any] = {}
     for file in _find_pickles(folder):
         try:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except Exception as error:  # The file may be anything.
+            reason = files.show(str(error).strip().split("\n")[0][:300])
             raise ValueError(f"{file} cannot be loaded safely: {reason}") from error
         if not isinstance(loaded, dict) or not all(
-            isinstance(value, torch.Tensor) for value in loaded.values()
+            isinstance(name, str)
+            and isinstance(value, torch.Tensor)
+            and value.layout is torch.strided
+            and not value.is_quantized
+            for name, value in loaded.items()
         ):
             raise ValueError(f"{file} is not a dictionary of tensors")
         # Tied tensors share memory, which safetensors refuses: each gets its own.
@@ -95,7 +102,7 @@ def convert_from_torch(folder: Path, out: Path) -> None:
         file
         for pattern in COMPANIONS
         for file in sorted(folder.glob(pattern))
-        if not file.name.endswith(".index.json")
+        if not file.name.endswith(".index.json") and not in_place
     ]
     out.mkdir(parents=True, exist_ok=True)
     for file in companions:

@@ -104,12 +104,17 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerFast, vocab_size: int, pad_id: int | None = None
+) -> None:
     """Checks that every token id has a row in the encoder's embedding table.
+
+    Signs that it is another encoder's tokenizer, though it could be used, are logged.
 
     Args:
         tokenizer: the encoder's tokenizer.
         vocab_size: rows of the embedding table.
+        pad_id: id of the padding token by the encoder's config; None: it has none.
 
     Raises:
         ValueError: an id lies past the table (a lookup there would be silent).
@@ -120,6 +125,20 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Non
         raise ValueError(
             f"the tokenizer has token ids up to {last_id}, the encoder's embedding"
             f" table {vocab_size} rows: use the tokenizer that belongs to the encoder"
+        )
+    if 2 * (last_id + 1) < vocab_size:
+        logging.warning(
+            "the tokenizer has token ids up to %d only, and the encoder's embedding"
+            " table %d rows: is it the encoder's own?",
+            last_id,
+            vocab_size,
+        )
+    if pad_id is not None and pad_id != tokenizer.pad_token_id:
+        logging.warning(
+            "the tokenizer pads with token %s, and the encoder's config.json says"
+            " pad_token_id=%d: is it the encoder's own?",
+            tokenizer.pad_token_id,
+            pad_id,
         )
 
 

@@ -7,12 +7,15 @@ show it, in any language: each must come back as itself.
 
 import contextlib
 import itertools
+import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Encoding, Tokenizer, decoders
+from absl import logging
+from tokenizers import Tokenizer, decoders
 from transformers import PreTrainedTokenizerFast
 
 from sweet_jax import files
@@ -40,7 +43,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     lower = [word for word in words if word == word.lower()]
     upper = [word for word in words if word != word.lower()] if is_cased(words) else []
     for sample in (_spread(lower), _spread(upper)):
-        rows = [_encode(backend, word, folder).ids for word in sample]
+        rows = _encode(backend, sample, folder)
         lost = [
             word
             for word, row in zip(sample, rows, strict=True)
@@ -60,10 +63,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             )
         if 2 * len(cut) <= len(sample):
             continue
-        if sample[0] != sample[0].lower() and all(
-            _encode(backend, word, folder).ids
-            == _encode(backend, word.lower(), folder).ids
-            for word in cut[:20]
+        lowered = [word.lower() for word in cut]
+        if lowered != cut and _encode(backend, cut, folder) == _encode(
+            backend, lowered, folder
         ):
             raise ValueError(
                 f"the tokenizer in {folder} lower-cases text, and its vocabulary has"
@@ -75,17 +77,30 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             f" own vocabulary into pieces, such as {_quote(cut[0])}: its merges or"
             f" scores are missing or of another vocabulary: {_BELONGS}"
         )
-    _check_layout(tokenizer, folder, next(iter(words), "a"))
+    capitals = [word.title() for word in _spread(lower) if word.title() != word]
+    if not upper and capitals:
+        unknown = tokenizer.unk_token_id
+        lost = [ids for ids in _encode(backend, capitals, folder) if unknown in ids]
+        if 2 * len(lost) > len(capitals):
+            logging.warning(
+                "the vocabulary of %s is lower-case and text is not lower-cased: words"
+                " with capitals become unknown tokens (do_lower_case in its"
+                " tokenizer_config.json)",
+                folder,
+            )
+    _check_layout(backend, folder, next(iter(words), "a"))
 
 
 @contextlib.contextmanager
 def guard_library(folder: Path) -> Iterator[None]:
     """Turns any error of the tokenizer's library into one line about the folder.
 
-    It reads what anyone may have written, and a panic of its Rust code is no Exception.
+    It reads what anyone may have written, a panic of its Rust code is no Exception, and
+    what both libraries print meanwhile may hold any character of the file.
     """
     try:
-        yield
+        with _silence_stderr():
+            yield
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             reason = files.show(" ".join(str(error).split())[:200])
@@ -94,6 +109,22 @@ def guard_library(folder: Path) -> Iterator[None]:
                 " again"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _silence_stderr() -> Iterator[None]:
+    """Sends standard error nowhere; Rust writes to the descriptor itself."""
+    with contextlib.ExitStack() as stack:
+        # Where it is closed already, nothing can be written to it.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+            saved = os.dup(2)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+        yield
 
 
 def find_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
@@ -147,20 +178,18 @@ def _spread(words: Sequence[str]) -> list[str]:
     return list(itertools.islice(words, 0, None, step))
 
 
-def _encode(
-    backend: Tokenizer, word: str, folder: Path, *pair: str, special: bool = False
-) -> Encoding:
-    """Returns a word's encoding, as it is inside of a text: behind a space."""
+def _encode(backend: Tokenizer, words: Sequence[str], folder: Path) -> list[list[int]]:
+    """Returns the ids of each word, as it is inside of a text: behind a space."""
     with guard_library(folder):
-        return backend.encode(f" {word}", *pair, add_special_tokens=special)
+        return [backend.encode(f" {w}", add_special_tokens=False).ids for w in words]
 
 
-def _check_layout(tokenizer: PreTrainedTokenizerFast, folder: Path, word: str) -> None:
+def _check_layout(backend: Tokenizer, folder: Path, word: str) -> None:
     """Checks what a text and a pair get beside their words."""
-    backend = tokenizer.backend_tokenizer
     known = set(backend.get_vocab(with_added_tokens=True).values())
-    for pair in ((), (word,)):
-        encoding = _encode(backend, word, folder, *pair, special=True)
+    with guard_library(folder):
+        encodings = [backend.encode(word), backend.encode(word, word)]
+    for encoding in encodings:
         if unknown := set(encoding.ids) - known:
             raise ValueError(
                 f"the tokenizer in {folder} gives texts the token id"
