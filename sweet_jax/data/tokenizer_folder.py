@@ -9,8 +9,9 @@ the vocabulary and the fields that are checked below, and nothing else.
 import dataclasses
 import importlib.util
 import json
+import os
 import tempfile
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,14 @@ from annotated_types import Ge, Len, Lt
 from transformers import PreTrainedTokenizerFast
 
 from sweet_jax import files
-from sweet_jax.data.vocabulary import guard_library, is_cased
+from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
 
 _CONFIG = "tokenizer_config.json"
 _REMEDY = "copy the encoder's tokenizer again"
 _JSON = "tokenizer.json"
 _GENERIC = "PreTrainedTokenizerFast"
+# The largest published vocabulary has 901,629; several times more take minutes.
+_MOST_TOKENS = 1_000_000
 # Names of a class, without `Fast` -> the vocabulary files that it reads in place of
 # tokenizer.json.
 _CLASSES: dict[str, tuple[str, ...]] = {
@@ -164,10 +167,13 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     elif used == ("vocab.txt",):
         # A vocabulary alone does not say whether text is lower-cased first
         # (transformers would do it always); it shows.
-        tokens = _read_tokens(folder / "vocab.txt")
-        fields = {"do_lower_case": not is_cased(tokens), **fields}
+        words = find_words({t: 0 for t in _read_tokens(folder / "vocab.txt")})
+        fields = {"do_lower_case": not is_cased(words), **fields}
     for file in used:
-        files.read_bytes(folder / file, _REMEDY)  # A regular file, and not too large.
+        if file == "vocab.json":
+            _check_length(folder / file, files.read_object(folder / file, _REMEDY))
+        elif not content:
+            files.read_bytes(folder / file, _REMEDY)  # Regular, and not too large.
     reader: Any = getattr(transformers, class_name)
     kind = content.get("model", {}).get("type")
     if kind and reader.model is not None and kind != reader.model.__name__:
@@ -213,7 +219,7 @@ def _check_special_tokens(
 
 
 def _read_config(folder: Path) -> _TokenizerConfig:
-    if not (folder / _CONFIG).is_file():
+    if not os.path.lexists(folder / _CONFIG):
         return _TokenizerConfig()
     return files.read_as(folder / _CONFIG, _TokenizerConfig, remedy=_REMEDY)
 
@@ -311,9 +317,12 @@ def _check_package(folder: Path, used: Iterable[str]) -> None:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     with guard_library(folder):
-        content = files.read_object(folder / _JSON, _REMEDY)
-        if not isinstance(content.get("model"), dict):
+        content = files.read_object(folder / _JSON, "it is no tokenizer")
+        model = content.get("model")
+        if not isinstance(model, dict):
             raise ValueError(f"{_JSON} has no model")
+        for name in ("vocab", "merges"):
+            _check_length(folder / _JSON, model.get(name) or ())
         tokens = content.get("added_tokens", [])
         if not isinstance(tokens, list) or not all(
             isinstance(token, dict) and isinstance(token.get("content"), str)
@@ -344,10 +353,19 @@ def _read_normalizer(content: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
+def _check_length(path: Path, tokens: Any) -> None:
+    if not isinstance(tokens, Sized) or len(tokens) > _MOST_TOKENS:
+        raise files.FileError(
+            f"{path} has no list of at most {_MOST_TOKENS} tokens: {_REMEDY}"
+        )
+
+
 def _read_tokens(path: Path) -> list[str]:
     data = files.read_bytes(path, _REMEDY)
     try:
-        return data.decode("utf-8").splitlines()
+        tokens = data.decode("utf-8").splitlines()
+        _check_length(path, tokens)
+        return tokens
     except UnicodeDecodeError as error:
         raise files.FileError(f"{path} is damaged ({error}): {_REMEDY}") from error
 
@@ -385,7 +403,7 @@ def _dump_token(token: _AddedToken) -> dict[str, Any]:
 def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
     """Writes what older files say of added tokens, checked; returns these tokens."""
     path = folder / "special_tokens_map.json"
-    if path.is_file():
+    if os.path.lexists(path):
         special = files.read_as(path, _SpecialTokens, remedy=_REMEDY)
         fields = _dump(special)
         for name in _NAMED_TOKENS:
@@ -394,7 +412,7 @@ def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
         _write(checked / path.name, fields)
     path = folder / "added_tokens.json"
     ids: dict[str, Any] = {}
-    if path.is_file():
+    if os.path.lexists(path):
         ids = files.read_object(path, _REMEDY)
         if not all(
             type(value) is int and 0 <= value < 1 << 31 for value in ids.values()

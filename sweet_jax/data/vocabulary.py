@@ -8,7 +8,6 @@ show it, in any language: each must come back as itself.
 import contextlib
 import itertools
 import os
-import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,15 +147,14 @@ def find_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
     return {w: token_id for w, token_id in words.items() if len(w) > 1} or words
 
 
-def is_cased(tokens: Iterable[str]) -> bool:
-    """Returns whether a vocabulary tells upper from lower case.
+def is_cased(words: Iterable[str]) -> bool:
+    """Returns whether the words of a vocabulary tell upper from lower case.
 
-    It does if 2 % of what has two cases has a capital: somebody may have added a few
-    such tokens to an uncased one.
+    They do if 2 % of those that have two cases have a capital: somebody may have added
+    a few to an uncased vocabulary.
     """
-    special = re.compile(r"\[.*\]|<.*>")
-    both = [t for t in tokens if t.lower() != t.upper() and not special.fullmatch(t)]
-    capitals = sum(token != token.lower() for token in both)
+    both = [word for word in words if word.lower() != word.upper()]
+    capitals = sum(word != word.lower() for word in both)
     return capitals > 0 and 50 * capitals >= len(both)
 
 
