@@ -15,18 +15,7 @@ from tokenizers import models, pre_tokenizers
 from sweet_jax.data.tokenize import check_vocabulary, load_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = [
-    "good",
-    "bad",
-    "film",
-    "plot",
-    "warm",
-    "cold",
-    "scene",
-    "music",
-    "actor",
-    "really",
-]
+WORDS = ["good", "bad", "film", "plot", "warm", "cold", "scene", "music", "actor", "it"]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 UNCASED = [*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 CASED = [*UNCASED, *(word.title() for word in WORDS), *map(str.upper, LETTERS)]
