@@ -79,8 +79,8 @@ def check_new_folder(out: Path) -> None:
         raise ValueError(f"{out} is a file: name a folder")
     if out.is_dir() and (there := sorted(file.name for file in out.iterdir())):
         raise ValueError(
-            f"{out} has a {files.show_names(there)} already: name an empty folder, or one"
-            " that does not exist"
+            f"{out} has a {files.show_names(there)} already: name an empty folder, or"
+            " one that does not exist"
         )
 
 
