@@ -157,16 +157,7 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
         ) from error
     folder = Path(path)
     # An interrupted download leaves a snapshot, too: it must be completed.
-    if (index := folder / "model.safetensors.index.json").is_file():
-        try:
-            weights = set(files.read_object(index)["weight_map"].values())
-            names_known = all(isinstance(name, str) for name in weights)
-        except (files.FileError, KeyError, AttributeError, TypeError):
-            names_known = False
-        if not names_known:
-            return None  # Damaged: it is downloaded again.
-    else:
-        weights = {"model.safetensors"}
+    weights = _read_weight_names(folder)
     needed = {"config.json", *weights}
     has_tokenizer = any(
         (folder / file).is_file()
@@ -174,3 +165,16 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
     ) or any(folder.glob("*.model"))
     whole = has_tokenizer and all((folder / file).is_file() for file in needed)
     return folder if whole else None
+
+
+def _read_weight_names(folder: Path) -> list[str]:
+    """Returns the files that hold the weights; of a damaged index, no file's name."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        weight_map = files.read_object(index).get("weight_map")
+    except files.FileError:
+        weight_map = None
+    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    return [name if isinstance(name, str) else "" for name in names] or [""]
