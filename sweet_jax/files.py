@@ -12,7 +12,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -212,6 +212,19 @@ def show(text: str) -> str:
     (colours, titles, a cursor that moves, a direction of writing that changes).
     """
     return "".join(map(_show_character, text))
+
+
+def show_names(names: Iterable[str], most: int = 4) -> str:
+    """Returns names of a file for one line: the first few, cut, and how many more."""
+    every = list(names)
+    shown = ", ".join(show(name[:80]) for name in every[:most])
+    return f"{shown} and {len(every) - most} more" if len(every) > most else shown
+
+
+def show_value(value: object) -> str:
+    """Returns a value of a file for one line, as Python writes it, and cut."""
+    text = show(repr(value))
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _show_character(character: str) -> str:

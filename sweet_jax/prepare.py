@@ -27,6 +27,7 @@ from sweet_jax.data.tokenize import (
     tokenize_examples,
 )
 from sweet_jax.devices import find_cache
+from sweet_jax.files import show_names
 from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
 from sweet_jax.models.presets import find_encoder
@@ -102,10 +103,11 @@ def prepare(settings: Settings) -> Prepared:
     raw = load_task(settings.data)
     splits = make_splits(raw, settings)
     tokenizer = load_tokenizer(folder, config.max_positions)
-    check_vocabulary(tokenizer, config.vocab_size)
+    pad_id = getattr(config, "pad_token_id", None)
+    check_vocabulary(tokenizer, config.vocab_size, pad_id)
     loaded = load_encoder(folder, config, depth)
     if loaded.ignored:
-        logging.info("no part of the encoder: %s", ", ".join(loaded.ignored))
+        logging.info("no part of the encoder: %s", show_names(loaded.ignored))
     if settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
         raise settings_lib.SettingsError(
             f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"

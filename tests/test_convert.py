@@ -1,6 +1,7 @@
 """Safetensors in and out: strict names and shapes, damage, pickles, round trips."""
 
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -151,6 +152,8 @@ def test_old_names_prefixes_and_heads_are_known(write, tensors):
         "classifier.weight": np.zeros((2, 32), np.float32),
     }
     loaded = load(write({**old, **heads}))
+    # A buffer follows from the config: nobody misses it.
+    del heads["bert.embeddings.position_ids"]
     assert loaded.ignored == tuple(sorted(heads))
     np.testing.assert_array_equal(
         loaded.encoder["layer_1"]["attention"]["norm"]["scale"],
@@ -357,3 +360,32 @@ def test_from_torch_refuses_what_is_not_plain_tensors(
     assert error.count("\n") == 1
     assert not target.exists()
     assert not out.exists()
+
+
+def test_check_reads_the_weights(write, tensors, capsys):
+    spoilt = {**tensors, QUERY: np.full_like(tensors[QUERY], np.nan)}
+    assert main(["--check", str(write(spoilt))]) == 2
+    assert "1024 of 1024 weights that are NaN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_exports_have_the_mode_of_any_new_file(write, tensors, tmp_path, mask):
+    source = write(tensors)
+    loaded, config = load(source), load_config(source)
+    before = os.umask(mask)
+    try:
+        export_encoder(
+            loaded.encoder, None, config, read_config(source), tmp_path / "out"
+        )
+    finally:
+        os.umask(before)
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()}
+    assert modes == {0o666 & ~mask}
+
+
+def test_code_of_a_config_does_not_travel(write, tensors, tmp_path):
+    source = write(tensors)
+    attributes = {**read_config(source), "auto_map": {"AutoModel": "x.Model"}}
+    loaded, config = load(source), load_config(source)
+    export_encoder(loaded.encoder, None, config, attributes, tmp_path / "out")
+    assert read_config(tmp_path / "out") == read_config(source)

@@ -130,6 +130,19 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_in_the_target_is_replaced(write_model, tmp_path, capsys):
+    folder, _ = write_model()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "tokenizer.json").write_text("mine")
+    assert command.main(["--export", str(folder), str(out)]) == 2
+    assert "has a tokenizer.json already" in capsys.readouterr().err
+    assert [file.read_text() for file in out.iterdir()] == ["mine"]
+    (out / "tokenizer.json").rename(tmp_path / "kept")
+    export(capsys, folder, out)
+    assert all(file.stat().st_mode & 0o444 for file in out.iterdir())
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "deberta-v2"])
 def test_pytorch_computes_the_same_states(write_model, tmp_path, capsys, family):

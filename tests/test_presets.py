@@ -139,6 +139,14 @@ def test_a_cached_repository_needs_all_its_shards(tmp_path):
     assert find("org/model") == snapshot
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"weight_map": {"a": 5}}', ""])
+def test_a_cached_damaged_index_is_no_whole_repository(tmp_path, text):
+    files = {"config.json": "{}", "vocab.txt": "", "model.safetensors.index.json": text}
+    _fill_cache(tmp_path / "hub", "org/model", files)
+    with pytest.raises(SettingsError, match="cannot be reached"):
+        find("org/model")
+
+
 class _Hub(http.server.BaseHTTPRequestHandler):
     """The few calls of the hub's interface that a download makes."""
 

@@ -8,17 +8,22 @@ Wrong input ends with one line and exit status 2.
 """
 
 import argparse
-import json
-import pickle
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sweet_jax import files
 from sweet_jax.convert.hf_config import load_config
-from sweet_jax.convert.safetensors import SINGLE_FILE, take_inventory
-from sweet_jax.inference.encoder_export import export_model
+from sweet_jax.convert.safetensors import (
+    SINGLE_FILE,
+    load_encoder,
+    read_shard_names,
+    take_inventory,
+)
+from sweet_jax.data.tokenize import check_vocabulary, load_tokenizer
+from sweet_jax.data.tokenizer_folder import TOKENIZER_FILES
+from sweet_jax.inference.encoder_export import check_new_folder, export_model
 
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -41,9 +46,17 @@ def check_folder(folder: Path) -> None:
         f" {'included' if pooler else 'absent (exits start from fresh poolers)'}"
     )
     if inventory.ignored:
-        print(f"ignored, no part of the encoder: {', '.join(inventory.ignored)}")
+        ignored = files.show_names(inventory.ignored, most=20)
+        print(f"ignored, no part of the encoder: {ignored}")
     inventory.check(folder)
-    print("nothing missing, nothing extra")
+    load_encoder(folder, config, config.num_layers)
+    print("nothing missing, nothing extra, no weight NaN or infinite")
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        tokenizer = load_tokenizer(folder, config.max_positions)
+        check_vocabulary(tokenizer, config.vocab_size)
+        print(f"tokenizer: {type(tokenizer).__name__}, {len(tokenizer)} tokens")
+    else:
+        print("no tokenizer: a run needs one in the same folder")
 
 
 def convert_from_torch(folder: Path, out: Path) -> None:
@@ -54,7 +67,7 @@ def convert_from_torch(folder: Path, out: Path) -> None:
 
     Raises:
         ValueError: torch is not installed; no pickled weights; a file that torch will
-            not load; weights in `out` already.
+            not load; `out` holds files already.
     """
     try:
         import torch
@@ -63,30 +76,40 @@ def convert_from_torch(folder: Path, out: Path) -> None:
         raise ValueError(
             "--from-torch needs PyTorch: pip install 'sweet_jax[torch]'"
         ) from error
-    if (out / SINGLE_FILE).exists():
+    in_place = out.exists() and out.samefile(folder)
+    if not in_place:
+        check_new_folder(out)
+    elif (out / SINGLE_FILE).exists():
         raise ValueError(f"{out} has a {SINGLE_FILE} already: name another folder")
     tensors: dict[str, Any] = {}
     for file in _find_pickles(folder):
         try:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except Exception as error:  # The file may be anything.
+            reason = files.show(str(error).strip().split("\n")[0][:300])
             raise ValueError(f"{file} cannot be loaded safely: {reason}") from error
         if not isinstance(loaded, dict) or not all(
-            isinstance(value, torch.Tensor) for value in loaded.values()
+            isinstance(name, str)
+            and isinstance(value, torch.Tensor)
+            and value.layout is torch.strided
+            and not value.is_quantized
+            for name, value in loaded.items()
         ):
             raise ValueError(f"{file} is not a dictionary of tensors")
         # Tied tensors share memory, which safetensors refuses: each gets its own.
         tensors.update({k: v.contiguous().clone() for k, v in loaded.items()})
+    companions = [
+        file
+        for pattern in COMPANIONS
+        for file in sorted(folder.glob(pattern))
+        if not file.name.endswith(".index.json") and not in_place
+    ]
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".{SINGLE_FILE}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    for pattern in COMPANIONS:
-        for file in folder.glob(pattern):
-            if not file.name.endswith(".index.json") and out != folder:
-                shutil.copy2(file, out / file.name)
+    for file in companions:
+        files.write_bytes(out / file.name, files.read_bytes(file))
     # Last: a folder with weights is a whole folder.
-    temporary.replace(out / SINGLE_FILE)
+    with files.write_whole(out / SINGLE_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
     print(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
 
 
@@ -96,8 +119,10 @@ def _find_pickles(folder: Path) -> list[Path]:
     index = folder / PICKLE_INDEX
     if not index.is_file():
         raise ValueError(f"{folder} has no {PICKLE_FILE} and no {PICKLE_INDEX}")
-    names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    return [folder / Path(name).name for name in sorted(names)]
+    shards = [folder / name for name in read_shard_names(index)]
+    if gone := [file.name for file in shards if not file.is_file()]:
+        raise ValueError(f"{folder} lacks the shards {files.show_names(gone)}")
+    return shards
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,8 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(export_model(model, out, options.exit))
         else:
             convert_from_torch(*options.from_torch)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
+        print(f"error: {text}", file=sys.stderr)
         return 2
     return 0
 

@@ -78,12 +78,19 @@ _MATHEMATICS: dict[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False,),
     "cross_attention_hidden_size": (None,),
     "quantization_config": (None,),
-    "auto_map": (None,),
+    "is_causal": (False, None),
+    "adapters": (None, {}),
 }
 _BERT_FIELDS: dict[str, tuple[str, type]] = {
     **_FIELDS,
     "type_vocab_size": ("num_types", int),
     "pad_token_id": ("pad_token_id", int),
+}
+
+# Other families have such widths of their own.
+_IMPLIED: dict[str, Callable[[Any], Any]] = {
+    "embedding_size": lambda config: config.hidden_size,
+    "attention_head_size": lambda config: config.hidden_size // config.num_heads,
 }
 
 _BERT = Family(
@@ -92,6 +99,7 @@ _BERT = Family(
     fields=_BERT_FIELDS,
     defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 0},
     mathematics=_MATHEMATICS,
+    implied=_IMPLIED,
 )
 _ROBERTA = Family(
     config_class=RobertaConfig,
@@ -99,6 +107,7 @@ _ROBERTA = Family(
     fields=_BERT_FIELDS,
     defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 1},
     mathematics=_MATHEMATICS,
+    implied=_IMPLIED,
 )
 _MPNET = Family(
     config_class=MpnetConfig,
@@ -111,6 +120,7 @@ _MPNET = Family(
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "pad_token_id": (1, None),
     },
+    implied=_IMPLIED,
 )
 _MODERNBERT = Family(
     config_class=ModernbertConfig,
@@ -190,10 +200,7 @@ _DEBERTA = Family(
         "pos_att_type": ("c2p|p2c", "p2c|c2p", ["c2p", "p2c"], ["p2c", "c2p"]),
         "talking_head": (False,),
     },
-    implied={
-        "embedding_size": lambda config: config.hidden_size,
-        "attention_head_size": lambda config: config.hidden_size // config.num_heads,
-    },
+    implied=_IMPLIED,
     lowest={"type_vocab_size": 0, "max_relative_positions": -1},
 )
 _DEBERTA_V2 = Family(
@@ -240,15 +247,19 @@ FAMILIES: dict[str, Family] = {
 }
 
 # Attributes that hub configs carry and that change nothing an encoder computes:
-# bookkeeping, output formats, task heads, text generation, other models' poolers.
+# bookkeeping, output formats, task heads, text generation, other models' poolers, code
+# of their own (`auto_map`, never run: the family's function is the one computed).
 HARMLESS = frozenset(
     """
-    _name_or_path _num_labels _attn_implementation _commit_hash
-    architectures model_type transformers_version torch_dtype dtype use_bfloat16
+    _name_or_path _num_labels _attn_implementation _attn_implementation_autoset
+    _attn_implementation_internal _commit_hash
+    architectures auto_map custom_pipelines model_type transformers_version
+    torch_dtype dtype use_bfloat16
     torchscript xla_device gradient_checkpointing use_cache
     output_attentions output_hidden_states output_past return_dict
     use_return_dict chunk_size_feed_forward
-    classifier_dropout finetuning_task task_specific_params problem_type num_labels
+    classifier_activation classifier_dropout classifier_pooling
+    finetuning_task loss_type task_specific_params problem_type num_labels
     id2label label2id tie_word_embeddings
     bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id unk_token_id
     decoder_start_token_id tokenizer_class prefix
@@ -262,5 +273,8 @@ HARMLESS = frozenset(
     forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
     suppress_tokens begin_suppress_tokens
     tf_legacy_loss use_flash_attn sentence_transformers
+    do_lower_case language max_seq_length model_max_length name unsloth_fixed
+    summary_activation summary_first_dropout summary_last_dropout
+    summary_proj_to_labels summary_type summary_use_proj
     """.split()  # noqa: SIM905 (one name a line would fill two pages)
 )

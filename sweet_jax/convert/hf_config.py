@@ -5,35 +5,46 @@ mathematics (only the values we implement pass), or known to be harmless. Anythi
 is refused by name, because silently ignoring it may compute another function.
 """
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from sweet_jax import files
 from sweet_jax.convert.families import FAMILIES, HARMLESS, Family
 from sweet_jax.models.encoder import Encoder, EncoderConfig
 
 CONFIG_FILE = "config.json"
+_REMEDY = "copy the encoder's folder again"
+# Above the largest encoders by far. What is made of a wrong one takes minutes, or all
+# of the memory, before its weights are found to contradict it.
+_HIGHEST = {"num_hidden_layers": 1000, "num_attention_heads": 1000}
+_HIGHEST_OTHER = 10_000_000
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns the attributes of the folder's config.json.
 
     Raises:
-        ValueError: there is no such file, or it is not a JSON object.
+        ValueError: there is no such file, or it is not a JSON object; or the encoder is
+            a part of the folder.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    attributes = files.read_object(path, _REMEDY) if path.is_file() else None
+    if attributes is not None and "model_type" in attributes:
+        return attributes
+    if encoder := _find_part(folder):
+        raise ValueError(
+            f"{folder} is a sentence-transformers model of the old layout: its encoder"
+            f" lies in {encoder}: name that folder"
+        )
+    if attributes is None:
         raise ValueError(
             f"{folder} has no {CONFIG_FILE}: an encoder is a folder with {CONFIG_FILE},"
             " model.safetensors and tokenizer.json"
         )
-    try:
-        attributes = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(attributes, dict):
-        raise ValueError(f"{path} holds no JSON object: expected {{...}}")
     return attributes
 
 
@@ -53,6 +64,7 @@ def parse_config(
         ValueError: see `load_config`.
     """
     family = _find_family(attributes, source)
+    _check_sizes(family, attributes, source)
     if family.unify is not None:
         attributes = family.unify(attributes, source)
     known = {*family.fields, *family.mathematics, *family.implied, *family.unread}
@@ -60,8 +72,8 @@ def parse_config(
     known.update(ignore_attributes)
     if unknown := sorted(attributes.keys() - known):
         raise ValueError(
-            f"{source}: unknown attribute {', '.join(unknown)}: it may change what the"
-            " encoder computes; if you know that it does not, add it to"
+            f"{source}: unknown attribute {files.show_names(unknown)}: it may change"
+            " what the encoder computes; if you know that it does not, add it to"
             " encoder.ignore_attributes"
         )
     # What is absent has a value, too.
@@ -73,8 +85,8 @@ def parse_config(
             continue
         if stated[name] not in allowed:
             raise ValueError(
-                f"{source}: {name}={stated[name]!r} is not implemented: allowed"
-                f" {'is' if len(allowed) == 1 else 'are'}"
+                f"{source}: {name}={files.show_value(stated[name])} is not implemented:"
+                f" allowed {'is' if len(allowed) == 1 else 'are'}"
                 f" {', '.join(map(repr, allowed))}"
             )
     # JSON null stands for "not set", as in Hugging Face's own files.
@@ -94,16 +106,19 @@ def parse_config(
         lowest = 1 if field_type is int and field != "pad_token_id" else 0
         if name in family.lowest:
             lowest = family.lowest[name]
-        if field_type in (int, float) and getattr(config, field) < lowest:
-            raise ValueError(
-                f"{source}: {name}={getattr(config, field)} must be at least {lowest}"
-            )
+        value = getattr(config, field)
+        if field_type in (int, float) and value < lowest:
+            raise ValueError(f"{source}: {name}={value} must be at least {lowest}")
+        # A rate is a share; no other number of an encoder is as large as this.
+        below = 1.0 if field.endswith("dropout") else 1e12
+        if field_type is float and not value < below:
+            raise ValueError(f"{source}: {name}={value} must be below {below:g}")
     for name, compute_implied in family.implied.items():
         implied = compute_implied(config)
         if name in given and name not in ignore_attributes and given[name] != implied:
             raise ValueError(
-                f"{source}: {name}={given[name]!r} is not implemented: allowed is"
-                f" {implied!r}, which follows from the other attributes"
+                f"{source}: {name}={files.show_value(given[name])} is not implemented:"
+                f" allowed is {implied!r}, which follows from the other attributes"
             )
     if config.max_positions < 1:
         raise ValueError(
@@ -130,7 +145,16 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> Encode
             outside what we compute; an unknown, missing or ill-typed attribute.
     """
     source = str(folder / CONFIG_FILE)
-    return parse_config(read_config(folder), ignore_attributes, source)
+    attributes = read_config(folder)
+    config = parse_config(attributes, ignore_attributes, source)
+    if attributes.get("auto_map") is not None:
+        logging.info(
+            "%s names code of its own (auto_map), which is never run: it is read as"
+            " any %s",
+            source,
+            config.family,
+        )
+    return config
 
 
 def make_encoder(
@@ -157,10 +181,10 @@ def _find_family(attributes: Mapping[str, Any], source: str) -> Family:
             f" {supported}"
         )
     model_type = attributes["model_type"]
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
-            f"{source}: model_type {model_type!r} is not supported: {supported};"
-            " docs/adding-an-encoder.md says how to add one"
+            f"{source}: model_type {files.show_value(model_type)} is not supported:"
+            f" {supported}; docs/adding-an-encoder.md says how to add one"
         )
     return FAMILIES[model_type]
 
@@ -168,11 +192,40 @@ def _find_family(attributes: Mapping[str, Any], source: str) -> Family:
 def _convert(name: str, value: Any, field_type: type, source: str) -> Any:
     """Returns the value in the field's type: JSON writes the float 0.0 as 0, too."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if field_type is float and number:
+    if field_type is float and number and abs(value) < 1e300:
         return float(value)
     # In Python a bool is an int.
     if isinstance(value, field_type) and isinstance(value, bool) == (
         field_type is bool
     ):
         return value
-    raise ValueError(f"{source}: {name}={value!r} is not of type {field_type.__name__}")
+    raise ValueError(
+        f"{source}: {name}={files.show_value(value)} is not of type"
+        f" {field_type.__name__}"
+    )
+
+
+def _check_sizes(family: Family, attributes: Mapping[str, Any], source: str) -> None:
+    """Refuses sizes that no encoder has, before anything is made of them."""
+    for name, (_, field_type) in family.fields.items():
+        value, highest = attributes.get(name), _HIGHEST.get(name, _HIGHEST_OTHER)
+        if field_type is int and type(value) is int and value > highest:
+            raise ValueError(
+                f"{source}: {name}={files.show_value(value)} must be at most {highest}"
+            )
+
+
+def _find_part(folder: Path) -> Path | None:
+    """Returns where the encoder lies in a folder of sentence-transformers' first years.
+
+    Its modules.json lists the parts; the first is the transformer.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    modules = files.read_json(path, _REMEDY)
+    first = modules[0] if isinstance(modules, list) and modules else None
+    name = first.get("path") if isinstance(first, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        return None
+    return folder / name if (folder / name / CONFIG_FILE).is_file() else None

@@ -9,6 +9,7 @@ keep the old ones beside. There the new ones win without a word; here both must 
 from collections.abc import Mapping
 from typing import Any
 
+from sweet_jax.files import show_names, show_value
 from sweet_jax.models.modernbert import GLOBAL, LOCAL
 
 _DEFAULT_PERIOD = 3
@@ -52,7 +53,8 @@ def _read_layer_types(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     period = attributes.get("global_attn_every_n_layers")
     if period is not None and (type(period) is not int or period < 1):
         raise ValueError(
-            f"global_attn_every_n_layers={period!r} must be a whole number from 1 on"
+            f"global_attn_every_n_layers={show_value(period)} must be a whole number"
+            " from 1 on"
         )
     listed = attributes.get("layer_types")
     by_period = tuple(
@@ -66,7 +68,8 @@ def _read_layer_types(attributes: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if unknown := [kind for kind in listed if kind not in (GLOBAL, LOCAL)]:
         raise ValueError(
-            f"layer_types has {unknown[0]!r}: allowed are {GLOBAL!r}, {LOCAL!r}"
+            f"layer_types has {show_value(unknown[0])}: allowed are {GLOBAL!r},"
+            f" {LOCAL!r}"
         )
     if period is not None and tuple(listed) != by_period:
         raise ValueError(
@@ -86,17 +89,19 @@ def _read_theta(attributes: Mapping[str, Any], kind: str) -> float:
     for name in ("rope_type", "type"):
         if name in part and part[name] != "default":
             raise ValueError(
-                f"{prefix}.{name}={part[name]!r} is not implemented: allowed is"
-                " 'default'"
+                f"{prefix}.{name}={show_value(part[name])} is not implemented: allowed"
+                " is 'default'"
             )
     if "rope_theta" in part:
         given[f"{prefix}.rope_theta"] = part["rope_theta"]
     for name, theta in given.items():
         # null: versions of transformers disagree on what it stands for.
         if type(theta) not in (int, float) or theta <= 0:
-            raise ValueError(f"{name}={theta!r} must be a number above 0")
+            raise ValueError(f"{name}={show_value(theta)} must be a number above 0")
     if len(set(given.values())) > 1:
-        both = " contradicts ".join(f"{name}={theta}" for name, theta in given.items())
+        both = " contradicts ".join(
+            f"{name}={show_value(theta)}" for name, theta in given.items()
+        )
         raise ValueError(f"{both}: remove one")
     return next(iter(given.values()), default)
 
@@ -106,10 +111,10 @@ def _read_mapping(value: Any, name: str, allowed: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{name}={value!r} is no JSON object")
+        raise ValueError(f"{name}={show_value(value)} is no JSON object")
     if unknown := sorted(value.keys() - set(allowed)):
         raise ValueError(
-            f"{name} has {', '.join(unknown)}, not implemented: allowed are"
+            f"{name} has {show_names(unknown)}, not implemented: allowed are"
             f" {', '.join(sorted(allowed))}"
         )
     return value
@@ -124,8 +129,9 @@ def _check_agreement(attributes: Mapping[str, Any]) -> None:
     other = attributes.get("layer_norm_eps")
     if other is not None and other != (1e-5 if epsilon is None else epsilon):
         raise ValueError(
-            f"layer_norm_eps={other!r} contradicts norm_eps={epsilon!r}, which alone is"
-            " read: remove layer_norm_eps"
+            f"layer_norm_eps={show_value(other)} contradicts"
+            f" norm_eps={show_value(epsilon)}, which alone is read: remove"
+            " layer_norm_eps"
         )
     size, heads = attributes.get("hidden_size"), attributes.get("num_attention_heads")
     if type(size) is int and type(heads) is int and heads > 0 and size // heads % 2:

@@ -24,8 +24,6 @@ _OLD_NORMS = (
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-# Buffers that some versions of transformers stored.
-_BUFFERS = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
 # Heads for sentence and token classes; for spans.
 _TASK_HEADS = (r"classifier\..*", r"qa_outputs\..*")
 _ATTENTION_OUTPUT = (
@@ -60,7 +58,7 @@ _ROBERTA = NameMap(
     rules=_BERT_RULES,
     renames=((r"^roberta\.", ""), *_OLD_NORMS),
     # `lm_head`: masked words.
-    ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
+    ignored=(r"lm_head\..*", *_TASK_HEADS),
 )
 
 _MPNET = NameMap(
@@ -88,7 +86,7 @@ _MPNET = NameMap(
         *_POOLER,
     ),
     renames=((r"^mpnet\.", ""), *_OLD_NORMS),
-    ignored=(*_BUFFERS, r"lm_head\..*", *_TASK_HEADS),
+    ignored=(r"lm_head\..*", *_TASK_HEADS),
 )
 
 _MODERNBERT_LAYER = "layers.{layer}"
@@ -130,6 +128,7 @@ _MODERNBERT = NameMap(
     renames=((r"^model\.", ""),),
     # `head`: in front of both masked words (`decoder`) and classes.
     ignored=(r"head\..*", r"decoder\..*", *_TASK_HEADS),
+    buffers=(r".*rotary_emb\.(original_)?inv_freq",),
 )
 
 _PACKED_ATTENTION = (
@@ -190,7 +189,6 @@ def _make_deberta(*further: Rule) -> NameMap:
         ),
         renames=((r"^deberta\.", ""), *_OLD_NORMS),
         ignored=(
-            *_BUFFERS,
             # Published files hold it also where the config says that it is not read.
             r"embeddings\.position_embeddings\.weight",
             # Masked and replaced words.
@@ -207,7 +205,7 @@ NAME_MAPS: dict[str, NameMap] = {
         rules=_BERT_RULES,
         renames=((r"^bert\.", ""), *_OLD_NORMS),
         # `cls`: masked words and next sentence.
-        ignored=(*_BUFFERS, r"cls\..*", *_TASK_HEADS),
+        ignored=(r"cls\..*", *_TASK_HEADS),
     ),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,

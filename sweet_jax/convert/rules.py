@@ -5,6 +5,7 @@ for a layer's number. The tables themselves are in `name_maps`.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 
@@ -27,6 +28,14 @@ class Rule:
     ours: str
     transform: str = "same"
 
+
+# What others put before the names of an encoder that they hold as a part: data-parallel
+# training, torch.compile, sentence-transformers, and classes of their own.
+_WRAPPER = re.compile(
+    r"(module|_orig_mod|model|base_model|auto_model|0\.auto_model|transformer"
+    r"|encoder\.(module|_orig_mod|model|auto_model)"
+    r"|encoder(?=\.(bert|roberta|mpnet|deberta)\.))\."
+)
 
 # name -> (to ours, to theirs)
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -62,11 +71,17 @@ class NameMap:
             names of older files, prefixes of models with task heads.
         ignored: patterns of (renamed) tensors that are no part of the encoder, or
             none where the config leaves their row out.
+        buffers: patterns of (renamed) tensors that some versions of transformers
+            stored, though they follow from the config.
     """
 
     rules: tuple[Rule, ...]
     renames: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
+    buffers: tuple[str, ...] = (
+        r"embeddings\.position_ids",
+        r"embeddings\.token_type_ids",
+    )
 
     @property
     def has_pooler(self) -> bool:
@@ -75,26 +90,53 @@ class NameMap:
 
     def to_ours(self, theirs: str) -> tuple[str, str] | None:
         """Returns (our path, transform) of a current name, or None."""
-        return _translate(theirs, [(r.theirs, r.ours, r.transform) for r in self.rules])
+        return _translate(theirs, self._by_theirs)
 
     def to_theirs(self, ours: str) -> tuple[str, str] | None:
         """Returns (their name, transform) of one of our paths, or None."""
-        return _translate(ours, [(r.ours, r.theirs, r.transform) for r in self.rules])
+        return _translate(ours, self._by_ours)
 
     def rename(self, theirs: str) -> str:
-        """Returns the current name of a tensor that an older file may name."""
+        """Returns the current name of a tensor that another file may name."""
+        while match := _WRAPPER.match(theirs):
+            theirs = theirs[match.end() :]
         for pattern, replacement in self.renames:
             theirs = re.sub(pattern, replacement, theirs)
         return theirs
 
+    def find_prefix(self, theirs: str) -> str | None:
+        """Returns what stands before a name that the table knows; None: nothing."""
+        parts = theirs.split(".")
+        for i in range(1, min(len(parts), 10)):
+            if self.to_ours(self.rename(".".join(parts[i:]))) is not None:
+                return ".".join(parts[:i]) + "."
+        return None
+
     def is_ignored(self, theirs: str) -> bool:
         """Whether a (renamed) tensor is known to be no part of the encoder."""
-        return any(re.fullmatch(pattern, theirs) for pattern in self.ignored)
+        known = (*self.ignored, *self.buffers)
+        return any(re.fullmatch(pattern, theirs) for pattern in known)
+
+    def is_buffer(self, theirs: str) -> bool:
+        """Whether a (renamed) tensor follows from the config: nothing is lost."""
+        return any(re.fullmatch(pattern, theirs) for pattern in self.buffers)
+
+    @functools.cached_property
+    def _by_theirs(self) -> dict[str, tuple[str, str]]:
+        return {rule.theirs: (rule.ours, rule.transform) for rule in self.rules}
+
+    @functools.cached_property
+    def _by_ours(self) -> dict[str, tuple[str, str]]:
+        return {rule.ours: (rule.theirs, rule.transform) for rule in self.rules}
 
 
-def _translate(name: str, rows: list[tuple[str, str, str]]) -> tuple[str, str] | None:
-    for source, target, transform in rows:
-        pattern = re.escape(source).replace(re.escape("{layer}"), r"(\d+)")
-        if match := re.fullmatch(pattern, name):
-            return target.format(layer=next(iter(match.groups()), "")), transform
-    return None
+def _translate(name: str, rows: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
+    layer = ""
+    if name not in rows and (match := re.search("[0-9]+", name)):
+        # The first number of a name is its layer's; files may hold many names.
+        layer = match[0]
+        name = f"{name[: match.start()]}{{layer}}{name[match.end() :]}"
+    if name not in rows:
+        return None
+    target, transform = rows[name]
+    return target.format(layer=layer), transform

@@ -38,6 +38,7 @@ def load_hub(task: Task, settings: DataSettings) -> RawTask:
         loaded = datasets.load_dataset(
             task.hub_path,
             task.hub_config or None,
+            trust_remote_code=False,
             revision=None if is_local else settings.revision or None,
         )
     except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as e:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -15,8 +13,6 @@ from absl import logging
 from jaxtyping import Int32, Int64
 from tokenizers import processors
 from transformers import (
-    AutoTokenizer,
-    BertTokenizer,
     DebertaTokenizer,
     DebertaV2Tokenizer,
     PreTrainedTokenizerFast,
@@ -24,17 +20,12 @@ from transformers import (
 
 from sweet_jax.arrays import save_npz
 from sweet_jax.data.examples import Examples
+from sweet_jax.data.tokenizer_folder import read_tokenizer
+from sweet_jax.data.vocabulary import check_tokenizer
 
 # Part of the cache key: raise it when the stored arrays change their meaning.
 _FORMAT_VERSION = 1
 _PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>")
-_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    *_SENTENCEPIECE_FILES,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,28 +84,10 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
             (a folder without tokenizer_config.json says 1e30).
 
     Raises:
-        ValueError: no tokenizer file is there, or they cannot be read, or it takes a
-            package to read them.
+        ValueError: no tokenizer file is there, they cannot be read or ask for code, it
+            takes a package to read them, or they do not fit each other.
     """
-    # Asked with a config.json alone, transformers invents a vocabulary of 5 tokens.
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ValueError(
-            f"{folder} holds no tokenizer: expected tokenizer.json or vocab.txt beside"
-            " the encoder's config.json"
-        )
-    _check_sentencepiece(folder)
-    try:
-        tokenizer = _read_tokenizer(folder)
-    except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the tokenizer in {folder} cannot be read ({reason}): copy its files again"
-        ) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"the tokenizer in {folder} is a {type(tokenizer).__name__} without a"
-            " tokenizer.json: save one with its save_pretrained"
-        )
+    tokenizer = read_tokenizer(folder)
     _reset_backend(tokenizer)
     if isinstance(tokenizer, DebertaTokenizer | DebertaV2Tokenizer):
         _lay_out_as_bert(tokenizer)
@@ -127,15 +100,21 @@ def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
                 " its tokenizer_config.json"
             )
         tokenizer.pad_token = known[0]
+    check_tokenizer(tokenizer, folder)
     return tokenizer
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> None:
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerFast, vocab_size: int, pad_id: int | None = None
+) -> None:
     """Checks that every token id has a row in the encoder's embedding table.
+
+    Signs that it is another encoder's tokenizer, though it could be used, are logged.
 
     Args:
         tokenizer: the encoder's tokenizer.
         vocab_size: rows of the embedding table.
+        pad_id: id of the padding token by the encoder's config; None: it has none.
 
     Raises:
         ValueError: an id lies past the table (a lookup there would be silent).
@@ -146,6 +125,20 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Non
         raise ValueError(
             f"the tokenizer has token ids up to {last_id}, the encoder's embedding"
             f" table {vocab_size} rows: use the tokenizer that belongs to the encoder"
+        )
+    if 2 * (last_id + 1) < vocab_size:
+        logging.warning(
+            "the tokenizer has token ids up to %d only, and the encoder's embedding"
+            " table %d rows: is it the encoder's own?",
+            last_id,
+            vocab_size,
+        )
+    if pad_id is not None and pad_id != tokenizer.pad_token_id:
+        logging.warning(
+            "the tokenizer pads with token %s, and the encoder's config.json says"
+            " pad_token_id=%d: is it the encoder's own?",
+            tokenizer.pad_token_id,
+            pad_id,
         )
 
 
@@ -199,18 +192,6 @@ def tokenize_examples(
     )
 
 
-def _check_sentencepiece(folder: Path) -> None:
-    # Without the package, transformers takes the file for one of another kind.
-    files = [name for name in _SENTENCEPIECE_FILES if (folder / name).is_file()]
-    if not files or (folder / "tokenizer.json").is_file():
-        return
-    if importlib.util.find_spec("sentencepiece") is None:
-        raise ValueError(
-            f"{folder} has no tokenizer.json, and it takes the package sentencepiece to"
-            f" read its {files[0]}: pip install sentencepiece"
-        )
-
-
 def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
     """Lays texts out as the released DeBERTas were trained, by their authors' code.
 
@@ -225,24 +206,6 @@ def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
             (token, tokenizer.convert_tokens_to_ids(token)) for token in (cls, sep)
         ],
     )
-
-
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    has_json = (folder / "tokenizer.json").is_file()
-    has_config = (folder / "tokenizer_config.json").is_file()
-    if has_json:
-        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise ValueError("tokenizer.json has no model")
-    if has_json or has_config or not (folder / "vocab.txt").is_file():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    # A vocabulary alone does not say whether text is lower-cased first (transformers
-    # would do it always); it shows: an uncased vocabulary has no upper-case token.
-    tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    special = re.compile(r"\[.*\]|<.*>")
-    uncased = all(t == t.lower() for t in tokens if not special.fullmatch(t))
-    reader = AutoTokenizer if (folder / "config.json").is_file() else BertTokenizer
-    return reader.from_pretrained(folder, local_files_only=True, do_lower_case=uncased)
 
 
 def _has_type_ids(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -14,7 +14,12 @@ from jaxtyping import Float32
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.data.examples import Examples
-from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
+from sweet_jax.data.tokenize import (
+    Tokenized,
+    check_vocabulary,
+    load_tokenizer,
+    tokenize_examples,
+)
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import calibrate_bank
 from sweet_jax.exits.criteria import compute_scores
@@ -76,6 +81,7 @@ class AdaptiveClassifier:
         self.description = description
         config = load_config(folder / "encoder", description.ignore_attributes)
         self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
+        check_vocabulary(self._tokenizer, config.vocab_size)
         joined = build_model(description, config)
         layers = description.exit_layers
         pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]

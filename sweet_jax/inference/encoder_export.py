@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from sweet_jax import files
 from sweet_jax.arrays import Params
 from sweet_jax.convert.hf_config import load_config, read_config
 from sweet_jax.convert.name_maps import NAME_MAPS
-from sweet_jax.convert.safetensors import SINGLE_FILE, export_encoder
+from sweet_jax.convert.safetensors import export_encoder
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.inference.model_folder import (
     ModelDescription,
@@ -33,7 +34,7 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
         One line on what was written.
 
     Raises:
-        ValueError: no model folder; no such exit; `out` holds weights already; the
+        ValueError: no model folder; no such exit; `out` holds files already; the
             segments have trained shared tables of their own.
     """
     folder = model / "model" if (model / "model").is_dir() else model
@@ -44,11 +45,9 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
         raise ModelFolderError(
             f"{folder} has no exit {number}: its exits are 0 to {len(layers) - 1}"
         )
-    if (out / SINGLE_FILE).exists():
-        raise ModelFolderError(
-            f"{out} has a {SINGLE_FILE} already: name another folder"
-        )
+    check_new_folder(out)
     config = load_config(folder / "encoder", description.ignore_attributes)
+    tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
     encoder, exit_params = take_parts(description, params, number)
     # Theirs is a map of the first token's state, in families that have one.
     has_pooler = description.pooling == "cls" and NAME_MAPS[config.family].has_pooler
@@ -60,13 +59,29 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
         out,
         exit_params.get("norm"),
     )
-    tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
     tokenizer.save_pretrained(str(out))
+    for file in out.iterdir():
+        files.allow_reading(file)
     return (
         f"{out}: {config.family}, {layers[number] + 1} layers,"
         f" {'with the pooler of' if has_pooler else 'without a pooler, up to'}"
         f" exit {number} of {description.method} on {description.task}"
     )
+
+
+def check_new_folder(out: Path) -> None:
+    """Checks that nothing lies where a folder will be written: nothing is replaced.
+
+    Raises:
+        ValueError: it is a file, or holds some.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    if out.is_dir() and (there := sorted(file.name for file in out.iterdir())):
+        raise ValueError(
+            f"{out} has a {files.show_names(there)} already: name an empty folder, or"
+            " one that does not exist"
+        )
 
 
 def take_parts(

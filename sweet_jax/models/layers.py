@@ -29,13 +29,19 @@ def compute_gelu_tanh(x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
     return jax.nn.gelu(x, approximate=True)
 
 
-# Hugging Face's `hidden_act` -> function.
+# Hugging Face's `hidden_act` -> function. Several names are one function there, too,
+# written in other ways (`gelu_fast` cuts a constant behind its tenth digit).
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": compute_gelu,
     "gelu_new": compute_gelu_tanh,
+    "gelu_python": compute_gelu,
+    "gelu_accurate": compute_gelu_tanh,
+    "gelu_fast": compute_gelu_tanh,
     "gelu_pytorch_tanh": compute_gelu_tanh,
+    "gelu_python_tanh": compute_gelu_tanh,
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
 

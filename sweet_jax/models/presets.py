@@ -7,13 +7,13 @@ through its metadata and never imported, so none of its code runs.
 import dataclasses
 import difflib
 import importlib.metadata
-import json
 import re
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from sweet_jax import files
 from sweet_jax.network import is_reachable
 from sweet_jax.settings import EncoderSettings, SettingsError
 
@@ -157,10 +157,7 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
         ) from error
     folder = Path(path)
     # An interrupted download leaves a snapshot, too: it must be completed.
-    if (index := folder / "model.safetensors.index.json").is_file():
-        weights = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    else:
-        weights = {"model.safetensors"}
+    weights = _read_weight_names(folder)
     needed = {"config.json", *weights}
     has_tokenizer = any(
         (folder / file).is_file()
@@ -168,3 +165,16 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
     ) or any(folder.glob("*.model"))
     whole = has_tokenizer and all((folder / file).is_file() for file in needed)
     return folder if whole else None
+
+
+def _read_weight_names(folder: Path) -> list[str]:
+    """Returns the files that hold the weights; of a damaged index, no file's name."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        weight_map = files.read_object(index).get("weight_map")
+    except files.FileError:
+        weight_map = None
+    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    return [name if isinstance(name, str) else "" for name in names] or [""]

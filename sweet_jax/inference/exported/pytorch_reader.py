@@ -46,7 +46,10 @@ class MultiExitModel(nn.Module):
         folder = Path(folder)
         self.manifest = json.loads((folder.parent / "manifest.json").read_text("utf-8"))
         owners = range(len(self.manifest["member_exits"]))
-        encoders = [AutoModel.from_pretrained(folder / f"encoder_{i}") for i in owners]
+        encoders = [
+            AutoModel.from_pretrained(folder / f"encoder_{i}", trust_remote_code=False)
+            for i in owners
+        ]
         width, classes = encoders[0].config.hidden_size, self.manifest["label_names"]
         norm = getattr(encoders[0], "final_norm", nn.Identity())
         self.exits = nn.ModuleList(

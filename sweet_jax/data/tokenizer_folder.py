@@ -1,0 +1,426 @@
+"""The tokenizer of a folder, read without trust: nothing of the folder is run.
+
+transformers would look up code that a folder names, and ask on standard input whether
+to run it; and it hands every field of tokenizer_config.json to a constructor. So the
+class is chosen here, from a table, and transformers reads a temporary folder that holds
+the vocabulary and the fields that are checked below, and nothing else.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Collection, Container, Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Annotated, Any
+
+import transformers
+from annotated_types import Ge, Len, Lt
+from transformers import PreTrainedTokenizerFast
+
+from sweet_jax import files
+from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
+
+_CONFIG = "tokenizer_config.json"
+_REMEDY = "copy the encoder's tokenizer again"
+_JSON = "tokenizer.json"
+_GENERIC = "PreTrainedTokenizerFast"
+# The largest published vocabulary has 901,629; several times more take minutes.
+_MOST_TOKENS = 1_000_000
+# Names of a class, without `Fast` -> the vocabulary files that it reads in place of
+# tokenizer.json.
+_CLASSES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            "BertTokenizer",
+            "ConvBertTokenizer",
+            "DistilBertTokenizer",
+            "FunnelTokenizer",
+            "MPNetTokenizer",
+            "MobileBertTokenizer",
+            "SqueezeBertTokenizer",
+        ),
+        ("vocab.txt",),
+    ),
+    **dict.fromkeys(
+        (
+            "BartTokenizer",
+            "DebertaTokenizer",
+            "GPT2Tokenizer",
+            "GPTNeoXTokenizer",
+            "HerbertTokenizer",
+            "RobertaTokenizer",
+        ),
+        ("vocab.json", "merges.txt"),
+    ),
+    "AlbertTokenizer": ("spiece.model",),
+    "BigBirdTokenizer": ("spiece.model",),
+    "CamembertTokenizer": ("sentencepiece.bpe.model",),
+    "DebertaV2Tokenizer": ("spm.model",),
+    "RemBertTokenizer": ("sentencepiece.model",),
+    "T5Tokenizer": ("spiece.model",),
+    "XLMRobertaTokenizer": ("sentencepiece.bpe.model",),
+    "PreTrainedTokenizer": (),
+    "TokenizersBackend": (),
+}
+TOKENIZER_FILES = (_JSON, *sorted({f for names in _CLASSES.values() for f in names}))
+# Classes that transformers has no longer: what they were is all in tokenizer.json.
+_FORMER = ("ElectraTokenizer", "LayoutLMTokenizer", "RetriBertTokenizer")
+_BY_FAMILY = {
+    "bert": "BertTokenizer",
+    "deberta": "DebertaTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+# Published files of this family name classes that would read them wrongly.
+_ALWAYS_GENERIC = ("modernbert",)
+_NAMED_TOKENS = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+)
+
+_Text = Annotated[str, Len(0, 1000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _AddedToken:
+    """A token with its ways of matching; None: as the library does."""
+
+    content: _Text
+    single_word: bool | None = None
+    lstrip: bool | None = None
+    rstrip: bool | None = None
+    normalized: bool | None = None
+    special: bool | None = None
+
+
+_Token = _Text | _AddedToken | None
+_TokenList = Annotated[tuple[_Text | _AddedToken, ...], Len(0, 100_000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _SpecialTokens:
+    """The fields that tokenizer_config.json and special_tokens_map.json share."""
+
+    bos_token: _Token = None
+    eos_token: _Token = None
+    unk_token: _Token = None
+    sep_token: _Token = None
+    pad_token: _Token = None
+    cls_token: _Token = None
+    mask_token: _Token = None
+    # As lists; an object of names belongs to models of images and sound.
+    additional_special_tokens: _TokenList | dict[_Text, Any] | None = None
+    extra_special_tokens: _TokenList | dict[_Text, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _TokenizerConfig(_SpecialTokens):
+    """What is read of tokenizer_config.json; None: not stated."""
+
+    tokenizer_class: _Text | None = None
+    auto_map: Any = None
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+    add_prefix_space: bool | None = None
+    trim_offsets: bool | None = None
+    split_by_punct: bool | None = None
+    split_special_tokens: bool | None = None
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
+    unk_id: Annotated[int, Ge(0), Lt(1 << 31)] | None = None
+    # Where it is unknown, 1e30 stands in published files.
+    model_max_length: Annotated[int | float, Ge(1)] | None = None
+    truncation_side: _Text | None = None
+    model_input_names: Annotated[tuple[_Text, ...], Len(0, 20)] | None = None
+    added_tokens_decoder: (
+        Annotated[dict[_Text, _AddedToken], Len(0, 100_000)] | None
+    ) = None
+
+
+# These say what to read or what else would be run; transformers is not told.
+_OURS = ("tokenizer_class", "auto_map", "additional_special_tokens")
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of a folder, as transformers reads it.
+
+    Args:
+        folder: holds tokenizer.json, or the vocabulary files of its family.
+
+    Raises:
+        ValueError: no tokenizer file is there; they contradict each other, cannot be
+            read, ask for code of the folder, or take a package that is not installed.
+    """
+    stated = _read_config(folder)
+    family, from_encoder = _read_family(folder)
+    _refuse_code(folder, stated.auto_map, stated.tokenizer_class)
+    name = stated.tokenizer_class or from_encoder
+    used, class_name = _choose_files(folder, name, family)
+    fields, content = _dump(stated), {}
+    if used == (_JSON,):
+        content = _read_json(folder)
+        fields = {**_read_normalizer(content), **fields}
+    elif used == ("vocab.txt",):
+        # A vocabulary alone does not say whether text is lower-cased first
+        # (transformers would do it always); it shows.
+        words = find_words({t: 0 for t in _read_tokens(folder / "vocab.txt")})
+        fields = {"do_lower_case": not is_cased(words), **fields}
+    for file in used:
+        if file == "vocab.json":
+            _check_length(folder / file, files.read_object(folder / file, _REMEDY))
+        elif not content:
+            files.read_bytes(folder / file, _REMEDY)  # Regular, and not too large.
+    reader: Any = getattr(transformers, class_name)
+    kind = content.get("model", {}).get("type")
+    if kind and reader.model is not None and kind != reader.model.__name__:
+        # The class would take the vocabulary for one of its own kind.
+        reader = PreTrainedTokenizerFast
+    with tempfile.TemporaryDirectory() as temporary:
+        checked = Path(temporary)
+        for file in used:
+            (checked / file).symlink_to((folder / file).resolve())
+        _write(checked / _CONFIG, fields)
+        older = _copy_token_files(folder, checked)
+        with guard_library(folder):
+            tokenizer = reader.from_pretrained(
+                checked, local_files_only=True, trust_remote_code=False
+            )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"the tokenizer in {folder} is a {type(tokenizer).__name__} without a"
+            f" {_JSON}: save one with its save_pretrained"
+        )
+    added = {token.content for token in (stated.added_tokens_decoder or {}).values()}
+    added.update(token["content"] for token in content.get("added_tokens", ()))
+    _check_special_tokens(tokenizer, added.union(older), folder)
+    return tokenizer
+
+
+def _check_special_tokens(
+    tokenizer: PreTrainedTokenizerFast, added: Container[str], folder: Path
+) -> None:
+    """Refuses special tokens that the vocabulary lacks.
+
+    transformers would give them new ids, for which the encoder has no trained row.
+    """
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    for name in ("cls", "sep", "pad", "unk"):
+        token = getattr(tokenizer, f"{name}_token")
+        if token is not None and token not in vocabulary and token not in added:
+            raise ValueError(
+                f"the tokenizer in {folder} has no {files.show(token[:40])}, its"
+                f" {name}_token, in its vocabulary: its files belong to different"
+                " tokenizers; use the tokenizer that belongs to the encoder"
+            )
+
+
+def _read_config(folder: Path) -> _TokenizerConfig:
+    if not os.path.lexists(folder / _CONFIG):
+        return _TokenizerConfig()
+    return files.read_as(folder / _CONFIG, _TokenizerConfig, remedy=_REMEDY)
+
+
+def _read_family(folder: Path) -> tuple[str | None, str | None]:
+    """Returns what the encoder's config.json beside it says: family and class."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None, None
+    attributes = files.read_object(path, _REMEDY)
+    auto_map = attributes.get("auto_map")
+    # Its own model classes are the encoder's affair: they are not run, either.
+    if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map:
+        _refuse_code(folder, auto_map, attributes.get("tokenizer_class"))
+    family, name = attributes.get("model_type"), attributes.get("tokenizer_class")
+    return (
+        family if isinstance(family, str) else None,
+        name if isinstance(name, str) else None,
+    )
+
+
+def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
+    """Refuses a tokenizer that is code of the folder or of a repository."""
+    wanted = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
+    if wanted is None:
+        return
+    parts = wanted if isinstance(wanted, list | tuple) else [wanted]
+    code = files.show(", ".join(str(part) for part in parts if part)[:100])
+    shown = files.show(str(name)[:60]) if name else "its tokenizer"
+    raise ValueError(
+        f"the tokenizer in {folder} asks for code of its own ({shown}, by auto_map:"
+        f" {code}), which is never run: where {_JSON} says all, remove auto_map from"
+        f" {_CONFIG} and set tokenizer_class to {_GENERIC}"
+    )
+
+
+def _choose_files(
+    folder: Path, name: str | None, family: str | None
+) -> tuple[tuple[str, ...], str]:
+    """Returns the vocabulary files to read, and transformers' class for them."""
+    has_json = (folder / _JSON).is_file()
+    short = name.removesuffix("Fast") if name else None
+    if short in _FORMER or (has_json and family in _ALWAYS_GENERIC):
+        short = "PreTrainedTokenizer"
+    if short is not None and short not in _CLASSES:
+        raise ValueError(
+            f"the tokenizer in {folder} is a {files.show(short[:60])}, which is not"
+            f" known here: where {_JSON} says all, set tokenizer_class to {_GENERIC} in"
+            f" {_CONFIG}; known are {', '.join(sorted(_CLASSES))}"
+        )
+    stated = short is not None
+    if short is None:
+        short = _BY_FAMILY.get(family or "")
+    if has_json:
+        return (_JSON,), _find_class(short)
+    there = [file for file in TOKENIZER_FILES if (folder / file).is_file()]
+    needed = _CLASSES[short] if short else ()
+    if needed and set(needed) <= set(there):
+        _check_package(folder, needed)
+        return needed, _find_class(short)
+    # Chinese RoBERTas are published with the vocabulary of a BERT.
+    if not stated and "vocab.txt" in there:
+        return ("vocab.txt",), "BertTokenizer"
+    _check_package(folder, there)
+    if there and short and needed:
+        raise ValueError(
+            f"{folder} has no {_JSON}, and a {short} reads {' and '.join(needed)}; it"
+            f" has {', '.join(there)}: use the tokenizer that belongs to the encoder,"
+            f" or name its class as tokenizer_class in {_CONFIG}"
+        )
+    if there:
+        raise ValueError(
+            f"{folder} has {', '.join(there)} and nothing says how to read them: copy"
+            f" {_JSON}, too, or name the class as tokenizer_class in {_CONFIG}"
+        )
+    raise ValueError(
+        f"{folder} holds no tokenizer: expected {_JSON} or vocab.txt beside the"
+        " encoder's config.json"
+    )
+
+
+def _find_class(short: str | None) -> str:
+    return _GENERIC if short in (None, "PreTrainedTokenizer") else str(short)
+
+
+def _check_package(folder: Path, used: Iterable[str]) -> None:
+    # Without the package, transformers takes the file for one of another kind.
+    models = [file for file in used if file.endswith(".model")]
+    if models and importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(
+            f"{folder} has no {_JSON}, and it takes the package sentencepiece to"
+            f" read its {models[0]}: pip install sentencepiece"
+        )
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    with guard_library(folder):
+        content = files.read_object(folder / _JSON, "it is no tokenizer")
+        model = content.get("model")
+        if not isinstance(model, dict):
+            raise ValueError(f"{_JSON} has no model")
+        for name in ("vocab", "merges"):
+            _check_length(folder / _JSON, model.get(name) or ())
+        tokens = content.get("added_tokens", [])
+        if not isinstance(tokens, list) or not all(
+            isinstance(token, dict) and isinstance(token.get("content"), str)
+            for token in tokens
+        ):
+            raise ValueError(f"the added_tokens of {_JSON} are no list of tokens")
+    return content
+
+
+def _read_normalizer(content: Mapping[str, Any]) -> dict[str, bool]:
+    """Returns what a BERT's tokenizer.json does to text, under the config's names.
+
+    transformers rebuilds that step from tokenizer_config.json alone: where that says
+    nothing, it would lower-case a cased vocabulary.
+    """
+    normalizer = content.get("normalizer")
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return {}
+    names = {
+        "lowercase": "do_lower_case",
+        "strip_accents": "strip_accents",
+        "handle_chinese_chars": "tokenize_chinese_chars",
+    }
+    return {
+        ours: normalizer[theirs]
+        for theirs, ours in names.items()
+        if isinstance(normalizer.get(theirs), bool)
+    }
+
+
+def _check_length(path: Path, tokens: Any) -> None:
+    if not isinstance(tokens, Sized) or len(tokens) > _MOST_TOKENS:
+        raise files.FileError(
+            f"{path} has no list of at most {_MOST_TOKENS} tokens: {_REMEDY}"
+        )
+
+
+def _read_tokens(path: Path) -> list[str]:
+    data = files.read_bytes(path, _REMEDY)
+    try:
+        tokens = data.decode("utf-8").splitlines()
+        _check_length(path, tokens)
+        return tokens
+    except UnicodeDecodeError as error:
+        raise files.FileError(f"{path} is damaged ({error}): {_REMEDY}") from error
+
+
+def _dump(config: _SpecialTokens) -> dict[str, Any]:
+    """Returns the stated fields as transformers stores them."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None or field.name in _OURS:
+            continue
+        if field.name == "added_tokens_decoder":
+            value = {id_: _dump_token(token) for id_, token in value.items()}
+        elif isinstance(value, _AddedToken):
+            value = {"__type": "AddedToken", **_dump_token(value)}
+        elif field.name == "extra_special_tokens":
+            continue
+        fields[field.name] = value
+    extra = [
+        token
+        if isinstance(token, str)
+        else {"__type": "AddedToken", **_dump_token(token)}
+        for tokens in (config.extra_special_tokens, config.additional_special_tokens)
+        if isinstance(tokens, tuple)
+        for token in tokens
+    ]
+    return {**fields, "extra_special_tokens": extra} if extra else fields
+
+
+def _dump_token(token: _AddedToken) -> dict[str, Any]:
+    stated = dataclasses.asdict(token)
+    return {name: value for name, value in stated.items() if value is not None}
+
+
+def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
+    """Writes what older files say of added tokens, checked; returns these tokens."""
+    path = folder / "special_tokens_map.json"
+    if os.path.lexists(path):
+        special = files.read_as(path, _SpecialTokens, remedy=_REMEDY)
+        fields = _dump(special)
+        for name in _NAMED_TOKENS:
+            if isinstance(fields.get(name), dict):
+                del fields[name]["__type"]
+        _write(checked / path.name, fields)
+    path = folder / "added_tokens.json"
+    ids: dict[str, Any] = {}
+    if os.path.lexists(path):
+        ids = files.read_object(path, _REMEDY)
+        if not all(
+            type(value) is int and 0 <= value < 1 << 31 for value in ids.values()
+        ):
+            raise ValueError(f"{path} holds more than token ids: {_REMEDY}")
+        _write(checked / path.name, ids)
+    return ids
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
