@@ -1,22 +1,20 @@
-"""What the command lines share: settings from flags, one line for a wrong input."""
+"""What the commands with absl's flags share: settings from them, and the log."""
 
 import dataclasses
 import logging as std_logging
 import os
-import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from sweet_jax import process
+from sweet_jax.files import show
 from sweet_jax.resolve import parse_config_string
 from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
 
-INPUT_ERROR_STATUS = 2
-STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
 _PACKAGE = str(Path(__file__).parent)
 
 
@@ -42,46 +40,19 @@ def make_config(text: str = "", **fields: Any) -> Any:
 
 
 def run_command(work: Callable[[], int | None]) -> NoReturn:
-    """Parses the flags and runs a command; wrong inputs are one line and status 2."""
+    """Parses the flags and runs a command; see `process.run` for how it ends."""
 
-    def guarded(_: list[str]) -> NoReturn:
+    def guarded(_: list[str]) -> None:
         # PyTorch is not needed here; without it transformers would say so each time.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
-        handler.setFormatter(
-            std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-        )
+        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         handler.addFilter(_is_worth_showing)
-        try:
-            status = work()
-        except (ValueError, OSError) as error:
-            if isinstance(error, ValueError) and not _is_raised_here(error):
-                raise  # A library's complaint about our code is a bug of ours.
-            _fail(error)
-        sys.exit(status)
+        sys.exit(work())
 
-    app.run(guarded, flags_parser=_parse_flags)
-
-
-def run_stream(work: Callable[[], None]) -> int:
-    """Runs what reads and writes as it goes; returns the exit status.
-
-    SIGTERM and ctrl-C stop it in one way, KeyboardInterrupt, whose message is shown;
-    who closes the pipe that it writes to has enough (`| head`).
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        work()
-        return 0
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped before the first row", file=sys.stderr)
-        return STOPPED_STATUS
-    except BrokenPipeError:
-        # What is buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    process.run(lambda: app.run(guarded, flags_parser=_parse_flags))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -89,11 +60,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        _fail(_find_own_error(e))
+        sys.exit(process.report(_find_own_error(e)))
     except SyntaxError as error:
-        _fail(ValueError(f"{error.filename}, line {error.lineno}: {error.msg}"))
+        raise SettingsError(
+            f"{error.filename}, line {error.lineno}: {error.msg}"
+        ) from error
     if len(rest) > 1:
-        _fail(ValueError(f"unexpected argument {rest[1]!r}: fields go as --config.x=y"))
+        raise SettingsError(
+            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
+        )
     if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
         app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
         sys.exit(0)
@@ -112,21 +87,14 @@ def _find_own_error(error: BaseException) -> BaseException:
     return found
 
 
-def _fail(error: BaseException) -> NoReturn:
-    """Prints the error as one line and exits with status 2."""
-    text = (
-        str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    )
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(INPUT_ERROR_STATUS)
+class _Formatter(std_logging.Formatter):
+    """A record whose names cannot control the terminal; only tracebacks have lines."""
 
+    def format(self, record: std_logging.LogRecord) -> str:
+        return "\n".join(map(show, super().format(record).split("\n")))
 
-def _is_raised_here(error: BaseException) -> bool:
-    """Whether our own code raised the error, not a library it called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+    def formatMessage(self, record: std_logging.LogRecord) -> str:  # noqa: N802
+        return show(super().formatMessage(record))
 
 
 def _is_worth_showing(record: std_logging.LogRecord) -> bool:

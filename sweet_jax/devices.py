@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,16 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from sweet_jax import caches
 from sweet_jax.arrays import Batch
-
-
-def find_cache() -> Path:
-    """Returns the directory of caches: SWEET_JAX_CACHE, or the user's cache home."""
-    if "SWEET_JAX_CACHE" in os.environ:
-        return Path(os.environ["SWEET_JAX_CACHE"])
-    if "XDG_CACHE_HOME" in os.environ:
-        return Path(os.environ["XDG_CACHE_HOME"]) / "sweet_jax"
-    return Path.home() / ".cache" / "sweet_jax"
 
 
 def configure_jax(matmul_precision: str) -> None:
@@ -34,7 +25,7 @@ def configure_jax(matmul_precision: str) -> None:
     small ones of an evaluation would be compiled again in each process.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(find_cache() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     precision = None if matmul_precision == "default" else matmul_precision
@@ -180,8 +171,11 @@ class Programs:
         start = time.perf_counter()
         # Tracing holds Python's lock; compiling lets go of it.
         lowered = [self._jitted.lower(*args) for args in new.values()]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             compiled = list(pool.map(lambda program: program.compile(), lowered))
+        finally:  # A command that is stopped does not wait for what is half compiled.
+            pool.shutdown(wait=False, cancel_futures=True)
         for shape, program in zip(new, compiled, strict=True):
             cost = program.cost_analysis() or {}
             memory = program.memory_analysis()

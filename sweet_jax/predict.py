@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sweet_jax.command_line import run_command, run_stream
+from sweet_jax.command_line import run_command
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
 _INPUT = flags.DEFINE_string("input", "-", "A file, or - for standard input.")
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: run_stream(main))
+    run_command(main)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from main_command import MainCommand
 
-from sweet_jax import command_line
+from sweet_jax import process
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import METHODS
 
@@ -181,8 +181,8 @@ def test_only_our_own_errors_are_the_users(tmp_path):
         from_config_dict({"train": {"batch_size": 0}})
     with pytest.raises(json.JSONDecodeError) as a_librarys:
         json.loads("{")
-    assert command_line._is_raised_here(ours.value)
-    assert not command_line._is_raised_here(a_librarys.value)
+    assert process.is_raised_here(ours.value)
+    assert not process.is_raised_here(a_librarys.value)
 
 
 @pytest.mark.parametrize("name", ["sweet", "early_exit", "multi_model", "paper"])

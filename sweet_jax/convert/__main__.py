@@ -7,17 +7,16 @@
 Wrong input ends with one line and exit status 2.
 """
 
-import argparse
-import json
 import pickle
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sweet_jax import process
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import SINGLE_FILE, take_inventory
+from sweet_jax.files import read_object
 from sweet_jax.inference.encoder_export import export_model
 
 PICKLE_FILE = "pytorch_model.bin"
@@ -33,17 +32,17 @@ def check_folder(folder: Path) -> None:
         ValueError: the folder does not fit; the line says why.
     """
     config = load_config(folder)
-    print(f"{folder}: {config}")
+    process.say(f"{folder}: {config}")
     inventory = take_inventory(folder, config, config.num_layers)
     pooler = any(path.startswith("pooler/") for path in inventory.wanted)
-    print(
+    process.say(
         f"{len(inventory.wanted)} tensors to load, pooler"
         f" {'included' if pooler else 'absent (exits start from fresh poolers)'}"
     )
     if inventory.ignored:
-        print(f"ignored, no part of the encoder: {', '.join(inventory.ignored)}")
+        process.say(f"ignored, no part of the encoder: {', '.join(inventory.ignored)}")
     inventory.check(folder)
-    print("nothing missing, nothing extra")
+    process.say("nothing missing, nothing extra")
 
 
 def convert_from_torch(folder: Path, out: Path) -> None:
@@ -87,7 +86,7 @@ def convert_from_torch(folder: Path, out: Path) -> None:
                 shutil.copy2(file, out / file.name)
     # Last: a folder with weights is a whole folder.
     temporary.replace(out / SINGLE_FILE)
-    print(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
+    process.say(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
 
 
 def _find_pickles(folder: Path) -> list[Path]:
@@ -96,13 +95,19 @@ def _find_pickles(folder: Path) -> list[Path]:
     index = folder / PICKLE_INDEX
     if not index.is_file():
         raise ValueError(f"{folder} has no {PICKLE_FILE} and no {PICKLE_INDEX}")
-    names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    return [folder / Path(name).name for name in sorted(names)]
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(type(n) is str for n in names.values()):
+        raise ValueError(f"{index} has no weight_map of file names: copy it again")
+    return [folder / Path(name).name for name in sorted(set(names.values()))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sweet_jax.convert")
+    """Runs the command line; returns the exit status, 2 for a user's error."""
+    return process.guard(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = process.Parser(prog="python -m sweet_jax.convert")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FOLDER")
     action.add_argument("--from-torch", type=Path, nargs=2, metavar=("FOLDER", "OUT"))
@@ -111,19 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--exit", type=int, help="export up to this exit (default: the last)"
     )
     options = parser.parse_args(arguments)
-    try:
-        if options.check is not None:
-            check_folder(options.check)
-        elif options.export is not None:
-            model, out = options.export
-            print(export_model(model, out, options.exit))
-        else:
-            convert_from_torch(*options.from_torch)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.check is not None:
+        check_folder(options.check)
+    elif options.export is not None:
+        model, out = options.export
+        process.say(export_model(model, out, options.exit))
+    else:
+        convert_from_torch(*options.from_torch)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

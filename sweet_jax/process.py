@@ -1,0 +1,190 @@
+"""What every command does with its process: streams, signals, caches, exit status.
+
+0: done; 1: a bug of ours, with its traceback; 2: an input, an option or a disk, in one
+line; 75: stopped, in one line, and the same command goes on.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+from sweet_jax import caches, stopping
+from sweet_jax.files import show
+
+ERROR_STATUS = 2
+_PACKAGE = str(Path(__file__).parent)
+_STDOUT = "standard output"
+# A value of the user's in an error may be longer than a screen.
+_MOST_CHARACTERS = 2000
+_REMEDIES = {
+    errno.ENOSPC: "free space there, then run the same command again",
+    errno.EDQUOT: "free space there, then run the same command again",
+    errno.EFBIG: "allow larger files (ulimit -f), then run the same command again",
+    errno.EACCES: "name another path, or change its permissions",
+    errno.EPERM: "name another path, or change its permissions",
+    errno.EROFS: "name another path",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+
+_cache_warning: str | None = None
+
+
+def prepare() -> None:
+    """Prepares the process of a command, before it imports what takes seconds."""
+    global _cache_warning
+    _open_streams()
+    stopping.catch_signals()
+    _cache_warning = caches.set_places()
+
+
+def run(work: Callable[[], int | None]) -> NoReturn:
+    """Runs a command to the end of its process.
+
+    Args:
+        work: returns the exit status; None is 0.
+    """
+    prepare()
+    if _cache_warning:
+        complain(f"warning: {_cache_warning}")
+    try:
+        status = guard(work)
+        if stopping.is_unwinding():  # A library kept the exception to itself.
+            stopping.end(stopping.MESSAGE)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and str(error):
+            stopping.end(str(error))
+        if isinstance(error, KeyboardInterrupt) or stopping.is_unwinding():
+            stopping.end(stopping.MESSAGE)
+        raise
+    stopping.finish(status)
+    _drop_output()
+    sys.exit(status)
+
+
+def guard(work: Callable[[], int | None]) -> int:
+    """Does the work of a command; a user's error is one line and status 2.
+
+    A ValueError of a library is a complaint about our code: a bug of ours, and raised.
+    """
+    try:
+        try:
+            status = work() or 0
+        except SystemExit as stop:  # absl's and argparse's.
+            status = stop.code if isinstance(stop.code, int) else 0
+        sys.stdout.flush()
+    except (ValueError, OSError) as error:
+        if stopping.is_unwinding():
+            raise
+        if isinstance(error, ValueError) and not is_raised_here(error):
+            raise
+        if isinstance(error, BrokenPipeError) and error.filename == _STDOUT:
+            return 0  # A closed output pipe (`| head`) ends the command quietly.
+        status = report(error)
+    return status
+
+
+def say(text: str) -> None:
+    """Prints lines of a result; names in them cannot control the terminal."""
+    print("\n".join(map(show, text.split("\n"))))
+
+
+def complain(line: str) -> None:
+    """Prints a line to standard error, if there is one."""
+    line = show(" ".join(line.split()))
+    if len(line) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+        print(line, file=sys.stderr, flush=True)
+
+
+def report(error: BaseException) -> int:
+    """Prints a user's error as one line; returns the exit status."""
+    is_key = isinstance(error, KeyError) and error.args
+    text = str(error.args[0]) if is_key else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
+        if error.errno in _REMEDIES:
+            text += f": {_REMEDIES[error.errno]}"
+    complain(f"error: {text}")
+    return ERROR_STATUS
+
+
+def is_raised_here(error: BaseException) -> bool:
+    """Whether our own code raised the error, not a library it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, as of every command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError, which becomes the line."""
+        raise ValueError(f"{message}: see --help")
+
+
+class _Output(FileIO):
+    """Standard output, whose errors say that they are its own."""
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            error.filename = _STDOUT
+            raise
+
+
+def _open_streams() -> None:
+    """Makes the standard streams usable, whatever the caller has closed.
+
+    Until then the next file that is opened would take the number of a closed stream. In
+    its place comes one that cannot be used in the stream's direction: reading from a
+    closed input, or printing to a closed output, is an error like any other.
+    """
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, mode)
+            if opened != number:  # Only if a lower one is open again.
+                os.dup2(opened, number)
+                os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if not isinstance(sys.stdout, TextIOWrapper) and sys.stdout is not None:
+        return  # A test's.
+    old = sys.stdout
+    if old is not None:
+        old.flush()
+    sys.stdout = TextIOWrapper(
+        BufferedWriter(_Output(1, "w", closefd=False)),
+        encoding="utf-8" if old is None else old.encoding,
+        # What the terminal's alphabet lacks is written as \xe9, and ends nothing.
+        errors="backslashreplace",
+        line_buffering=old is not None and old.line_buffering,
+        write_through=old is not None and old.write_through,
+    )
+    if isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Leaves nothing to the interpreter's exit that could fail there."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
