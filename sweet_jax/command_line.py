@@ -1,12 +1,15 @@
 """What the commands with absl's flags share: settings from them, and the log."""
 
+import ast
+import csv
 import dataclasses
 import logging as std_logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from absl import app, flags, logging
 
@@ -58,7 +61,8 @@ def run_command(work: Callable[[], int | None]) -> NoReturn:
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; ml_collections' own errors are of many kinds."""
     try:
-        rest = flags.FLAGS(argv)
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        rest = flags.FLAGS(quote_names(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         sys.exit(process.report(_find_own_error(e)))
     except SyntaxError as error:
@@ -73,6 +77,72 @@ def _parse_flags(argv: list[str]) -> list[str]:
         app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
         sys.exit(0)
     return rest
+
+
+def quote_names(argv: Sequence[str]) -> list[str]:
+    """Returns arguments in which lists of names are Python tuples.
+
+    ml_collections reads `0,1` as a list, but `title,body` as one name. A name with a
+    comma is given in quotes: `"'last, first',title"`. A flag that comes again adds to
+    the list.
+    """
+    fields = _list_name_fields()
+    found: dict[str, list[str]] = {}
+    places: dict[str, int] = {}
+    quoted: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            return [*quoted, argument, *rest]
+        flag, has_value, value = argument.partition("=")
+        name = flag.lstrip("-").removeprefix("config.")
+        if name not in fields or not re.match(r"--?config\.", flag):
+            quoted.append(argument)
+            continue
+        if not has_value and (value := next(rest, None)) is None:
+            quoted.append(argument)  # Its value is missing, as absl will say.
+            break
+        found.setdefault(name, []).extend(_split_names(value))
+        if name not in places:
+            places[name] = len(quoted)
+            quoted.append(flag)
+        quoted[places[name]] = f"{flag}={tuple(found[name])!r}"
+    return quoted
+
+
+def _split_names(text: str) -> tuple[str, ...]:
+    """Splits a list of names, written as a Python value or as they are."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    # Numbers are names, too. Whoever knows the other form may forget its quotes.
+    if text[:1] + text[-1:] in ("()", "[]"):
+        text = text[1:-1]
+    quote = "'" if "'" in text and '"' not in text else '"'
+    try:
+        row = next(csv.reader([text], quotechar=quote, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise SettingsError(f"{text!r} is no list of names: {error}") from error
+    return tuple(name.strip() for name in row if name.strip())
+
+
+def _list_name_fields() -> set[str]:
+    """Returns the dotted fields of a config that hold lists of names."""
+    sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
+    for name, kind in get_type_hints(Settings).items():
+        if dataclasses.is_dataclass(kind):
+            sections[f"{name}."] = kind
+    return {
+        f"{prefix}{name}"
+        for prefix, section in sections.items()
+        for name, kind in get_type_hints(section).items()
+        if kind == tuple[str, ...]
+    }
 
 
 def _find_own_error(error: BaseException) -> BaseException:
