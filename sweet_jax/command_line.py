@@ -4,9 +4,9 @@ import ast
 import csv
 import dataclasses
 import logging as std_logging
-import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -46,13 +46,13 @@ def run_command(work: Callable[[], int | None]) -> NoReturn:
     """Parses the flags and runs a command; see `process.run` for how it ends."""
 
     def guarded(_: list[str]) -> None:
-        # PyTorch is not needed here; without it transformers would say so each time.
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
         handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         handler.addFilter(_is_worth_showing)
+        warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
+        std_logging.captureWarnings(True)
         sys.exit(work())
 
     process.run(lambda: app.run(guarded, flags_parser=_parse_flags))
@@ -63,6 +63,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         rest = flags.FLAGS(quote_names(argv))
+    except SystemExit:  # Of --help, which has printed; to absl that is a failure.
+        sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         sys.exit(process.report(_find_own_error(e)))
     except SyntaxError as error:
@@ -73,9 +75,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise SettingsError(
             f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
         )
-    if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
-        app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
-        sys.exit(0)
     return rest
 
 
@@ -168,6 +167,16 @@ class _Formatter(std_logging.Formatter):
 
 
 def _is_worth_showing(record: std_logging.LogRecord) -> bool:
-    """Keeps our own progress; of the libraries (orbax says much), warnings only."""
+    """Keeps our own progress; of the libraries (orbax says much), warnings only.
+
+    Of a damaged or full cache jax says so for each program; once is enough.
+    """
+    if "persistent compilation cache" in (text := record.getMessage()):
+        is_first = not _cache_warnings
+        _cache_warnings.append(text)
+        return is_first
     ours = record.pathname.startswith(_PACKAGE)
     return ours or record.levelno >= std_logging.WARNING
+
+
+_cache_warnings: list[str] = []

@@ -11,25 +11,63 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sweet_jax import caches
 from sweet_jax.arrays import Batch
 
+# Settings of jax that a person's shell may hold for other work. Here they would change
+# results (types, random numbers) or keep the programs from being made.
+_OURS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_disable_jit": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+}
+
 
 def configure_jax(matmul_precision: str) -> None:
-    """Turns on the persistent compilation cache and sets the matmul precision.
+    """Sets up jax for a run: its precision, its caches, and nothing of other work.
 
     Every program is cached: with jax's own thresholds on seconds and bytes the many
     small ones of an evaluation would be compiled again in each process.
+
+    Raises:
+        ValueError: there is no device of the kind that JAX_PLATFORMS wants.
     """
+    others = [n for n, value in _OURS.items() if getattr(jax.config, n) != value]
+    for name in others:
+        jax.config.update(name, _OURS[name])
+    if others:
+        logging.warning("not used here: %s", ", ".join(n.upper() for n in others))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     precision = None if matmul_precision == "default" else matmul_precision
     jax.config.update("jax_default_matmul_precision", precision)
+    check_devices()
+
+
+def check_devices() -> None:
+    """Raises ValueError where jax finds no device of the kind that is wanted."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = jax.config.jax_platforms
+        reason = str(error).split("\n")[0] or "this jax knows no such device"
+        raise ValueError(
+            f"jax cannot use JAX_PLATFORMS={wanted} ({reason}): unset it, or install"
+            " jax for that device"
+        ) from error
 
 
 def join_hosts() -> None:

@@ -21,8 +21,10 @@ _PYTORCH = flags.DEFINE_bool("pytorch", False, "Write a part for PyTorch, too.")
 def main() -> int:
     """Runs the command; returns the exit status."""
     # Imported here: a wrong flag is reported before jax loads.
+    from sweet_jax.devices import check_devices
     from sweet_jax.inference.export_folder import export_folder
 
+    check_devices()
     process.say(export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value))
     return 0
 

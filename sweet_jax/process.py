@@ -7,6 +7,7 @@ line; 75: stopped, in one line, and the same command goes on.
 import argparse
 import contextlib
 import errno
+import functools
 import os
 import sys
 import traceback
@@ -34,18 +35,23 @@ _REMEDIES = {
     errno.ENOTDIR: "check the path: a part of it is a file",
     errno.EISDIR: "name a file",
     errno.ENAMETOOLONG: "use shorter names",
+    errno.EBADF: "it is closed",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
 
-_cache_warning: str | None = None
 
+@functools.cache
+def prepare() -> str | None:
+    """Prepares the process of a command, before it imports what takes seconds.
 
-def prepare() -> None:
-    """Prepares the process of a command, before it imports what takes seconds."""
-    global _cache_warning
+    Returns:
+        A warning about the caches, for `run`.
+    """
     _open_streams()
     stopping.catch_signals()
-    _cache_warning = caches.set_places()
+    # PyTorch is not needed here; without it transformers would say so each time.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    return caches.set_places()
 
 
 def run(work: Callable[[], int | None]) -> NoReturn:
@@ -54,9 +60,8 @@ def run(work: Callable[[], int | None]) -> NoReturn:
     Args:
         work: returns the exit status; None is 0.
     """
-    prepare()
-    if _cache_warning:
-        complain(f"warning: {_cache_warning}")
+    if warning := prepare():
+        complain(f"warning: {warning}")
     try:
         status = guard(work)
         if stopping.is_unwinding():  # A library kept the exception to itself.
@@ -68,7 +73,6 @@ def run(work: Callable[[], int | None]) -> NoReturn:
             stopping.end(stopping.MESSAGE)
         raise
     stopping.finish(status)
-    _drop_output()
     sys.exit(status)
 
 
@@ -88,9 +92,10 @@ def guard(work: Callable[[], int | None]) -> int:
             raise
         if isinstance(error, ValueError) and not is_raised_here(error):
             raise
-        if isinstance(error, BrokenPipeError) and error.filename == _STDOUT:
-            return 0  # A closed output pipe (`| head`) ends the command quietly.
-        status = report(error)
+        is_closed = isinstance(error, BrokenPipeError) and error.filename == _STDOUT
+        # A closed output pipe (`| head`) ends the command quietly.
+        status = 0 if is_closed else report(error)
+        _drop_output()
     return status
 
 
@@ -99,14 +104,19 @@ def say(text: str) -> None:
     print("\n".join(map(show, text.split("\n"))))
 
 
+def tell(text: str) -> None:
+    """Prints lines to standard error, if there is one; see `say`."""
+    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+        print("\n".join(map(show, text.split("\n"))), file=sys.stderr, flush=True)
+
+
 def complain(line: str) -> None:
-    """Prints a line to standard error, if there is one."""
-    line = show(" ".join(line.split()))
+    """Prints one line of bounded length to standard error."""
+    line = " ".join(line.split())
     if len(line) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2
         line = f"{line[:half]} ... {line[-half:]}"
-    with contextlib.suppress(OSError):  # There is nowhere left to say it.
-        print(line, file=sys.stderr, flush=True)
+    tell(line)
 
 
 def report(error: BaseException) -> int:

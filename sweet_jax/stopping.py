@@ -8,6 +8,7 @@ not at all. Training is given longer, to finish and save its step. A second sign
 the process at once.
 """
 
+import atexit
 import contextlib
 import math
 import os
@@ -89,6 +90,9 @@ def catch_signals() -> None:
             continue
         signal.signal(number, _handle)
     _silence_hooks()
+    # The first to register runs last. The rest of the interpreter's exit frees objects
+    # for seconds, in which signals have their default effect again.
+    atexit.register(_exit_finished)
 
 
 @contextlib.contextmanager
@@ -151,6 +155,11 @@ def is_unwinding() -> bool:
 def finish(status: int) -> None:
     """Says that the work is done: from now on a signal only speeds up the exit."""
     _state.status = status
+
+
+def _exit_finished() -> None:
+    if _state.status is not None:
+        os._exit(_state.status)
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

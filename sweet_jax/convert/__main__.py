@@ -7,6 +7,7 @@
 Wrong input ends with one line and exit status 2.
 """
 
+import json
 import pickle
 import shutil
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from typing import Any
 from sweet_jax import process
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import SINGLE_FILE, take_inventory
-from sweet_jax.files import read_object
 from sweet_jax.inference.encoder_export import export_model
 
 PICKLE_FILE = "pytorch_model.bin"
@@ -32,17 +32,17 @@ def check_folder(folder: Path) -> None:
         ValueError: the folder does not fit; the line says why.
     """
     config = load_config(folder)
-    process.say(f"{folder}: {config}")
+    print(f"{folder}: {config}")
     inventory = take_inventory(folder, config, config.num_layers)
     pooler = any(path.startswith("pooler/") for path in inventory.wanted)
-    process.say(
+    print(
         f"{len(inventory.wanted)} tensors to load, pooler"
         f" {'included' if pooler else 'absent (exits start from fresh poolers)'}"
     )
     if inventory.ignored:
-        process.say(f"ignored, no part of the encoder: {', '.join(inventory.ignored)}")
+        print(f"ignored, no part of the encoder: {', '.join(inventory.ignored)}")
     inventory.check(folder)
-    process.say("nothing missing, nothing extra")
+    print("nothing missing, nothing extra")
 
 
 def convert_from_torch(folder: Path, out: Path) -> None:
@@ -86,7 +86,7 @@ def convert_from_torch(folder: Path, out: Path) -> None:
                 shutil.copy2(file, out / file.name)
     # Last: a folder with weights is a whole folder.
     temporary.replace(out / SINGLE_FILE)
-    process.say(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
+    print(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
 
 
 def _find_pickles(folder: Path) -> list[Path]:
@@ -95,10 +95,8 @@ def _find_pickles(folder: Path) -> list[Path]:
     index = folder / PICKLE_INDEX
     if not index.is_file():
         raise ValueError(f"{folder} has no {PICKLE_FILE} and no {PICKLE_INDEX}")
-    names = read_object(index).get("weight_map")
-    if not isinstance(names, dict) or not all(type(n) is str for n in names.values()):
-        raise ValueError(f"{index} has no weight_map of file names: copy it again")
-    return [folder / Path(name).name for name in sorted(set(names.values()))]
+    names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    return [folder / Path(name).name for name in sorted(names)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
