@@ -43,11 +43,10 @@ def configure_jax(matmul_precision: str) -> None:
     Raises:
         ValueError: there is no device of the kind that JAX_PLATFORMS wants.
     """
-    others = [n for n, value in _OURS.items() if getattr(jax.config, n) != value]
-    for name in others:
-        jax.config.update(name, _OURS[name])
-    if others:
-        logging.warning("not used here: %s", ", ".join(n.upper() for n in others))
+    for name, value in _OURS.items():
+        if (set_value := getattr(jax.config, name)) not in (value, None):
+            logging.warning("%s=%s is not used here", name.upper(), set_value)
+            jax.config.update(name, value)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -5,6 +5,7 @@ line; 75: stopped, in one line, and the same command goes on.
 """
 
 import argparse
+import codecs
 import contextlib
 import errno
 import functools
@@ -22,6 +23,7 @@ from sweet_jax.files import show
 ERROR_STATUS = 2
 _PACKAGE = str(Path(__file__).parent)
 _STDOUT = "standard output"
+_ESCAPE = "sweet_jax.escape"
 # A value of the user's in an error may be longer than a screen.
 _MOST_CHARACTERS = 2000
 _REMEDIES = {
@@ -156,6 +158,17 @@ class _Output(FileIO):
             raise
 
 
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Writes what the terminal's alphabet lacks as `\u00e9`, which JSON reads, too."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
+    return "".join(f"\\u{unit:04x}" for unit in units), error.end
+
+
+codecs.register_error(_ESCAPE, _escape)
+
+
 def _open_streams() -> None:
     """Makes the standard streams usable, whatever the caller has closed.
 
@@ -183,13 +196,12 @@ def _open_streams() -> None:
     sys.stdout = TextIOWrapper(
         BufferedWriter(_Output(1, "w", closefd=False)),
         encoding="utf-8" if old is None else old.encoding,
-        # What the terminal's alphabet lacks is written as \xe9, and ends nothing.
-        errors="backslashreplace",
+        errors=_ESCAPE,
         line_buffering=old is not None and old.line_buffering,
         write_through=old is not None and old.write_through,
     )
     if isinstance(sys.stderr, TextIOWrapper):
-        sys.stderr.reconfigure(errors="backslashreplace")
+        sys.stderr.reconfigure(errors=_ESCAPE)
 
 
 def _drop_output() -> None:
