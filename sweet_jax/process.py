@@ -12,8 +12,8 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from io import BufferedWriter, FileIO, TextIOWrapper
+from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -147,15 +147,25 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}: see --help")
 
 
-class _Output(FileIO):
+class _Output(TextIOWrapper):
     """Standard output, whose errors say that they are its own."""
 
-    def write(self, data: object) -> int:
-        try:
-            return super().write(data)  # type: ignore[arg-type]
-        except OSError as error:
-            error.filename = _STDOUT
-            raise
+    def write(self, text: str, /) -> int:
+        with _named_output():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _named_output():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _named_output() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = _STDOUT
+        raise
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -188,18 +198,21 @@ def _open_streams() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if not isinstance(sys.stdout, TextIOWrapper) and sys.stdout is not None:
-        return  # A test's.
-    old = sys.stdout
-    if old is not None:
-        old.flush()
-    sys.stdout = TextIOWrapper(
-        BufferedWriter(_Output(1, "w", closefd=False)),
-        encoding="utf-8" if old is None else old.encoding,
-        errors=_ESCAPE,
-        line_buffering=old is not None and old.line_buffering,
-        write_through=old is not None and old.write_through,
-    )
+    out = sys.stdout
+    if out is None:
+        sys.stdout = _Output(
+            open(1, "wb", closefd=False),  # noqa: SIM115
+            encoding="utf-8",
+            errors=_ESCAPE,
+        )
+    elif isinstance(out, TextIOWrapper):  # A test may have put its own there.
+        sys.stdout = _Output(
+            out.buffer,
+            encoding=out.encoding,
+            errors=_ESCAPE,
+            line_buffering=out.line_buffering,
+            write_through=out.write_through,
+        )
     if isinstance(sys.stderr, TextIOWrapper):
         sys.stderr.reconfigure(errors=_ESCAPE)
 

@@ -236,6 +236,15 @@ def _silence_hooks() -> None:
     sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
+def _block_signals() -> None:
+    """Before a fork: a signal to the child must not come to us through the pipe."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 def _leave_to_parent() -> None:
     """In a forked child (of a library's process pool) signals are as by default."""
     global _state
@@ -244,6 +253,11 @@ def _leave_to_parent() -> None:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(
+    before=_block_signals,
+    after_in_parent=_unblock_signals,
+    after_in_child=_leave_to_parent,
+)
