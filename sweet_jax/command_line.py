@@ -1,22 +1,23 @@
-"""What the command lines share: settings from flags, one line for a wrong input."""
+"""What the commands with absl's flags share: settings from them, and the log."""
 
+import ast
+import csv
 import dataclasses
 import logging as std_logging
-import os
-import signal
+import re
 import sys
-import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from absl import app, flags, logging
 
+from sweet_jax import process
+from sweet_jax.files import show
 from sweet_jax.resolve import parse_config_string
 from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
 
-INPUT_ERROR_STATUS = 2
-STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
 _PACKAGE = str(Path(__file__).parent)
 
 
@@ -42,62 +43,105 @@ def make_config(text: str = "", **fields: Any) -> Any:
 
 
 def run_command(work: Callable[[], int | None]) -> NoReturn:
-    """Parses the flags and runs a command; wrong inputs are one line and status 2."""
+    """Parses the flags and runs a command; see `process.run` for how it ends."""
 
-    def guarded(_: list[str]) -> NoReturn:
-        # PyTorch is not needed here; without it transformers would say so each time.
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    def guarded(_: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
-        handler.setFormatter(
-            std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-        )
+        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         handler.addFilter(_is_worth_showing)
-        try:
-            status = work()
-        except (ValueError, OSError) as error:
-            if isinstance(error, ValueError) and not _is_raised_here(error):
-                raise  # A library's complaint about our code is a bug of ours.
-            _fail(error)
-        sys.exit(status)
+        warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
+        std_logging.captureWarnings(True)
+        sys.exit(work())
 
-    app.run(guarded, flags_parser=_parse_flags)
-
-
-def run_stream(work: Callable[[], None]) -> int:
-    """Runs what reads and writes as it goes; returns the exit status.
-
-    SIGTERM and ctrl-C stop it in one way, KeyboardInterrupt, whose message is shown;
-    who closes the pipe that it writes to has enough (`| head`).
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        work()
-        return 0
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped before the first row", file=sys.stderr)
-        return STOPPED_STATUS
-    except BrokenPipeError:
-        # What is buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    process.run(lambda: app.run(guarded, flags_parser=_parse_flags))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; ml_collections' own errors are of many kinds."""
     try:
-        rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        _fail(_find_own_error(e))
-    except SyntaxError as error:
-        _fail(ValueError(f"{error.filename}, line {error.lineno}: {error.msg}"))
-    if len(rest) > 1:
-        _fail(ValueError(f"unexpected argument {rest[1]!r}: fields go as --config.x=y"))
-    if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
-        app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        rest = flags.FLAGS(quote_names(argv))
+    except SystemExit:  # Of --help, which has printed; to absl that is a failure.
         sys.exit(0)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        sys.exit(process.report(_find_own_error(e)))
+    except SyntaxError as error:
+        raise SettingsError(
+            f"{error.filename}, line {error.lineno}: {error.msg}"
+        ) from error
+    if len(rest) > 1:
+        raise SettingsError(
+            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
+        )
     return rest
+
+
+def quote_names(argv: Sequence[str]) -> list[str]:
+    """Returns arguments in which lists of names are Python tuples.
+
+    ml_collections reads `0,1` as a list, but `title,body` as one name. A name with a
+    comma is given in quotes: `"'last, first',title"`. A flag that comes again adds to
+    the list.
+    """
+    fields = _list_name_fields()
+    found: dict[str, list[str]] = {}
+    places: dict[str, int] = {}
+    quoted: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            return [*quoted, argument, *rest]
+        flag, has_value, value = argument.partition("=")
+        name = flag.lstrip("-").removeprefix("config.")
+        if name not in fields or not re.match(r"--?config\.", flag):
+            quoted.append(argument)
+            continue
+        if not has_value and (value := next(rest, None)) is None:
+            quoted.append(argument)  # Its value is missing, as absl will say.
+            break
+        found.setdefault(name, []).extend(_split_names(value))
+        if name not in places:
+            places[name] = len(quoted)
+            quoted.append(flag)
+        quoted[places[name]] = f"{flag}={tuple(found[name])!r}"
+    return quoted
+
+
+def _split_names(text: str) -> tuple[str, ...]:
+    """Splits a list of names, written as a Python value or as they are."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    # Numbers are names, too. Whoever knows the other form may forget its quotes.
+    if text[:1] + text[-1:] in ("()", "[]"):
+        text = text[1:-1]
+    quote = "'" if "'" in text and '"' not in text else '"'
+    try:
+        row = next(csv.reader([text], quotechar=quote, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise SettingsError(f"{text!r} is no list of names: {error}") from error
+    return tuple(name.strip() for name in row if name.strip())
+
+
+def _list_name_fields() -> set[str]:
+    """Returns the dotted fields of a config that hold lists of names."""
+    sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
+    for name, kind in get_type_hints(Settings).items():
+        if dataclasses.is_dataclass(kind):
+            sections[f"{name}."] = kind
+    return {
+        f"{prefix}{name}"
+        for prefix, section in sections.items()
+        for name, kind in get_type_hints(section).items()
+        if kind == tuple[str, ...]
+    }
 
 
 def _find_own_error(error: BaseException) -> BaseException:
@@ -112,24 +156,27 @@ def _find_own_error(error: BaseException) -> BaseException:
     return found
 
 
-def _fail(error: BaseException) -> NoReturn:
-    """Prints the error as one line and exits with status 2."""
-    text = (
-        str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    )
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(INPUT_ERROR_STATUS)
+class _Formatter(std_logging.Formatter):
+    """A record whose names cannot control the terminal; only tracebacks have lines."""
 
+    def format(self, record: std_logging.LogRecord) -> str:
+        return "\n".join(map(show, super().format(record).split("\n")))
 
-def _is_raised_here(error: BaseException) -> bool:
-    """Whether our own code raised the error, not a library it called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+    def formatMessage(self, record: std_logging.LogRecord) -> str:  # noqa: N802
+        return show(super().formatMessage(record))
 
 
 def _is_worth_showing(record: std_logging.LogRecord) -> bool:
-    """Keeps our own progress; of the libraries (orbax says much), warnings only."""
+    """Keeps our own progress; of the libraries (orbax says much), warnings only.
+
+    Of a damaged or full cache jax says so for each program; once is enough.
+    """
+    if "persistent compilation cache" in (text := record.getMessage()):
+        is_first = not _cache_warnings
+        _cache_warnings.append(text)
+        return is_first
     ours = record.pathname.startswith(_PACKAGE)
     return ours or record.levelno >= std_logging.WARNING
+
+
+_cache_warnings: list[str] = []

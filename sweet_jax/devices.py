@@ -6,39 +6,67 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from sweet_jax import caches
 from sweet_jax.arrays import Batch
 
-
-def find_cache() -> Path:
-    """Returns the directory of caches: SWEET_JAX_CACHE, or the user's cache home."""
-    if "SWEET_JAX_CACHE" in os.environ:
-        return Path(os.environ["SWEET_JAX_CACHE"])
-    if "XDG_CACHE_HOME" in os.environ:
-        return Path(os.environ["XDG_CACHE_HOME"]) / "sweet_jax"
-    return Path.home() / ".cache" / "sweet_jax"
+# Settings of jax that a person's shell may hold for other work. Here they would change
+# results (types, random numbers) or keep the programs from being made.
+_OURS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_disable_jit": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+}
 
 
 def configure_jax(matmul_precision: str) -> None:
-    """Turns on the persistent compilation cache and sets the matmul precision.
+    """Sets up jax for a run: its precision, its caches, and nothing of other work.
 
     Every program is cached: with jax's own thresholds on seconds and bytes the many
     small ones of an evaluation would be compiled again in each process.
+
+    Raises:
+        ValueError: there is no device of the kind that JAX_PLATFORMS wants.
     """
+    for name, value in _OURS.items():
+        if (set_value := getattr(jax.config, name)) not in (value, None):
+            logging.warning("%s=%s is not used here", name.upper(), set_value)
+            jax.config.update(name, value)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(find_cache() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     precision = None if matmul_precision == "default" else matmul_precision
     jax.config.update("jax_default_matmul_precision", precision)
+    check_devices()
+
+
+def check_devices() -> None:
+    """Raises ValueError where jax finds no device of the kind that is wanted."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = jax.config.jax_platforms
+        reason = str(error).split("\n")[0] or "this jax knows no such device"
+        raise ValueError(
+            f"jax cannot use JAX_PLATFORMS={wanted} ({reason}): unset it, or install"
+            " jax for that device"
+        ) from error
 
 
 def join_hosts() -> None:
@@ -180,8 +208,11 @@ class Programs:
         start = time.perf_counter()
         # Tracing holds Python's lock; compiling lets go of it.
         lowered = [self._jitted.lower(*args) for args in new.values()]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             compiled = list(pool.map(lambda program: program.compile(), lowered))
+        finally:  # A command that is stopped does not wait for what is half compiled.
+            pool.shutdown(wait=False, cancel_futures=True)
         for shape, program in zip(new, compiled, strict=True):
             cost = program.cost_analysis() or {}
             memory = program.memory_analysis()

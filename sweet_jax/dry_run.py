@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from sweet_jax.devices import configure_jax
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.prepare import Prepared, prepare
 from sweet_jax.results import compute_train_padding, count_all_parameters
@@ -24,6 +25,7 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
     Raises:
         ValueError: an input is wrong, as in the run itself.
     """
+    configure_jax(settings.encoder.matmul_precision)
     prepared = prepare(settings)
     settings = prepared.settings
     per_epoch, num_steps = count_steps(prepared.rows["train"].num_rows, settings)

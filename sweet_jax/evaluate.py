@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from sweet_jax import process
 from sweet_jax.command_line import run_command
 from sweet_jax.settings import SettingsError
 
@@ -37,8 +38,8 @@ def main() -> int:
         _LABEL_COLUMN.value,
         Path(_OUTPUT.value) if _OUTPUT.value else None,
     )
-    print(format_summary(results))
-    print(f"\nreport: {path / 'report.html'}")
+    process.say(format_summary(results))
+    process.say(f"\nreport: {path / 'report.html'}")
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
+from sweet_jax import process
 from sweet_jax.command_line import run_command
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
@@ -20,9 +21,11 @@ _PYTORCH = flags.DEFINE_bool("pytorch", False, "Write a part for PyTorch, too.")
 def main() -> int:
     """Runs the command; returns the exit status."""
     # Imported here: a wrong flag is reported before jax loads.
+    from sweet_jax.devices import check_devices
     from sweet_jax.inference.export_folder import export_folder
 
-    print(export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value))
+    check_devices()
+    process.say(export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value))
     return 0
 
 

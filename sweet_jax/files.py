@@ -196,7 +196,7 @@ def take_lock(path: Path) -> IO[str] | None:
 
     The lock ends when what is returned is closed, or with the process.
     """
-    file = path.open("a")
+    file = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,15 +6,16 @@
     python -m sweet_jax.main --config=configs/study.py
 
 The same command on the same work directory goes on where it stopped. Exit status: 0
-finished, 2 a wrong input, 75 stopped by SIGTERM (run the same command again).
+finished, 1 a cell of a study failed, 2 a wrong input, 75 stopped by SIGTERM, ctrl-C or
+SIGHUP (run the same command again).
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
+from sweet_jax import process
 from sweet_jax.command_line import run_command
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import SettingsError
@@ -44,21 +45,16 @@ def main() -> int:
     from sweet_jax.devices import is_first_host, join_hosts
     from sweet_jax.dry_run import describe_run
     from sweet_jax.report import format_run
-    from sweet_jax.training.interrupt import EXIT_STATUS, Interrupted
 
     if _MULTIHOST.value:
         join_hosts()
     if _DRY_RUN.value:
-        print(describe_run(settings, workdir))
+        process.say(describe_run(settings, workdir))
         return 0
-    try:
-        path, _ = runner.run(settings, workdir)
-    except Interrupted as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
-        return EXIT_STATUS
+    path, _ = runner.run(settings, workdir)
     if is_first_host():
-        print(format_run(path))
-        print(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")
+        process.say(format_run(path))
+        process.say(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")
     return 0
 
 

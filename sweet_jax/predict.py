@@ -7,15 +7,15 @@ r"""Answer a file, or standard input, with a trained model.
     python -m sweet_jax.predict --model=RUN/model --input=reviews.txt --benchmark
 
 An output file that is not finished is gone on with by the same command. Exit status: 0
-finished, 2 a wrong input, 75 stopped by SIGTERM or ctrl-C.
+finished, 2 a wrong input, 75 stopped by SIGTERM, ctrl-C or SIGHUP.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
 
-from sweet_jax.command_line import run_command, run_stream
+from sweet_jax import process
+from sweet_jax.command_line import run_command
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
 _INPUT = flags.DEFINE_string("input", "-", "A file, or - for standard input.")
@@ -63,18 +63,19 @@ def main() -> None:
     )
     options.check()
     import sweet_jax
-    from sweet_jax.devices import configure_jax
+    from sweet_jax.devices import check_devices, configure_jax
     from sweet_jax.inference.predict_job import benchmark_file, predict_file
 
+    check_devices()
     classifier = sweet_jax.load(_MODEL.value, batch_size=_BATCH.value)
     # Before anything is compiled: what is in the cache already is not compiled again.
     configure_jax(classifier.description.matmul_precision)
     if _BENCHMARK.value:
         for line in benchmark_file(classifier, options):
-            print(line, flush=True)
+            process.say(line)
     else:
-        print(predict_file(classifier, options), file=sys.stderr)
+        process.tell(predict_file(classifier, options))
 
 
 if __name__ == "__main__":
-    run_command(lambda: run_stream(main))
+    run_command(main)

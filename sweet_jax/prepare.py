@@ -14,6 +14,7 @@ from absl import logging
 from transformers import PreTrainedTokenizerFast
 
 from sweet_jax import settings as settings_lib
+from sweet_jax.caches import find_cache
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.data.batches import limit_buckets
@@ -26,7 +27,6 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
-from sweet_jax.devices import find_cache
 from sweet_jax.files import show_names
 from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model

@@ -63,7 +63,8 @@ def run(
 
     Raises:
         ValueError: an input is wrong, or the work directory is another run's.
-        Interrupted: SIGTERM came in training; the same call goes on.
+        Interrupted: SIGTERM came in training; the same call goes on. In a command
+            other signals, at any moment, raise its base `stopping.Stopped`.
     """
     configure_jax(settings.encoder.matmul_precision)
     start = time.perf_counter()

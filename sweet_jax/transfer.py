@@ -18,6 +18,9 @@ from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import DataSettings, SettingsError
 from sweet_jax.workdir import WorkdirError, read_json, read_settings
 
+# What an evaluation that was stopped leaves: the page comes last.
+_UNFINISHED = ("logits_test.npz", "curves.npz", "results.json", "plots")
+
 
 def evaluate_on(
     run: Path,
@@ -53,7 +56,7 @@ def evaluate_on(
         raise WorkdirError(f"{run} is not finished: run its command again first")
     old = read_json(run / "results.json")
     path = output or run / "evaluations" / (Path(data).stem or data)
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(p.name not in _UNFINISHED for p in path.iterdir()):
         raise WorkdirError(f"{path} is not empty: name another --output")
     rows = load_rows(data, text_columns, label_column, tuple(old["label_names"]))
     calibration = LogitBank.load(run / "logits_calibration.npz")

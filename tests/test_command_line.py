@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging as std_logging
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from main_command import MainCommand
 
 from sweet_jax import command_line
@@ -43,6 +46,9 @@ WRONG_WORDS: list[tuple[list[str], str]] = [
     ([SWEET, "extra"], "unexpected argument 'extra'"),
     ([SWEET, "--no_such_flag"], "no_such_flag"),
     ([SWEET + ":task=file"], "data.train_file"),
+    ([SWEET + ":method=\x1b[31m"], "\\x1b[31m"),
+    (["--config=no\x1b]0;title\x07"], "no\\x1b]0;title\\x07"),
+    ([SWEET, "--config.data.text_columns=a,b,c"], "('a', 'b', 'c')"),
 ]
 
 
@@ -176,13 +182,61 @@ def test_a_dry_run_says_what_a_run_would_do_and_warns_of_too_few_rows(
     assert not (tmp_path / "run").exists()
 
 
-def test_only_our_own_errors_are_the_users(tmp_path):
-    with pytest.raises(ValueError, match="batch_size") as ours:
-        from_config_dict({"train": {"batch_size": 0}})
-    with pytest.raises(json.JSONDecodeError) as a_librarys:
-        json.loads("{")
-    assert command_line._is_raised_here(ours.value)
-    assert not command_line._is_raised_here(a_librarys.value)
+LISTS = {
+    "title,body": ("title", "body"),
+    "title, body": ("title", "body"),
+    "(title,body)": ("title", "body"),
+    "('title', 'body')": ("title", "body"),
+    '["title", "body"]': ("title", "body"),
+    "title": ("title",),
+    "'last, first'": ("last, first",),
+    '"last, first",title': ("last, first", "title"),
+    "'last, first',title": ("last, first", "title"),
+    "it's,fine": ("it's", "fine"),
+    "sweet(a=0.2),early_exit": ("sweet(a=0.2)", "early_exit"),
+    "007,1": ("007", "1"),
+    "": (),
+    "()": (),
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_names_with_commas_are_lists(text):
+    flag = "--config.data.text_columns"
+    expected = [f"{flag}={LISTS[text]!r}", "--dry_run"]
+    assert command_line.quote_names([f"{flag}={text}", "--dry_run"]) == expected
+    assert command_line.quote_names([flag, text, "--dry_run"]) == expected
+
+
+def test_a_list_may_come_in_several_flags_and_other_fields_are_left_alone():
+    flag = "--config.study.methods"
+    others = ["--config.exits.layers=0,1", "--config.data.task=a,b", "--x", "a,b"]
+    assert command_line.quote_names([f"{flag}=a", *others, f"{flag}=b,c"]) == [
+        f"{flag}=('a', 'b', 'c')",
+        *others,
+    ]
+    assert command_line.quote_names(["--", f"{flag}=a,b"]) == ["--", f"{flag}=a,b"]
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]))))
+def test_quoted_lists_keep_every_name(names):
+    (argument,) = command_line.quote_names([f"--config.study.tasks={tuple(names)!r}"])
+    assert argument == f"--config.study.tasks={tuple(names)!r}"
+
+
+def test_a_log_record_cannot_control_the_terminal():
+    formatter = command_line._Formatter("%(message)s")
+    record = std_logging.makeLogRecord({"msg": "label %s", "args": ("\x1b[2J\nx",)})
+    assert formatter.format(record) == "label \\x1b[2J\\nx"
+
+
+@pytest.mark.parametrize("name", ["main", "predict", "export", "evaluate", "analysis"])
+def test_help_is_no_failure(command, name):
+    running = command.start(
+        ["--help"], name if name != "analysis" else "analysis.__main__"
+    )
+    assert running.finish()[0] == 0
+    assert "flags:" in running.output.read_text()
 
 
 @pytest.mark.parametrize("name", ["sweet", "early_exit", "multi_model", "paper"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from sweet_jax import process
 from sweet_jax.command_line import run_command
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import SettingsError, replace_fields, to_dict
@@ -33,7 +34,7 @@ def main() -> int:
     from sweet_jax import report, runner
 
     runner.run(settings, path)
-    print(report.format_run(path))
+    process.say(report.format_run(path))
     return 0
 
 

@@ -7,13 +7,11 @@
 Wrong input ends with one line and exit status 2.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweet_jax import files
+from sweet_jax import files, process
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import (
     SINGLE_FILE,
@@ -38,25 +36,25 @@ def check_folder(folder: Path) -> None:
         ValueError: the folder does not fit; the line says why.
     """
     config = load_config(folder)
-    print(f"{folder}: {config}")
+    process.say(f"{folder}: {config}")
     inventory = take_inventory(folder, config, config.num_layers)
     pooler = any(path.startswith("pooler/") for path in inventory.wanted)
-    print(
+    process.say(
         f"{len(inventory.wanted)} tensors to load, pooler"
         f" {'included' if pooler else 'absent (exits start from fresh poolers)'}"
     )
     if inventory.ignored:
         ignored = files.show_names(inventory.ignored, most=20)
-        print(f"ignored, no part of the encoder: {ignored}")
+        process.say(f"ignored, no part of the encoder: {ignored}")
     inventory.check(folder)
     load_encoder(folder, config, config.num_layers)
-    print("nothing missing, nothing extra, no weight NaN or infinite")
+    process.say("nothing missing, nothing extra, no weight NaN or infinite")
     if any((folder / name).is_file() for name in TOKENIZER_FILES):
         tokenizer = load_tokenizer(folder, config.max_positions)
         check_vocabulary(tokenizer, config.vocab_size)
-        print(f"tokenizer: {type(tokenizer).__name__}, {len(tokenizer)} tokens")
+        process.say(f"tokenizer: {type(tokenizer).__name__}, {len(tokenizer)} tokens")
     else:
-        print("no tokenizer: a run needs one in the same folder")
+        process.say("no tokenizer: a run needs one in the same folder")
 
 
 def convert_from_torch(folder: Path, out: Path) -> None:
@@ -110,7 +108,7 @@ def convert_from_torch(folder: Path, out: Path) -> None:
     # Last: a folder with weights is a whole folder.
     with files.write_whole(out / SINGLE_FILE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    print(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
+    process.say(f"{out / SINGLE_FILE}: {len(tensors)} tensors")
 
 
 def _find_pickles(folder: Path) -> list[Path]:
@@ -126,8 +124,12 @@ def _find_pickles(folder: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sweet_jax.convert")
+    """Runs the command line; returns the exit status, 2 for a user's error."""
+    return process.guard(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = process.Parser(prog="python -m sweet_jax.convert")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FOLDER")
     action.add_argument("--from-torch", type=Path, nargs=2, metavar=("FOLDER", "OUT"))
@@ -136,22 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--exit", type=int, help="export up to this exit (default: the last)"
     )
     options = parser.parse_args(arguments)
-    try:
-        if options.check is not None:
-            check_folder(options.check)
-        elif options.export is not None:
-            model, out = options.export
-            print(export_model(model, out, options.exit))
-        else:
-            convert_from_torch(*options.from_torch)
-    except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
-        print(f"error: {text}", file=sys.stderr)
-        return 2
-    return 0
+    if options.check is not None:
+        check_folder(options.check)
+    elif options.export is not None:
+        model, out = options.export
+        process.say(export_model(model, out, options.exit))
+    else:
+        convert_from_torch(*options.from_torch)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

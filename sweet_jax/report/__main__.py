@@ -1,10 +1,9 @@
 """`python -m sweet_jax.report RUN`: rewrites a report; with several runs, compares."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweet_jax import process
 from sweet_jax.report import (
     ReportError,
     format_comparison,
@@ -16,7 +15,11 @@ from sweet_jax.report import (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status, 2 for a user's error."""
-    parser = argparse.ArgumentParser(
+    return process.guard(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    parser = process.Parser(
         prog="python -m sweet_jax.report",
         description="Rewrites the report of a finished run, or compares several runs"
         " of one task.",
@@ -29,25 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="directory of a comparison (default: runs/comparison-TASK-DIGEST)",
     )
     options = parser.parse_args(arguments)
-    try:
-        if len(options.runs) == 1:
-            if options.output is not None:
-                raise ReportError(
-                    "--output belongs to a comparison of several runs: the report of"
-                    " one run is written into its own work directory"
-                )
-            paths = write_report(options.runs[0])
-            print(format_run(options.runs[0]))
-        else:
-            comparison, paths = write_comparison(options.runs, options.output)
-            print(format_comparison(comparison))
-    except (ReportError, OSError) as error:
-        # An OSError is the disk's: no permission, no space.
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("", *(f"wrote {path}" for path in paths), sep="\n")
-    return 0
+    if len(options.runs) == 1:
+        if options.output is not None:
+            raise ReportError(
+                "--output belongs to a comparison of several runs: the report of one"
+                " run is written into its own work directory"
+            )
+        paths = write_report(options.runs[0])
+        process.say(format_run(options.runs[0]))
+    else:
+        comparison, paths = write_comparison(options.runs, options.output)
+        process.say(format_comparison(comparison))
+    process.say("\n".join(["", *(f"wrote {path}" for path in paths)]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

@@ -3,7 +3,6 @@
 Not a command for people: `sweet_jax.main` with a study's config starts it.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from sweet_jax.command_line import run_command
+from sweet_jax.files import take_lock
 from sweet_jax.resolve import from_config_dict
 
 # A killed study leaves its cell a moment to save; whoever takes the cell over waits.
@@ -23,8 +23,8 @@ _LOCK_SECONDS = 120.0
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 
 
-def main() -> int:
-    """Runs the cell; returns the exit status of `sweet_jax.main`."""
+def main() -> None:
+    """Runs the cell; it ends as `sweet_jax.main` does."""
     folder = Path(_WORKDIR.value)
     settings = from_config_dict(json.load(sys.stdin))
     threading.Thread(
@@ -33,13 +33,8 @@ def main() -> int:
     _wait_for_lock(folder / ".lock")
 
     from sweet_jax import runner
-    from sweet_jax.training.interrupt import EXIT_STATUS, Interrupted
 
-    try:
-        runner.run(settings, folder, quiet=True)
-    except Interrupted:
-        return EXIT_STATUS
-    return 0
+    runner.run(settings, folder, quiet=True)
 
 
 def _stop_with_parent(parent: int) -> None:
@@ -55,12 +50,10 @@ def _stop_with_parent(parent: int) -> None:
 def _wait_for_lock(path: Path) -> None:
     end = time.monotonic() + _LOCK_SECONDS
     while path.exists() and time.monotonic() < end:
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                time.sleep(1)
+        if lock := take_lock(path):
+            lock.close()
+            return
+        time.sleep(1)
 
 
 if __name__ == "__main__":

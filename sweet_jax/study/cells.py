@@ -5,18 +5,19 @@ and the peak of memory is the cell's. What is left of it: the run's own files, a
 cell.json with how it ended.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sweet_jax import stopping
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.files import write_json
@@ -28,12 +29,8 @@ STATUS = "cell.json"
 FINISHED = "finished"
 FAILED = "failed"
 _PROCESS = "sweet_jax.study.cell_process"
-# In exit statuses, as everywhere: the same command goes on from there.
-INTERRUPTED_STATUS = 75
-
-
-class StudyInterrupted(Exception):  # noqa: N818 (no error: the study goes on later)
-    """A cell was asked to stop; its state is saved."""
+# What a cell may take to stop: a step and its checkpoint. It ends itself before that.
+_STOP_SECONDS = 30.0
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
@@ -85,32 +82,33 @@ def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
         log: file that its output is added to.
 
     Raises:
-        StudyInterrupted: it was stopped by SIGTERM, passed on from this process.
+        Stopped: this process, or the cell's, was asked to stop; the cell has ended.
     """
     (folder / STATUS).unlink(missing_ok=True)  # Of an attempt that failed.
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "sweet_jax.study.cell_process",
-                f"--workdir={folder}",
-            ],
+            [sys.executable, "-m", _PROCESS, f"--workdir={folder}"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            # Ctrl-C reaches a whole process group; the cell hears of it from us, once.
+            process_group=0,
         )
-        with _PassOn(process):
+        try:
             assert process.stdin is not None
-            with process.stdin as pipe:
+            # One that ended at once has its say in the log.
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                 pipe.write(json.dumps(to_dict(settings)).encode())
             _, wait_status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            _stop(process)
+            raise
         process.returncode = os.waitstatus_to_exitcode(wait_status)
-    if process.returncode == INTERRUPTED_STATUS:
-        raise StudyInterrupted
+    if process.returncode == stopping.STOPPED_STATUS:
+        raise stopping.Stopped
     failed = process.returncode != 0
     status = {
         "schema": SCHEMA,
@@ -139,23 +137,15 @@ def score_selection(folder: Path) -> float:
     )
 
 
-class _PassOn:
-    """Passes SIGTERM on to a cell's process while it is entered."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._previous: Any = None
-
-    def __enter__(self) -> "_PassOn":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(
-                signal.SIGTERM, lambda *_: self._process.send_signal(signal.SIGTERM)
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops a cell's process and waits for its end."""
+    stopping.extend(_STOP_SECONDS)
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def find_error(log: Path, exit_status: int) -> str:

@@ -6,6 +6,7 @@ process on this very host is gone, takes it over. The hosts' clocks must agree t
 minutes.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,8 +14,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from sweet_jax.files import write_bytes
 
 STALE_SECONDS = 600.0
 BEAT_SECONDS = 30.0
@@ -32,7 +34,7 @@ class Claims:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """Holds the claim of a cell while entered; yields False if another has it."""
         path = self._folder / f"{name}.json"
@@ -84,9 +86,8 @@ def _make_content() -> str:
 def _beat(path: Path, stop: threading.Event) -> None:
     """Renews the claim until told to stop."""
     while not stop.wait(BEAT_SECONDS):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(_make_content(), encoding="utf-8")
-        temporary.replace(path)
+        with contextlib.suppress(OSError):  # A full disk; the next beat tries again.
+            write_bytes(path, _make_content().encode())
 
 
 def _read(path: Path) -> dict[str, str | int | float] | None:

@@ -34,7 +34,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
 
     Raises:
         ValueError: an input of some cell is wrong, or the folder holds another study.
-        StudyInterrupted: SIGTERM came; the same call goes on.
+        Stopped: this process or that of a cell was asked to; the same call goes on.
     """
     check_inputs(plan)
     _check_folder(plan, folder)

@@ -32,7 +32,8 @@ from sweet_jax.devices import (
 )
 from sweet_jax.models.initial import compute_shapes, make_example_batch
 from sweet_jax.settings import Settings
-from sweet_jax.training.interrupt import Interrupted, StopRequest
+from sweet_jax.stopping import hold
+from sweet_jax.training.interrupt import Interrupted, should_stop
 from sweet_jax.training.metrics_log import MetricsLog, cut_metrics
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.phases import Member, Objective, Phase
@@ -159,7 +160,7 @@ def train_member(
 
     Raises:
         NonFiniteLossError: names step and exit; the last good checkpoint stays.
-        Interrupted: SIGTERM came; the state after the last step is saved.
+        Interrupted: a signal came; the state after the last step is saved.
     """
     probes = probes or {}
     steps_per_epoch, num_steps = count_steps(data.rows.num_rows, settings)
@@ -185,12 +186,8 @@ def train_member(
     if step in probes:
         probes[step](step, replicate(params, mesh) if state is None else state.params)
 
-    with (
-        StopRequest() as stop_request,
-        MetricsLog(
-            metrics_path if writes else None, member.name, step, num_steps, quiet
-        ) as log,
-    ):
+    metrics_path = metrics_path if writes else None
+    with MetricsLog(metrics_path, member.name, step, num_steps, quiet) as log:
         for run in runs:
             if step >= run.stop:
                 continue
@@ -198,31 +195,34 @@ def train_member(
                 state = run.make_state(params if state is None else state.params)
             log.write_cost(step, run.compile(state, data, rng))
             pending = None
-            for plan in _iterate_plans(data, settings, step, run.stop):
-                batch = run.make_batch(data, plan)
-                state, metrics = run.find_program(step, batch).call(state, batch, rng)
-                # Read one step late: the host prepares while the device computes.
-                if pending is not None:
-                    _write_metrics(log, *pending)
-                step += 1
-                pending = (step, step / steps_per_epoch, run, metrics)
-                stops = stop_request.is_set(step)
-                ends_epoch = step % steps_per_epoch == 0
-                saves = step % settings.train.checkpoint_every_steps == 0
-                probed = step in probes
-                if not (stops or ends_epoch or saves or probed or step == run.stop):
-                    continue
-                _write_metrics(log, *pending)  # A bad state must not be saved.
-                pending = None
-                if ends_epoch and on_epoch_end is not None:
-                    on_epoch_end(step // steps_per_epoch, state.params)
-                if saves or stops or step == run.stop:
-                    store.save(step, state)
-                if stops and step < num_steps:
-                    raise Interrupted(step)  # The next process probes what it restores.
-                if probed:
-                    with log.pause():
-                        probes[step](step, state.params)
+            with hold() as is_asked:  # Not while compiling: there is nothing to save.
+                for plan in _iterate_plans(data, settings, step, run.stop):
+                    batch = run.make_batch(data, plan)
+                    program = run.find_program(step, batch)
+                    state, metrics = program.call(state, batch, rng)
+                    # Read one step late: the host prepares while the device computes.
+                    if pending is not None:
+                        _write_metrics(log, *pending)
+                    step += 1
+                    pending = (step, step / steps_per_epoch, run, metrics)
+                    stops = should_stop(is_asked, step)
+                    ends_epoch = step % steps_per_epoch == 0
+                    saves = step % settings.train.checkpoint_every_steps == 0
+                    probed = step in probes
+                    if not (stops or ends_epoch or saves or probed or step == run.stop):
+                        continue
+                    _write_metrics(log, *pending)  # A bad state must not be saved.
+                    pending = None
+                    if ends_epoch and on_epoch_end is not None:
+                        on_epoch_end(step // steps_per_epoch, state.params)
+                    if saves or stops or step == run.stop:
+                        store.save(step, state)
+                    if stops:
+                        # The next process probes what it restores.
+                        raise Interrupted(step)
+                    if probed:
+                        with log.pause():
+                            probes[step](step, state.params)
     assert state is not None
     return state.params
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any
 
 from absl import logging
 from tqdm import tqdm
+
+from sweet_jax.training.board import Board
 
 
 def cut_metrics(path: Path, member: str, step: int) -> None:
@@ -51,7 +52,8 @@ class MetricsLog:
     ) -> None:
         """Opens metrics.jsonl for appending, after `cut_metrics`."""
         quiet = quiet or path is None
-        self._file = None if path is None else path.open("a", encoding="utf-8")
+        # Unbuffered: what a full disk did not take is not tried again at the end.
+        self._file = None if path is None else path.open("ab", buffering=0)
         self._member = member
         self._num_steps = num_steps
         self._start_step, self._start_time = first_step, time.perf_counter()
@@ -70,8 +72,7 @@ class MetricsLog:
         self._prints_lines = not quiet and not is_terminal
         self._board = None
         if path is not None:
-            directory = path.parent / "tensorboard" / (member or "run")
-            self._board = _open_tensorboard(directory)
+            self._board = Board(path.parent / "tensorboard" / (member or "run"))
 
     def __enter__(self) -> "MetricsLog":
         """Returns itself."""
@@ -120,10 +121,14 @@ class MetricsLog:
         ):
             self._print_line(step, losses, speed, now)
         if self._board is not None:
-            for name in [n for n in ("loss", "lte_loss") if n in row]:
-                for i, loss in enumerate(row[name]):
-                    self._board.add_scalar(f"{name}/exit_{i}", loss, step)
-            self._board.add_scalar("learning_rate", row["learning_rate"], step)
+            scalars = {
+                f"{name}/exit_{i}": loss
+                for name in ("loss", "lte_loss")
+                if name in row
+                for i, loss in enumerate(row[name])
+            }
+            rate = {"learning_rate": row["learning_rate"]}
+            self._board.add(scalars | rate, step)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -135,9 +140,15 @@ class MetricsLog:
         self._last_time += taken
 
     def _append(self, row: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        if self._file is None:
+            return
+        line = json.dumps(row).encode() + b"\n"
+        try:
+            while line:  # A disk may take a part.
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            error.filename = self._file.name
+            raise
 
     def _print_line(self, step: int, losses: str, speed: float, now: float) -> None:
         done = max(step - self._start_step, 1)
@@ -197,12 +208,3 @@ def read_cost(path: Path) -> TrainingCost:
 
 def _format_losses(losses: Sequence[float]) -> str:
     return " ".join(f"{loss:.3f}" for loss in losses)
-
-
-def _open_tensorboard(directory: Path) -> Any:
-    """Returns a writer if tensorboardX is installed, else None."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        return None
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(directory))

@@ -1,0 +1,263 @@
+"""Stopping a command: one line on the terminal and exit status 75, within seconds.
+
+SIGTERM, SIGINT (ctrl-C) and SIGHUP (the terminal is closed) raise `Stopped` in the main
+thread, so temporary files, locks and claims are cleaned up as after an error. Libraries
+may swallow the exception, and Python runs no handler while XLA compiles: a thread ends
+the process a few seconds later. This loses nothing, since files are written whole or
+not at all. Training is given longer, to finish and save its step. A second signal ends
+the process at once.
+"""
+
+import atexit
+import contextlib
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
+MESSAGE = "stopped; the same command goes on from there"
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Slurm and Kubernetes kill a process 30 s after they have asked it to stop.
+_HELD_SECONDS = 25.0
+_UNWIND_SECONDS = 4.0
+# `timeout` and a terminal may send a signal to a process and to its group.
+_TWICE_SECONDS = 0.5
+_POLL_SECONDS = 0.1
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop; the text says how to go on."""
+
+    def __init__(self, message: str = MESSAGE) -> None:
+        """Takes the line that the command ends with."""
+        super().__init__(message)
+
+
+class _State:
+    """What is known of this process; replaced when it starts to catch signals.
+
+    Attributes:
+        catches: whether the signals are ours, in this process.
+        asked: set by the first signal.
+        holds: how many `hold` are entered.
+        limit: when the process is ended by force, in `time.monotonic`.
+        unwinding: whether an exception was raised for it, and nothing is printed.
+        status: of a command that has done its work and only has to exit.
+        stderr: where the line goes: a copy of descriptor 2.
+        hooks: called before the process exits with status 75.
+    """
+
+    def __init__(self) -> None:
+        self.catches = False
+        self.asked = threading.Event()
+        self.holds = 0
+        self.limit = math.inf
+        self.unwinding = False
+        self.status: int | None = None
+        self.stderr = 2
+        self.hooks: list[Callable[[], None]] = []
+        self.line_lock = threading.Lock()
+
+
+_state = _State()
+
+
+def catch_signals() -> None:
+    """Makes the signals stop this process, a command, in good order."""
+    global _state
+    if _state.catches:
+        return
+    _state = _State()
+    _state.catches = True
+    _state.stderr = os.dup(2)
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    threading.Thread(target=_watch, args=(readable,), daemon=True).start()
+    # The interpreter writes to it even while the main thread is in C++.
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in _SIGNALS:
+        # `nohup` means it. Shells ignore SIGINT for commands in the background, but
+        # nobody sends that to a process that is to go on.
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        signal.signal(number, _handle)
+    _silence_hooks()
+    # The first to register runs last. The rest of the interpreter's exit frees objects
+    # for seconds, in which signals have their default effect again.
+    atexit.register(_exit_finished)
+
+
+@contextlib.contextmanager
+def hold() -> Iterator[Callable[[], bool]]:
+    """Holds `Stopped` back while entered; yields whether a signal has come.
+
+    Whoever holds it looks every few seconds, and leaves in good order. Where no command
+    runs (in a notebook) only SIGTERM is held back.
+
+    Raises:
+        Stopped: at the end, if a signal has come and the body raised nothing.
+    """
+    state, previous = _state, None
+    is_main = threading.current_thread() is threading.main_thread()
+    if not state.catches:
+        state.asked.clear()
+        if is_main:
+            previous = signal.signal(signal.SIGTERM, lambda *_: state.asked.set())
+    state.holds += 1
+    try:
+        yield state.asked.is_set
+    except KeyboardInterrupt:
+        _begin_unwinding(state)
+        raise
+    finally:
+        state.holds -= 1
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+    if state.asked.is_set():
+        _begin_unwinding(state)
+        raise Stopped
+
+
+def extend(seconds: float) -> None:
+    """Gives the cleaning up after `Stopped` more time than the usual few seconds."""
+    _state.limit = max(_state.limit, time.monotonic() + seconds + _UNWIND_SECONDS)
+
+
+def call_before_end(hook: Callable[[], None]) -> None:
+    """Has something called before a stopped process exits; it has few seconds."""
+    _state.hooks.append(hook)
+
+
+def end(message: str) -> NoReturn:
+    """Ends the process as stopped, with a line.
+
+    Not through the interpreter's exit, which waits for threads that compile.
+    """
+    for act in (sys.stdout.flush, *_state.hooks):
+        with contextlib.suppress(Exception):
+            act()
+    _end_now(message)
+
+
+def is_unwinding() -> bool:
+    """Whether `Stopped` was raised: errors that follow come of it."""
+    return _state.unwinding
+
+
+def finish(status: int) -> None:
+    """Says that the work is done: from now on a signal only speeds up the exit."""
+    _state.status = status
+
+
+def _exit_finished() -> None:
+    if _state.status is not None:
+        os._exit(_state.status)
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    state = _state
+    if state.status is not None:
+        os._exit(state.status)
+    if state.asked.is_set():
+        return  # The thread takes care of a second signal.
+    state.asked.set()
+    if not state.holds:
+        _begin_unwinding(state)
+        raise Stopped
+
+
+def _begin_unwinding(state: _State) -> None:
+    """Gives the main thread seconds to clean up, during which nothing is printed."""
+    if not state.catches:
+        return
+    state.unwinding = True
+    state.limit = time.monotonic() + _UNWIND_SECONDS
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _watch(readable: int) -> None:
+    """Ends the process at its limit, or at a second signal."""
+    first = math.inf
+    while True:
+        ready, _, _ = select.select(
+            [readable], [], [], None if first == math.inf else _POLL_SECONDS
+        )
+        now = time.monotonic()
+        came = ready and any(byte in _SIGNALS for byte in os.read(readable, 64))
+        if came and first == math.inf:
+            first = now
+            seconds = _HELD_SECONDS if _state.holds else _UNWIND_SECONDS
+            _state.limit = min(_state.limit, now + seconds)
+        elif (came and now > first + _TWICE_SECONDS) or now > _state.limit:
+            if _state.status is not None:
+                os._exit(_state.status)
+            _end_now(MESSAGE)
+
+
+def _end_now(message: str) -> NoReturn:
+    # Never released: the other thread finds the line written.
+    if _state.line_lock.acquire(blocking=False):
+        # What a terminal shows of ctrl-C, and a progress bar, end without a new line.
+        start = "\n" if os.isatty(_state.stderr) else ""
+        with contextlib.suppress(OSError):
+            # A reader that has stopped reading must not keep the process alive.
+            if select.select([], [_state.stderr], [], 1.0)[1]:
+                os.write(_state.stderr, f"{start}{message}\n".encode())
+        os._exit(STOPPED_STATUS)
+    time.sleep(1.5)
+    os._exit(STOPPED_STATUS)
+
+
+def _silence_hooks() -> None:
+    """Keeps Python from printing a `Stopped` that nobody could catch.
+
+    It may be raised in a destructor, or while a module is imported.
+    """
+    previous_hook, previous_unraisable = sys.excepthook, sys.unraisablehook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if isinstance(error, KeyboardInterrupt) or _state.unwinding:
+            end(MESSAGE)
+        previous_hook(kind, error, trace)
+
+    def unraisablehook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            previous_unraisable(unraisable)
+
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+
+
+def _block_signals() -> None:
+    """Before a fork: a signal to the child must not come to us through the pipe."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child (of a library's process pool) signals are as by default."""
+    global _state
+    if _state.catches:
+        _state = _State()
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()
+
+
+os.register_at_fork(
+    before=_block_signals,
+    after_in_parent=_unblock_signals,
+    after_in_child=_leave_to_parent,
+)

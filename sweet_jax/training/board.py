@@ -1,0 +1,63 @@
+"""TensorBoard's event file of a training, if tensorboardX is installed."""
+
+import contextlib
+import importlib.util
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+
+class Board:
+    """Writes scalars as TensorBoard reads them; a full disk ends the board alone.
+
+    Not through tensorboardX's SummaryWriter, whose thread and exit handler print
+    tracebacks when the disk is full.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Opens a new event file in the directory; nothing without tensorboardX."""
+        self._writer: Any = None
+        if importlib.util.find_spec("tensorboardX") is None:
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self._directory = directory
+        with self._drop_on_error():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(directory / "events"))
+
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        """Writes what was measured at a step."""
+        if self._writer is None:
+            return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with self._drop_on_error():
+            for name, value in scalars.items():
+                summary = scalar(name, value)
+                self._writer.write_event(
+                    Event(wall_time=time.time(), step=step, summary=summary)
+                )
+
+    def close(self) -> None:
+        """Closes the file; safe to call twice."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with self._drop_on_error():
+                writer.close()
+
+    @contextlib.contextmanager
+    def _drop_on_error(self) -> Any:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            logging.warning("%s is not written: %s", self._directory, reason)
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                with contextlib.suppress(OSError):  # What is buffered is lost.
+                    writer.close()
