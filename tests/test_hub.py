@@ -13,8 +13,7 @@ import datasets
 import pytest
 from datasets import config as datasets_config
 
-from sweet_jax.data.hub import load_hub
-from sweet_jax.data.sources import load_task
+from sweet_jax.data.sources import load_raw, load_task
 from sweet_jax.data.tasks import get_task
 from sweet_jax.settings import DataSettings
 
@@ -83,6 +82,48 @@ def test_minus_one_is_a_class_where_it_stands_among_others(hub_cache, tmp_path):
     assert raw.splits["train"].labels.tolist() == [0, 1, 2]
 
 
+def test_boolean_labels_are_the_classes_true_and_false(hub_cache, tmp_path):
+    rows = {"text": ["p", "q"], "label": [True, False]}
+    folder = write_parquet(tmp_path / "things", train=rows, test=rows)
+    assert load_task(DataSettings(task=str(folder))).label_names == ("False", "True")
+
+
+@pytest.mark.parametrize("train_labels", [[-1, 0], ["-1", "0"]])
+def test_a_split_of_minus_one_is_a_class_that_training_has(
+    hub_cache, tmp_path, train_labels
+):
+    minus_one = type(train_labels[0])(-1)
+    folder = write_parquet(
+        tmp_path / "things",
+        train={"text": ["p", "q"], "label": train_labels},
+        test={"text": ["r"], "label": [minus_one]},
+    )
+    raw = load_task(DataSettings(task=str(folder)))
+    assert raw.splits["test"].labels.tolist() == [0]
+    assert raw.notes == ()
+
+
+def test_rows_without_a_label_are_counted_in_a_note(hub_cache, tmp_path):
+    folder = write_parquet(
+        tmp_path / "things",
+        train={"text": ["p", "q", "r"], "label": ["a", None, "b"]},
+        test={"text": ["s"], "label": ["a"]},
+    )
+    raw = load_task(DataSettings(task=str(folder)))
+    assert len(raw.splits["train"]) == 2
+    (note,) = raw.notes
+    assert note.endswith(
+        "(train): 1 of 3 rows have no label (none or -1) and are left out"
+    )
+
+
+def test_a_label_that_is_a_list_is_one_line(hub_cache, tmp_path):
+    rows = {"text": ["p", "q"], "label": [[0, 1], [1]]}
+    folder = write_parquet(tmp_path / "things", train=rows)
+    with pytest.raises(ValueError, match=r"label '\[0, 1\]' .* is a list, expected an"):
+        load_task(DataSettings(task=str(folder)))
+
+
 def test_mnli_reads_both_validation_splits(hub_cache, tmp_path):
     def make(mark):
         return {
@@ -102,7 +143,7 @@ def test_mnli_reads_both_validation_splits(hub_cache, tmp_path):
         + "---\n"
     )
     task = dataclasses.replace(get_task("mnli"), hub_path=str(folder), hub_config="")
-    raw = load_hub(task, DataSettings(task="mnli"))
+    raw = load_raw(task, DataSettings(task="mnli"))
     assert set(raw.splits) == {"train", "validation", "validation_mismatched"}
     assert raw.splits["validation"].texts[0] == "validation_matched 0"
     assert raw.splits["validation_mismatched"].texts[0] == "validation_mismatched 0"
@@ -116,7 +157,7 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
     rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
     folder = write_parquet(tmp_path / "mrpc", train=rows, validation=rows, test=rows)
     task = dataclasses.replace(get_task("mrpc"), hub_path=str(folder), hub_config="")
-    raw = load_hub(task, DataSettings(task="mrpc"))
+    raw = load_raw(task, DataSettings(task="mrpc"))
     assert set(raw.splits) == {"train", "validation"}
 
 
@@ -125,8 +166,14 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
     [
         ({"text": ["a", ""], "label": [0, 1]}, r"\(train\) row 1 has an empty text"),
         ({"text": ["a", None], "label": [0, 1]}, r"\(train\) row 1 has an empty text"),
-        ({"text": ["a", "b"], "label": [0.5, 1.0]}, "holds a float, expected classes"),
-        ({"text": [1, 2], "label": [0, 1]}, "holds a int, expected strings"),
+        (
+            {"text": ["a", "b"], "label": [0.5, 1.0]},
+            r"row 0: label .0.5. .* is a float, expected an int",
+        ),
+        (
+            {"text": [1, 2], "label": [0, 1]},
+            r"row 0 has a int as .text., expected a string",
+        ),
         ({"text": ["a", "b"], "stars": [0, 1]}, "no column 'label'; its columns are"),
         ({"text": ["a", "b"], "label": [1, 1]}, "one class '1' only"),
         ({"text": ["a", "b"], "label": [-1, -1]}, "no labelled train split"),
