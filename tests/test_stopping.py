@@ -20,11 +20,13 @@ def ready():
 LINE = stopping.MESSAGE + "\n"
 
 
-def start(work: str, **options: object) -> subprocess.Popen[str]:
+def start(
+    work: str, prefix: tuple[str, ...] = (), **options: object
+) -> subprocess.Popen[str]:
     """Starts `process.run(work)`, where `work` is a function in Python's text."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen(
-        [sys.executable, "-c", f"{_PRELUDE}\n{work}\nprocess.run(work)"],
+        [*prefix, sys.executable, "-c", f"{_PRELUDE}\n{work}\nprocess.run(work)"],
         text=True,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         **options,  # type: ignore[arg-type]
@@ -191,11 +193,8 @@ def test_a_second_signal_ends_at_once_but_not_one_sent_twice():
 
 
 def test_nohup_is_respected_and_a_background_jobs_sigint_is_not():
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    process = start(SLEEP, preexec_fn=ignore)
+    # What the shell does for nohup and for a job in the background.
+    process = start(SLEEP, prefix=("sh", "-c", """trap '' HUP INT; exec "$@" """, "sh"))
     begin = time.monotonic()
     status, _, errors, _ = stop(process, signal.SIGHUP, signal.SIGINT, pause=1)
     assert (status, errors) == (75, LINE)
