@@ -125,6 +125,7 @@ def _describe(
         "jax": jax.__version__,
         "platforms": PLATFORMS,
         **{name: fields[name] for name in kept},
+        "pooler_activation": classifier.model.pooler_activation,
         "criterion": CRITERION,
         "threshold_range": threshold_range(
             CRITERION, len(d.label_names), len(d.exit_layers)

@@ -113,3 +113,4 @@ class DebertaEncoder(Encoder):
     embeddings_class = Embeddings
     layer_class = DebertaLayer
     tables_class = DistanceTable
+    pooler_activation = "gelu"

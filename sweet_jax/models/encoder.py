@@ -81,6 +81,9 @@ class Encoder(nn.Module):
     layer_class: ClassVar[Callable[..., nn.Module]]
     # Of (config): length -> shared, a tuple of arrays; None: layers share nothing.
     tables_class: ClassVar[Callable[..., nn.Module] | None] = None
+    # In Hugging Face's sentence classifiers, a key of `layers.ACTIVATIONS`; our exits
+    # take it under faithful_release only.
+    pooler_activation: ClassVar[str] = "tanh"
 
     config: Any
     num_layers: int

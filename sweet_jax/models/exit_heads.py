@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Array, ExitOutput
+from sweet_jax.models.layers import ACTIVATIONS
 
 
 def pool_states(
@@ -33,7 +34,8 @@ class Exit(nn.Module):
     """One exit: z = W drop(tanh(P pool(norm(x)))) (paper section 3).
 
     The released code shares one pooler among all exits, which leaks weights between
-    them; here every exit owns its pooler unless one is passed to `__call__`.
+    them, and its DeBERTa has GELU in place of tanh; here every exit owns its pooler
+    unless one is passed to `__call__`.
 
     Learning to exit adds u = sigmoid(v . drop(tanh(P pool(norm(x))))), the exit's own
     guess whether argmax z is right. It reads the very state that the classifier reads,
@@ -49,6 +51,7 @@ class Exit(nn.Module):
         init_scale: standard deviation of fresh kernels.
         make_norm: returns the encoder's final norm, which the exit then owns, or None.
         learn_to_exit: whether there is a learning-to-exit head.
+        activation: of the pooler, a key of `layers.ACTIVATIONS`.
     """
 
     num_classes: int
@@ -60,9 +63,12 @@ class Exit(nn.Module):
     init_scale: float
     make_norm: Callable[[], nn.Module | None]
     learn_to_exit: bool
+    activation: str
 
     def setup(self) -> None:
         """Makes the norm, the pooler, the dropout, the classifier and the lte head."""
+        given = self.pooling in ("mean", "cls") and self.dropout >= 0
+        assert given, "settings are resolved before a model is made of them"
         init = nn.initializers.normal(self.init_scale)
         self.norm = self.make_norm()
         if self.owns_pooler:
@@ -86,7 +92,8 @@ class Exit(nn.Module):
         pooler = self.pooler if shared_pooler is None else shared_pooler
         if self.norm is not None:
             x_BLD = self.norm(x_BLD)
-        pooled_BD = jnp.tanh(pooler(pool_states(x_BLD, mask_BL, self.pooling)))
+        pooled_BD = pooler(pool_states(x_BLD, mask_BL, self.pooling))
+        pooled_BD = ACTIVATIONS[self.activation](pooled_BD)
         pooled_BD = self.drop(pooled_BD, deterministic=not train)
         logits_BC = self.classifier(pooled_BD)
         if not self.learn_to_exit:
@@ -102,6 +109,7 @@ class Exits(nn.Module):
             under the same name, so that equal seeds give equal initial weights.
         shared_pooler: one pooler for all exits, as in the released code.
         learn_to_exit: whether each exit has a learning-to-exit head.
+        activation: of the poolers.
     """
 
     numbers: tuple[int, ...]
@@ -114,6 +122,7 @@ class Exits(nn.Module):
     init_scale: float
     make_norm: Callable[[], nn.Module | None]
     learn_to_exit: bool
+    activation: str
 
     def setup(self) -> None:
         """Makes the exits and, where it is shared, their pooler."""
@@ -134,6 +143,7 @@ class Exits(nn.Module):
                 init_scale=self.init_scale,
                 make_norm=self.make_norm,
                 learn_to_exit=self.learn_to_exit,
+                activation=self.activation,
             )
             for number in self.numbers
         }

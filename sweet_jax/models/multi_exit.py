@@ -50,7 +50,8 @@ class MultiExitClassifier(nn.Module):
         num_classes: number of classes C.
         features: hidden size D.
         settings: pooling and dropout of the exits, and whether they learn to exit.
-        shared_pooler: one pooler for all exits (faithful_release).
+        shared_pooler: exits as released (faithful_release): one pooler for all, with
+            the family's activation; tables that layers share pass the seams.
         dtype: computation type.
         init_scale: standard deviation of fresh kernels.
     """
@@ -78,7 +79,13 @@ class MultiExitClassifier(nn.Module):
             init_scale=self.init_scale,
             make_norm=self.encoder.make_final_norm,
             learn_to_exit=self.settings.learn_to_exit,
+            activation=self.pooler_activation,
         )
+
+    @property
+    def pooler_activation(self) -> str:
+        """The activation of the poolers, a key of `layers.ACTIVATIONS`."""
+        return self.encoder.pooler_activation if self.shared_pooler else "tanh"
 
     @property
     def num_segments(self) -> int:
@@ -141,7 +148,12 @@ class MultiExitClassifier(nn.Module):
             read = carry if state_scale is None else scale_seam(carry, state_scale[i])
             outputs.append(self.exit_outputs(i, read, train))
             if seam_scale is not None and i < len(seam_scale):
+                shared = carry["shared"]
                 carry = scale_seam(carry, seam_scale[i])
+                if self.shared_pooler:
+                    # The released DeBERTa hands its table to every segment anew: all
+                    # exits train it, the seams notwithstanding.
+                    carry = {**carry, "shared": shared}
         return tuple(outputs)
 
 
@@ -159,6 +171,11 @@ class MultiModelSet(nn.Module):
     def num_segments(self) -> int:
         """The number of members."""
         return len(self.member)
+
+    @property
+    def pooler_activation(self) -> str:
+        """The activation of the members' poolers."""
+        return self.member[0].pooler_activation
 
     def start(self, batch: Batch, train: bool = False) -> dict[str, Any]:
         """Returns the carry before member 0: the batch itself."""

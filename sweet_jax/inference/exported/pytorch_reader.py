@@ -18,15 +18,17 @@ from transformers import AutoModel
 
 
 class Exit(nn.Module):
-    """classifier(tanh(pooler(pool(norm(states)))))."""
+    """classifier(activation(pooler(pool(norm(states)))))."""
 
-    def __init__(self, norm: nn.Module, width: int, classes: int, pooling: str) -> None:
+    def __init__(self, norm: nn.Module, width: int, manifest: dict) -> None:
         """The norm is the encoder's final one, where its layers end without."""
         super().__init__()
-        self.norm, self.pooling = copy.deepcopy(norm), pooling
+        self.norm, self.pooling = copy.deepcopy(norm), manifest["pooling"]
+        activations = {"tanh": torch.tanh, "gelu": nn.functional.gelu}
+        self.activation = activations[manifest["pooler_activation"]]
         self.pooler, self.classifier = (
             nn.Linear(width, width),
-            nn.Linear(width, classes),
+            nn.Linear(width, len(manifest["label_names"])),
         )
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -34,7 +36,7 @@ class Exit(nn.Module):
         x, real = self.norm(states), mask[..., None].float()
         mean = (x * real).sum(1) / real.sum(1)
         pooled = mean if self.pooling == "mean" else x[:, 0]
-        return self.classifier(torch.tanh(self.pooler(pooled)))
+        return self.classifier(self.activation(self.pooler(pooled)))
 
 
 class MultiExitModel(nn.Module):
@@ -50,11 +52,10 @@ class MultiExitModel(nn.Module):
             AutoModel.from_pretrained(folder / f"encoder_{i}", trust_remote_code=False)
             for i in owners
         ]
-        width, classes = encoders[0].config.hidden_size, self.manifest["label_names"]
+        width = encoders[0].config.hidden_size
         norm = getattr(encoders[0], "final_norm", nn.Identity())
         self.exits = nn.ModuleList(
-            Exit(norm, width, len(classes), self.manifest["pooling"])
-            for _ in self.manifest["exit_layers"]
+            Exit(norm, width, self.manifest) for _ in self.manifest["exit_layers"]
         )
         self.exits.load_state_dict(load_file(folder / "exits.safetensors"))
         for encoder in encoders:
