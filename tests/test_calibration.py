@@ -9,6 +9,7 @@ from scipy import special
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.exits.calibration import (
+    RELEASED_RANGE,
     TEMPERATURE_RANGE,
     apply_temperatures,
     compute_nll,
@@ -115,6 +116,16 @@ def test_separable_and_hopeless_rows_end_at_the_bounds():
     logits_NEC = np.array([[[3, 0], [0, 3]], [[0, 3], [3, 0]]])
     right_then_wrong = fit_temperatures(_make_bank(logits_NEC, [0, 1]))
     np.testing.assert_allclose(right_then_wrong, TEMPERATURE_RANGE, rtol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 60.0])
+def test_the_released_search_is_not_held_to_our_bounds(rng, temperature):
+    # Logits as large or small as the temperature, or no label would tell it.
+    bank = _sample_bank(rng, 1.0)
+    bank = _make_bank(bank.logits * temperature, bank.labels)
+    fitted = fit_temperatures(bank, RELEASED_RANGE)
+    np.testing.assert_allclose(fitted, [temperature], rtol=0.05)
+    assert not TEMPERATURE_RANGE[0] < temperature < TEMPERATURE_RANGE[1]
 
 
 def test_rows_without_evidence_keep_temperature_1():

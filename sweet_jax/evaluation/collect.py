@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from sweet_jax.arrays import Array, Batch, LogitBank, Params
 from sweet_jax.data.batches import BatchPlan, make_batch, plan_evaluation
@@ -27,6 +27,7 @@ class Collector:
         batch_size: int,
         buckets: tuple[int, ...],
         pad_id: int,
+        dropout_rng: PRNGKeyArray | None = None,
     ) -> None:
         """Compiles nothing yet.
 
@@ -35,12 +36,22 @@ class Collector:
             batch_size: rows per batch; no result depends on it.
             buckets: lengths that batches are padded to.
             pad_id: token id of padding.
+            dropout_rng: key of dropout, which is on; the outputs then depend on the
+                batch size, too. None: no dropout.
         """
         self._batch_size, self._buckets, self._pad_id = batch_size, buckets, pad_id
         self._mesh = make_mesh(batch_size)
+        self._rng = None
+        if dropout_rng is not None:
+            self._rng = replicate(dropout_rng, self._mesh)
 
-        def compute_outputs(params: Params, batch: Batch) -> dict[str, Array | None]:
-            outputs: Any = model.apply({"params": params}, batch)
+        def compute_outputs(
+            params: Params, batch: Batch, rng: PRNGKeyArray | None
+        ) -> dict[str, Array | None]:
+            rngs = {}
+            if rng is not None:  # Each row is in one batch: its first row tells it.
+                rngs["dropout"] = jax.random.fold_in(rng, batch.row_ids[0])
+            outputs: Any = model.apply({"params": params}, batch, bool(rngs), rngs=rngs)
             has_lte = outputs[0].lte_B is not None
             return {
                 "logits_BEC": jax.numpy.stack([o.logits_BC for o in outputs], 1),
@@ -70,13 +81,15 @@ class Collector:
         plans = plan_evaluation(rows.lengths, self._batch_size, self._buckets)
         by_length = {plan.length: plan for plan in plans}
         examples = [self._make_batch(rows, plan) for plan in by_length.values()]
-        self.programs.compile_all({shape_of(b): (params, b) for b in examples})
+        self.programs.compile_all(
+            {shape_of(b): (params, b, self._rng) for b in examples}
+        )
         pending: list[tuple[Int[np.ndarray, " B"], dict[str, Any]]] = []
         for plan in plans:
             batch = self._make_batch(rows, plan)
             program = self.programs.by_shape[shape_of(batch)]
             # Outputs are small: dispatch everything, read at the end.
-            pending.append((plan.rows, program.call(params, batch)))
+            pending.append((plan.rows, program.call(params, batch, self._rng)))
         logits = _scatter(rows.num_rows, [(r, o["logits_BEC"]) for r, o in pending])
         has_lte = pending[0][1]["lte_BE"] is not None
         return LogitBank(

@@ -18,6 +18,9 @@ from sweet_jax.arrays import Array, LogitBank
 # grows all the way to T = 0, where every score saturates and no threshold tells
 # examples apart; on rows where it knows nothing, it grows to T = infinity.
 TEMPERATURE_RANGE = (0.1, 20.0)
+# Under faithful_release, as good as no bounds: Adam's 10,000 steps of at most about 0.1
+# from T = 1 end near 1,000, too, and below 0.001 all but ties saturate in float32.
+RELEASED_RANGE = (1e-3, 1e3)
 
 
 def compute_nll(
@@ -47,11 +50,23 @@ def apply_temperatures(
     return shifted_NEC / jnp.asarray(temperatures_E, jnp.float32)[None, :, None]
 
 
-def fit_temperatures(bank: LogitBank) -> Float32[np.ndarray, " E"]:
+def fit_temperatures(
+    bank: LogitBank, bounds: tuple[float, float] = TEMPERATURE_RANGE
+) -> Float32[np.ndarray, " E"]:
     """Returns the temperature of each exit that minimises NLL on the rows of `bank`.
 
     Pass the rows to fit on (calibration part 0); no other row has an influence. NLL on
     these rows is never above that of T = 1: where the optimum is no better, T is 1.
+
+    With `RELEASED_RANGE` this is the released code's search in intent. It differs in
+    that it finds the minimum: there, Adam starts ten times from T = 1, each with a rate
+    of its own, and stops at the first step after the 51st that improves nothing; of the
+    ten last temperatures the best one is kept. Where the likelihood has its maximum at
+    T = 0 or infinity, such a search ends where its steps do, this one at the bounds.
+
+    Args:
+        bank: the rows of the fit.
+        bounds: lowest and highest temperature.
 
     Raises:
         ValueError: the bank has no row of positive weight.
@@ -62,11 +77,13 @@ def fit_temperatures(bank: LogitBank) -> Float32[np.ndarray, " E"]:
             " data.calibration_examples"
         )
     return np.array(
-        [_fit_temperature(bank, i) for i in range(bank.num_exits)], np.float32
+        [_fit_temperature(bank, i, bounds) for i in range(bank.num_exits)], np.float32
     )
 
 
-def _fit_temperature(bank: LogitBank, exit_index: int) -> float:
+def _fit_temperature(
+    bank: LogitBank, exit_index: int, bounds: tuple[float, float]
+) -> float:
     logits_N1C = bank.logits[:, exit_index : exit_index + 1]
 
     def compute_objective(log_temperature: float) -> float:
@@ -77,7 +94,7 @@ def _fit_temperature(bank: LogitBank, exit_index: int) -> float:
         return compute_nll(calibrated_N1C[:, 0], bank.labels, bank.weights)
 
     # In log T the objective is not convex but still has a single valley.
-    low, high = (math.log(t) for t in TEMPERATURE_RANGE)
+    low, high = (math.log(t) for t in bounds)
     found = optimize.minimize_scalar(
         compute_objective,
         bounds=(low, high),

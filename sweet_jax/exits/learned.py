@@ -61,8 +61,8 @@ def fit_lte_ranges(bank: LogitBank) -> Float32[np.ndarray, "E 2"] | None:
     """Returns each exit's lowest and highest score on the rows of `bank`.
 
     Heads differ in the range they use, and one threshold is compared with all of them.
-    Pass the rows to fit on (calibration part 0); no other row has an influence. The
-    released code takes the rows that it then scores.
+    Pass the rows to fit on (calibration part 0; all of them under faithful_release,
+    which are then the test rows); no other row has an influence.
 
     Returns:
         None where the bank has no learning-to-exit scores.
