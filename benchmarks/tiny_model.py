@@ -76,7 +76,7 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
         exit_numbers=(0, 1),
         num_classes=2,
         features=_WIDTH,
-        settings=ExitSettings(),
+        settings=ExitSettings(pooling="mean", dropout=0.1),
     )
     rng = np.random.default_rng(0)
     # Norms at 1: otherwise all texts come out alike.

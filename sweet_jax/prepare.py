@@ -15,7 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from sweet_jax import settings as settings_lib
 from sweet_jax.caches import find_cache
-from sweet_jax.convert.hf_config import load_config, make_encoder
+from sweet_jax.convert.hf_config import (
+    load_config,
+    make_encoder,
+    read_classifier_dropout,
+)
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.data.batches import limit_buckets
 from sweet_jax.data.examples import Examples, RawTask
@@ -31,7 +35,9 @@ from sweet_jax.data.tokenize import (
 from sweet_jax.files import show_names
 from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.models.presets import find_encoder
+from sweet_jax.resolve import check_released_family, resolve_released_exits
 from sweet_jax.settings import Settings
 from sweet_jax.training.method import Member, make_members, separates_segments
 
@@ -52,6 +58,8 @@ class Prepared:
         buckets: lengths that batches are padded to.
         members: what is trained on its own.
         models: one per member.
+        separate_tables: whether each segment has its own copy of tables that layers
+            share.
         inputs: digests of what is no setting but decides the result.
     """
 
@@ -66,6 +74,7 @@ class Prepared:
     buckets: tuple[int, ...]
     members: tuple[Member, ...]
     models: tuple[MultiExitClassifier, ...]
+    separate_tables: bool
     inputs: dict[str, str]
 
     @property
@@ -99,6 +108,7 @@ def prepare(settings: Settings) -> Prepared:
     """
     folder = find_encoder(settings.encoder)
     config = load_config(folder, settings.encoder.ignore_attributes)
+    check_released_family(settings, config.family)
     layers = settings.exits.layers or settings_lib.default_exit_layers(
         config.num_layers
     )
@@ -121,7 +131,14 @@ def prepare(settings: Settings) -> Prepared:
     loaded = load_encoder(folder, config, depth)
     if loaded.ignored:
         logging.info("no part of the encoder: %s", show_names(loaded.ignored))
-    if settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
+    if settings.faithful_release:
+        assert isinstance(config, PostNormConfig), "both released families are"
+        settings = resolve_released_exits(
+            settings,
+            read_classifier_dropout(folder, config),
+            loaded.pooler is not None,
+        )
+    elif settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
         raise settings_lib.SettingsError(
             f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"
             " no pooler: set exits.pooler_init=fresh"
@@ -139,6 +156,8 @@ def prepare(settings: Settings) -> Prepared:
         )
         for name, examples in named.items()
     }
+    # Released, all segments read one table.
+    separate_tables = separates_segments(members) and not settings.faithful_release
     dtype = jnp.dtype(settings.encoder.dtype)
     model = MultiExitClassifier(
         encoder=make_encoder(config, depth, dtype, settings.encoder.remat),
@@ -147,7 +166,7 @@ def prepare(settings: Settings) -> Prepared:
         num_classes=len(raw.label_names),
         features=config.hidden_size,
         settings=settings.exits,
-        shared_pooler=settings.faithful_release and settings.method != "multi_model",
+        shared_pooler=settings.faithful_release,
         dtype=dtype,
         init_scale=config.initializer_range,
     )
@@ -163,8 +182,9 @@ def prepare(settings: Settings) -> Prepared:
         buckets=limit_buckets(settings.data.buckets, max_length),
         members=members,
         models=split_model(
-            model, [member.exits for member in members], separates_segments(members)
+            model, [member.exits for member in members], separate_tables
         ),
+        separate_tables=separate_tables,
         inputs={
             "encoder_weights": loaded.digest,
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},

@@ -10,6 +10,7 @@ from sweet_jax.seam_settings import check_seams, parse_method
 from sweet_jax.settings import (
     AUTO,
     CRITERIA,
+    LOGIT_CRITERIA,
     METHODS,
     Settings,
     SettingsError,
@@ -20,12 +21,24 @@ from sweet_jax.settings import (
     replace_fields,
 )
 
-# What `AUTO` and `auto` stand for. All methods share rates and epochs, so that a
-# comparison differs in the method alone; docs/defaults.md says how they were found.
-_SHARED_DEFAULTS = {
+# What fields that are not given stand for. All methods share them, rates and epochs
+# too, so that a comparison differs in the method alone; docs/defaults.md says how they
+# were found.
+_SHARED_DEFAULTS: dict[str, Any] = {
+    "boundary_gradient_scale": 0.0,
+    "exits.pooling": "mean",
+    "exits.pooler_init": "fresh",
+    "exits.dropout": 0.1,
+    "data.max_train_examples": 2000,
+    "data.max_length": 128,
+    "data.buckets": (16, 32, 48, 64, 96, 128, 192, 256, 384, 512),
     "optim.encoder_learning_rate": 1e-4,
     "optim.exit_learning_rate": 1e-3,
+    "optim.warmup_percent": 10.0,
+    "optim.weight_decay": 0.01,
+    "optim.epsilon_mode": "after_correction",
     "train.num_epochs": 3,
+    "evaluate.criteria": LOGIT_CRITERIA,
 }
 # Whose gradient norm is limited: the first is the default.
 _CLIP_SCOPES: Mapping[str, tuple[str, ...]] = dict.fromkeys(METHODS, ("global",)) | {
@@ -37,15 +50,17 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     for method in METHODS
 }
 
-# The released code's own choices (FACTS of the code at a2d8a30; README command).
+# The released code's own choices: the command of its README, and what the Trainer of
+# that time takes where the command says nothing (docs/released-code.md).
 FAITHFUL_RELEASE: dict[str, Any] = {
+    "encoder.dtype": "float32",
     "exits.pooling": "cls",
-    "exits.pooler_init": "checkpoint",
     "optim.encoder_learning_rate": 5e-5,
     "optim.exit_learning_rate": 5e-5,
     "optim.schedule": "linear",
     "optim.warmup_percent": 0.0,
     "optim.weight_decay": 0.0,
+    "optim.epsilon_mode": "before_correction",
     "optim.clip_norm": 1.0,
     "optim.clip_scope": "global",
     "data.max_train_examples": 6000,
@@ -58,23 +73,27 @@ FAITHFUL_RELEASE: dict[str, Any] = {
     "boundary_gradient_scales": (),
     "boundary_gradient_phases": (),
 }
-# The methods that the released code has.
+# What it takes from the encoder, once that is known: `resolve_released_exits`.
+_RELEASED_EXITS = ("exits.dropout", "exits.pooler_init")
+# The methods and families that the released code has.
 _RELEASED_METHODS = ("sweet", "early_exit", "multi_model")
+_RELEASED_FAMILIES = ("bert", "deberta")
 
 _CHOICES = {
     "method": METHODS,
     "data.metric": ("auto", "accuracy", "matthews", "f1"),
     "encoder.dtype": ("float32", "bfloat16"),
     "encoder.matmul_precision": ("default", "high", "highest"),
-    "exits.pooling": ("mean", "cls"),
-    "exits.pooler_init": ("fresh", "checkpoint"),
+    "exits.pooling": ("auto", "mean", "cls"),
+    "exits.pooler_init": ("auto", "fresh", "checkpoint"),
     "optim.schedule": ("linear", "constant"),
     "optim.clip_scope": ("auto", "segment", "global", "member"),
+    "optim.epsilon_mode": ("auto", "after_correction", "before_correction"),
     "train.select": ("last", "best"),
 }
 
-# field -> (lowest, highest) with None for no bound; AUTO is always allowed where the
-# default is AUTO.
+# field -> (lowest, highest) with None for no bound; AUTO stands for "not given" where
+# it is the default.
 _RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**31 - 1),
     "exits.dropout": (0, 0.99),
@@ -162,20 +181,18 @@ def study_from_config_dict(config: Any) -> tuple[dict[str, Any], StudySettings]:
 
 
 def resolve(settings: Settings) -> Settings:
-    """Returns settings whose AUTO fields hold their method's or release's values.
+    """Returns settings whose fields that were not given hold their values.
 
-    Where exits learn to exit, the default criteria are joined by lte.
+    These are the method's, or the released code's under `faithful_release`, where two
+    wait for the encoder (`resolve_released_exits`).
 
     Raises:
         SettingsError: the method is unknown, or a field contradicts faithful_release.
     """
     check_choice("method", settings.method, METHODS)
-    flat, defaults = flatten_settings(settings), flatten_settings(Settings())
-    changes = {
-        name: value
-        for name, value in METHOD_DEFAULTS[settings.method].items()
-        if flat[name] in (AUTO, "auto")
-    }
+    values = dict(METHOD_DEFAULTS[settings.method])
+    if settings.exits.learn_to_exit:
+        values["evaluate.criteria"] = CRITERIA
     if settings.faithful_release:
         check_choice(
             "method with faithful_release=True", settings.method, _RELEASED_METHODS
@@ -183,19 +200,58 @@ def resolve(settings: Settings) -> Settings:
         release = dict(FAITHFUL_RELEASE)
         if settings.method == "multi_model":
             release["optim.clip_scope"] = "member"
-        for name, value in release.items():
-            if flat[name] not in (defaults[name], value):
-                raise SettingsError(
-                    f"{name}={flat[name]} contradicts faithful_release=True, which"
-                    f" means {name}={value}: drop one of the two"
-                )
-        changes.update(release)
-    if (
-        settings.exits.learn_to_exit
-        and settings.evaluate.criteria == defaults["evaluate.criteria"]
-    ):
-        changes["evaluate.criteria"] = CRITERIA
-    return replace_fields(settings, changes)
+        _check_release(settings, release)
+        values |= release
+        for name in _RELEASED_EXITS:
+            del values[name]
+    flat, not_given = flatten_settings(settings), flatten_settings(Settings())
+    return replace_fields(
+        settings,
+        {name: v for name, v in values.items() if flat[name] == not_given[name]},
+    )
+
+
+def check_released_family(settings: Settings, family: str) -> None:
+    """Raises SettingsError where faithful_release meets an encoder it does not have."""
+    if settings.faithful_release and family not in _RELEASED_FAMILIES:
+        raise SettingsError(
+            f"faithful_release=True with the {family} encoder {settings.encoder.name}:"
+            f" the released code has {' and '.join(_RELEASED_FAMILIES)} only; set"
+            " encoder.name to one of these, or drop faithful_release"
+        )
+
+
+def resolve_released_exits(
+    settings: Settings, dropout: float, has_pooler: bool
+) -> Settings:
+    """Returns settings of faithful_release whose exits are those of the encoder.
+
+    Args:
+        settings: resolved, with faithful_release.
+        dropout: that its config.json gives to classifiers.
+        has_pooler: its checkpoint has a pooler; without one the released code starts
+            from a fresh one, as `from_pretrained` does.
+
+    Raises:
+        SettingsError: a given field is another one.
+    """
+    release = {
+        "exits.dropout": dropout,
+        "exits.pooler_init": "checkpoint" if has_pooler else "fresh",
+    }
+    _check_release(settings, release)
+    return replace_fields(settings, release)
+
+
+def _check_release(settings: Settings, release: Mapping[str, Any]) -> None:
+    """Raises SettingsError where a given field is another one in the released code."""
+    flat, not_given = flatten_settings(settings), flatten_settings(Settings())
+    for name, value in release.items():
+        if flat[name] not in (not_given[name], value):
+            raise SettingsError(
+                f"{name}={flat[name]} contradicts faithful_release=True, which means"
+                f" {name}={value}: set that, or drop faithful_release"
+            )
 
 
 def parse_config_string(text: str) -> dict[str, Any]:
@@ -278,6 +334,7 @@ def _item_type(name: str, default: tuple[Any, ...]) -> type:
 _EMPTY_LISTS: dict[str, type] = {
     "boundary_gradient_scales": float,
     "boundary_gradient_phases": float,
+    "data.buckets": int,
     "exits.layers": int,
     "study.train_sizes": int,
     "study.encoder_rates": float,
@@ -287,11 +344,13 @@ _EMPTY_LISTS: dict[str, type] = {
 
 def _check(settings: Settings) -> None:
     """Raises SettingsError where a field is out of range or contradicts another."""
-    flat = flatten_settings(settings)
+    flat, not_given = flatten_settings(settings), flatten_settings(Settings())
     for name, allowed in _CHOICES.items():
         check_choice(name, flat[name], allowed)
     for name, (low, high) in _RANGES.items():
         value = flat[name]
+        if value == not_given[name] == AUTO:
+            continue  # The encoder says it, later.
         if (low is not None and value < low) or (high is not None and value > high):
             bound = f"at least {low}" if high is None else f"from {low} to {high}"
             raise SettingsError(f"{name}={value}: allowed is {bound}")
@@ -309,8 +368,6 @@ def _check(settings: Settings) -> None:
             "evaluate.criteria names lte, whose heads are trained only with"
             " exits.learn_to_exit=True: set that, or leave lte out"
         )
-    if not settings.evaluate.criteria:
-        raise SettingsError(f"evaluate.criteria is empty: allowed are {CRITERIA}")
     if any(s < 1 for s in settings.evaluate.speedups):
         raise SettingsError(
             f"evaluate.speedups={settings.evaluate.speedups}: allowed is 1 or more"
@@ -322,7 +379,7 @@ def _check(settings: Settings) -> None:
             f" train.batch_size={settings.train.batch_size}"
         )
     buckets = settings.data.buckets
-    if not buckets or any(b <= a for a, b in itertools.pairwise(buckets)):
+    if any(b <= a for a, b in itertools.pairwise(buckets)):
         raise SettingsError(f"data.buckets={buckets}: allowed are rising lengths")
     if len(settings.data.text_columns) > 2:
         raise SettingsError(

@@ -12,7 +12,6 @@ from sweet_jax.inference.costs import SegmentCosts
 from sweet_jax.inference.model_folder import ModelDescription
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.prepare import Prepared
-from sweet_jax.training.method import separates_segments
 from sweet_jax.training.metrics_log import read_cost
 from sweet_jax.trees import count_parameters
 from sweet_jax.workdir import SCHEMA, Workdir, collect_versions
@@ -135,7 +134,7 @@ def describe_model(
         has_pairs=prepared.splits.train.pairs is not None,
         exit_layers=settings.exits.layers,
         member_exits=tuple(member.exits for member in prepared.members),
-        separate_tables=separates_segments(prepared.members),
+        separate_tables=prepared.separate_tables,
         shared_pooler=prepared.models[0].shared_pooler,
         pooling=settings.exits.pooling,
         dtype=settings.encoder.dtype,

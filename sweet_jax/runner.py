@@ -22,7 +22,11 @@ from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
 from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.exits.calibration import fit_temperatures
+from sweet_jax.exits.calibration import (
+    RELEASED_RANGE,
+    TEMPERATURE_RANGE,
+    fit_temperatures,
+)
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.files import write_json
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
@@ -44,6 +48,12 @@ from sweet_jax.workdir import Workdir, default_workdir
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0
+# Of the dropout of calibration under faithful_release; training and analysis have the
+# streams between.
+_CALIBRATION_STREAM = 3
+# The bank of that calibration, and those that no score is reported of.
+_FIT = "calibration_dropout"
+_CALIBRATION = ("calibration", _FIT)
 # Of the test rows, those with most batches: each is compiled for every segment.
 _MOST_LENGTHS = 3
 
@@ -157,13 +167,17 @@ class _Pipeline:
             banks = self._collect(params)
         if not is_first_host():
             return
-        fit_rows = banks["calibration"].select_part(0)
-        temperatures = fit_temperatures(fit_rows)
+        if self._settings.faithful_release:
+            fit_rows, bounds = banks[_FIT], RELEASED_RANGE
+        else:
+            fit_rows = banks["calibration"].select_part(0)
+            bounds = TEMPERATURE_RANGE
+        temperatures = fit_temperatures(fit_rows, bounds)
         lte_ranges = fit_lte_ranges(fit_rows)
         evaluations = {
             name: self._evaluate(bank, banks["calibration"], temperatures, lte_ranges)
             for name, bank in banks.items()
-            if name != "calibration"
+            if name not in _CALIBRATION
         }
         seconds = time.perf_counter() - start - self._collector.programs.seconds
         results = make_results(
@@ -274,7 +288,8 @@ class _Pipeline:
         return self._work.path / f"logits_{name}.npz"
 
     def _bank_names(self) -> list[str]:
-        return [name for name in self._prepared.rows if name != "train"]
+        names = [name for name in self._prepared.rows if name != "train"]
+        return [*names, _FIT] if self._settings.faithful_release else names
 
     def _read_banks(self) -> dict[str, LogitBank] | None:
         """Returns the stored banks if all are of this training, with its model."""
@@ -288,13 +303,31 @@ class _Pipeline:
     def _collect(self, params: Params) -> dict[str, LogitBank]:
         banks = {}
         for name in self._bank_names():
-            part = self._prepared.splits.part if name == "calibration" else None
-            banks[name] = self._collector.collect(
-                params, self._prepared.rows[name], part
+            is_calibration = name in _CALIBRATION
+            collector = self._make_fit_collector() if name == _FIT else self._collector
+            banks[name] = collector.collect(
+                params,
+                self._prepared.rows["calibration" if is_calibration else name],
+                self._prepared.splits.part if is_calibration else None,
             )
             if is_first_host():
                 banks[name].save(self._bank_path(name), self._work.training_digest)
         return banks
+
+    def _make_fit_collector(self) -> Collector:
+        """Returns what runs the model as the released calibration does: dropout on.
+
+        There, each part of the model is still in training right after it. The batches
+        are those of training in size, so that the outputs depend on no other field.
+        """
+        rng = jax.random.key(self._settings.seed)
+        return Collector(
+            join_models(self._prepared.models),
+            self._settings.train.batch_size,
+            self._prepared.buckets,
+            self._prepared.pad_id,
+            jax.random.fold_in(rng, _CALIBRATION_STREAM),
+        )
 
     def _evaluate(
         self,

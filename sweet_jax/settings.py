@@ -1,8 +1,10 @@
 """Settings of a run: frozen dataclasses with the defaults.
 
 The dataclasses below are the reference of every field a person can set with
-`--config.section.field=value`. A value of `AUTO` (-1) in a number means "the method's
-own default", filled in by `sweet_jax.resolve` after all overrides.
+`--config.section.field=value`. A field whose default depends on the method, on
+`faithful_release` or on the encoder holds "not given": `AUTO` (-1) in a number, `auto`
+in a text, () in a list. `sweet_jax.resolve` fills it in after all overrides, so that
+no given value is ever replaced by a default, not even one that equals it.
 """
 
 import dataclasses
@@ -27,20 +29,6 @@ METHODS = (
 LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
 CRITERIA = (*LOGIT_CRITERIA, "lte")
 AUTO = -1
-
-# Fields added since work directories were first written, at the value that stands for
-# what runs did before. There they are left out of config.json and digests: a run
-# without a field is a run with this value, and older work directories go on.
-ADDED_FIELDS: dict[str, Any] = {
-    "exits.learn_to_exit": False,
-    "boundary_gradient_scales": (),
-    "boundary_gradient_phases": (),
-    "data.metric": "auto",
-    "analysis.gradient_conflict": False,
-    "analysis.steps_percent": (0.0, 25.0, 50.0, 75.0, 100.0),
-    "analysis.num_batches": 8,
-    "evaluate.measure_costs": True,
-}
 
 
 class SettingsError(ValueError):
@@ -72,12 +60,14 @@ class ExitSettings:
 
     # Layers, counted from 0, whose output an exit reads; (): by the encoder's depth.
     layers: tuple[int, ...] = ()
-    # What the pooler reads: `mean` over real tokens, or `cls`, the first token's state.
-    pooling: str = "mean"
-    # `fresh`, or `checkpoint`: every exit starts from the checkpoint's own pooler.
-    pooler_init: str = "fresh"
-    # Dropout before each classifier.
-    dropout: float = 0.1
+    # What the pooler reads: `mean` over real tokens, or `cls`, the first token's state;
+    # auto: mean (faithful_release: cls).
+    pooling: str = "auto"
+    # `fresh`, or `checkpoint`: every exit starts from the checkpoint's own pooler;
+    # auto: fresh (faithful_release: checkpoint, where the encoder has a pooler).
+    pooler_init: str = "auto"
+    # Dropout before each classifier; -1: 0.1 (faithful_release: the encoder's own).
+    dropout: float = float(AUTO)
     # Learning to exit: train a head per exit to say whether the exit is right, for the
     # criterion lte.
     learn_to_exit: bool = False
@@ -101,17 +91,20 @@ class DataSettings:
     label_column: str = "label"
     # Accept rows whose text is empty instead of refusing them with their line number.
     allow_empty_text: bool = False
-    # Training rows taken from the pool, stratified and nested over sizes; 0: all.
-    max_train_examples: int = 2000
+    # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
+    # 2,000 (faithful_release: 6,000).
+    max_train_examples: int = AUTO
     # What `score` means: accuracy, matthews or f1; `auto`: the task's own (Matthews for
     # cola, F1 for mrpc and qqp, else accuracy).
     metric: str = "auto"
     # Rows held out for calibration, half for each part.
     calibration_examples: int = 1000
-    # Longest input in tokens; longer ones are cut (and counted).
-    max_length: int = 128
-    # Lengths that batches are padded to.
-    buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    # Longest input in tokens; longer ones are cut (and counted); -1: 128
+    # (faithful_release: 256).
+    max_length: int = AUTO
+    # Lengths that batches are padded to; (): 16, 32, 48, 64, 96, 128, 192, 256, 384 and
+    # 512 (faithful_release: 256).
+    buckets: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +116,16 @@ class OptimSettings:
     exit_learning_rate: float = float(AUTO)
     # `linear` decay to 0, or `constant`; both after the warm-up.
     schedule: str = "linear"
-    # Share of the steps, in percent, over which the rate rises from 0.
-    warmup_percent: float = 10.0
-    # Decoupled weight decay; biases and norms are exempt.
-    weight_decay: float = 0.01
+    # Share of the steps, in percent, over which the rate rises from 0; -1: 10
+    # (faithful_release: 0).
+    warmup_percent: float = float(AUTO)
+    # Decoupled weight decay; biases and norms are exempt; -1: 0.01 (faithful_release:
+    # 0).
+    weight_decay: float = float(AUTO)
+    # Where AdamW adds its epsilon of 1e-8: `after_correction` of the moments' bias, as
+    # torch and optax do, or `before_correction`, as transformers' own AdamW did up to
+    # 4.21; auto: after_correction (faithful_release: before_correction).
+    epsilon_mode: str = "auto"
     # Gradient norm limit; 0: none.
     clip_norm: float = 1.0
     # Whose norm is limited: `segment` (with its exit), `global`, `member`; `auto`: by
@@ -155,8 +154,9 @@ class TrainSettings:
 class EvaluateSettings:
     """What is measured after training."""
 
-    # Exit criteria to sweep; these and lte where exits.learn_to_exit is set.
-    criteria: tuple[str, ...] = LOGIT_CRITERIA
+    # Exit criteria to sweep; (): confidence, entropy, margin and patience, and lte
+    # where exits.learn_to_exit is set.
+    criteria: tuple[str, ...] = ()
     # Points of the threshold grid of confidence, entropy, margin and lte.
     num_thresholds: int = 11
     # Rows per evaluation batch; no result depends on it.
@@ -189,10 +189,12 @@ class Settings:
     method: str = "sweet"
     # Chooses the training rows, their order, the fresh weights and dropout.
     seed: int = 0
-    # Reproduce the released code of the paper, its departures included.
+    # Reproduce the released code of the paper, its defects included; what that means
+    # and what still differs is in docs/released-code.md.
     faithful_release: bool = False
-    # sweet only: share a of the gradient that crosses a seam, 0 <= a < 1.
-    boundary_gradient_scale: float = 0.0
+    # sweet only: share a of the gradient that crosses a seam, 0 <= a < 1; -1: as the
+    # method says, which is 0 for `sweet`.
+    boundary_gradient_scale: float = float(AUTO)
     # Or one share per seam, 0 <= a <= 1: sweet(a=0.2/0.5/0).
     boundary_gradient_scales: tuple[float, ...] = ()
     # Or one share for each equal part of the training: sweet(a=1>0) learns together
@@ -216,7 +218,7 @@ class Settings:
         shown = {
             "/": self.boundary_gradient_scales,
             ">": self.boundary_gradient_phases,
-            "": (self.boundary_gradient_scale,),
+            "": (max(self.boundary_gradient_scale, 0.0),),
         }
         for separator, scales in shown.items():
             if any(scales) or len(scales) > 1:
@@ -262,27 +264,10 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def to_stored_dict(settings: Settings) -> dict[str, Any]:
-    """Returns what config.json keeps: `to_dict` without unused `ADDED_FIELDS`."""
-    nested = to_dict(settings)
-    for name, value in ADDED_FIELDS.items():
-        section, _, field = name.rpartition(".")
-        fields = nested[section] if section else nested
-        if fields[field] == value:
-            del fields[field]
-        if not fields:  # A section that is new as a whole.
-            del nested[section]
-    return nested
-
-
 def flatten_settings(settings: Settings) -> dict[str, Any]:
     """Returns `{"optim.clip_norm": 1.0, ...}`."""
-    return _flatten(to_dict(settings))
-
-
-def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in nested.items():
+    for name, value in to_dict(settings).items():
         if isinstance(value, dict):
             flat.update({f"{name}.{key}": v for key, v in value.items()})
         else:
@@ -316,7 +301,7 @@ def training_fields(settings: Settings) -> dict[str, Any]:
     harmless = {"train.checkpoint_every_steps"}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in _flatten(to_stored_dict(settings)).items()
+        for name, value in flatten_settings(settings).items()
         if not name.startswith(("evaluate.", "analysis.")) and name not in harmless
     }
 
@@ -325,7 +310,7 @@ def evaluation_fields(settings: Settings) -> dict[str, Any]:
     """Returns the flat fields that evaluation depends on beside training's."""
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in _flatten(to_stored_dict(settings)).items()
+        for name, value in flatten_settings(settings).items()
         # The batch size changes no result (a test holds it).
         if name.startswith("evaluate.") and name != "evaluate.batch_size"
     }

@@ -10,11 +10,10 @@ from typing import Any
 from sweet_jax import files
 from sweet_jax.files import take_lock, write_json
 from sweet_jax.settings import (
-    ADDED_FIELDS,
     Settings,
     compute_digest,
     evaluation_fields,
-    to_stored_dict,
+    to_dict,
     training_fields,
 )
 
@@ -108,7 +107,7 @@ class Workdir:
             json.dumps(
                 {
                     "schema": SCHEMA,
-                    "settings": to_stored_dict(settings),
+                    "settings": to_dict(settings),
                     "training": training,
                 }
             )
@@ -163,17 +162,14 @@ def collect_versions() -> dict[str, str]:
     return versions
 
 
-def list_differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> list[str]:
+def list_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns `name was 1, now 2` for each field that differs.
 
     Args:
         old: fields that a file holds.
-        new: fields that are asked for.
-        defaults: of fields that either may lack; others count as `(none)` there.
+        new: fields that are asked for; one that either lacks counts as `(none)` there.
     """
-    lacking = dict.fromkeys(old.keys() | new.keys(), _NONE) | dict(defaults)
+    lacking = dict.fromkeys(old.keys() | new.keys(), _NONE)
     before, now = lacking | dict(old), lacking | dict(new)
 
     def show(value: Any) -> str:
@@ -188,8 +184,7 @@ def list_differences(
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     """Raises WorkdirError with what differs between a stored run and this one."""
-    # A field that is not stored has its old meaning; an input that is not, none.
-    if differences := list_differences(old, new, ADDED_FIELDS):
+    if differences := list_differences(old, new):
         raise WorkdirError(
             f"{path} holds a run of other settings: {'; '.join(differences)}. Name"
             " another --workdir, or use the same settings"

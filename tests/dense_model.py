@@ -83,7 +83,7 @@ def make_dense_model(dropout: float = 0.1) -> MultiExitClassifier:
         exit_numbers=(0, 1, 2),
         num_classes=2,
         features=WIDTH,
-        settings=ExitSettings(dropout=dropout),
+        settings=ExitSettings(pooling="mean", dropout=dropout),
         init_scale=0.2,
     )
 

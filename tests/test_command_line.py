@@ -17,7 +17,7 @@ from main_command import MainCommand
 
 from sweet_jax import command_line
 from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import METHODS
+from sweet_jax.settings import METHODS, SettingsError
 
 SWEET = "--config=configs/sweet.py"
 ROWS = [{"text": f"row {i}", "label": i % 2} for i in range(40)]
@@ -251,3 +251,10 @@ def test_every_config_file_makes_settings(name):
     assert settings.method == (name if name in METHODS else "sweet")
     changed = from_config_dict(module.get_config("method=multi_model,seed=4"))
     assert (changed.method, changed.seed) == ("multi_model", 4)
+    faithful = module.get_config()
+    faithful.faithful_release = True
+    assert from_config_dict(faithful).data.max_length == 256
+    # As flags set it: no file gives the default of a field.
+    faithful.exits.pooling = "mean"
+    with pytest.raises(SettingsError, match=r"exits\.pooling=mean contradicts"):
+        from_config_dict(faithful)

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ from sweet_jax.prepare import prepare
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import SettingsError
 from sweet_jax.trees import flatten_paths
+from sweet_jax.workdir import read_settings
 
 TABLE = "distance/embedding"
 
@@ -322,6 +324,52 @@ def test_a_pooler_cannot_come_from_a_checkpoint_without_one(tiny_config, tiny_de
     tiny_config["exits"]["pooler_init"] = "checkpoint"
     with pytest.raises(SettingsError, match=r"no pooler: set exits\.pooler_init=fresh"):
         prepare(from_config_dict(tiny_config))
+
+
+def make_faithful(config: dict[str, Any], encoder: Path) -> dict[str, Any]:
+    """Returns the config with nothing given that faithful_release says otherwise."""
+    data = config["data"]
+    for name in ("max_train_examples", "max_length", "buckets"):
+        del data[name]
+    return config | {
+        "encoder": {"name": str(encoder)},
+        "train": {},
+        "faithful_release": True,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sweet", "multi_model"])
+def test_a_faithful_run_of_a_deberta_trains_and_is_served(
+    tiny_config, make_tiny_encoder, shared_cache, tmp_path, monkeypatch, method
+):
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    config = make_faithful(tiny_config, make_tiny_encoder("deberta"))
+    settings = from_config_dict(
+        config | {"method": method, "exits": {"layers": (0, 1)}}
+    )
+    path, results = runner.run(settings, tmp_path / "run", quiet=True)
+    assert results["faithful_release"]
+    stored = from_config_dict(read_settings(path))
+    assert stored.exits.pooler_init == "fresh"  # The checkpoint has none.
+    classifier = sweet_jax.load(path / "model")
+    assert classifier.model.pooler_activation == "gelu"
+    served = classifier.collect(load_task(settings.data).splits["test"])
+    measured = LogitBank.load(path / "logits_test.npz")
+    np.testing.assert_allclose(served.logits, measured.logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_family_that_was_not_released_is_refused_with_a_way_out(
+    tiny_config, tiny_deberta, make_tiny_encoder
+):
+    config = make_faithful(tiny_config, tiny_deberta)
+    told = "released code has bert and deberta only; set encoder.name .* or drop"
+    with pytest.raises(SettingsError, match=told):
+        prepare(from_config_dict(config))
+    prepare(from_config_dict(config | {"faithful_release": False}))
+    config["encoder"]["name"] = str(make_tiny_encoder("bert"))
+    prepare(from_config_dict(config))
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def make_model(kind: str) -> tuple[Any, Any]:
         exit_numbers=(0, 1, 2),
         num_classes=CLASSES,
         features=config.hidden_size,
-        settings=ExitSettings(learn_to_exit=True),
+        settings=ExitSettings(pooling="mean", dropout=0.1, learn_to_exit=True),
         init_scale=1.0,
     )
     members = ((0,), (1,), (2,)) if method == "multi_model" else ((0, 1, 2),)

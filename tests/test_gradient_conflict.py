@@ -56,7 +56,7 @@ def make_model(
         exit_numbers=tuple(range(len(layers))),
         num_classes=3,
         features=config.hidden_size,
-        settings=ExitSettings(dropout=dropout),
+        settings=ExitSettings(pooling="mean", dropout=dropout),
         shared_pooler=shared_pooler,
     )
 

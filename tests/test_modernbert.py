@@ -44,7 +44,7 @@ def model(config) -> MultiExitClassifier:
         exit_numbers=(0, 1, 2),
         num_classes=2,
         features=config.hidden_size,
-        settings=ExitSettings(),
+        settings=ExitSettings(pooling="mean", dropout=0.1),
     )
 
 

@@ -22,7 +22,7 @@ from sweet_jax.models.multi_exit import (
     scale_seam,
     split_model,
 )
-from sweet_jax.resolve import from_config_dict
+from sweet_jax.resolve import from_config_dict, resolve_released_exits
 from sweet_jax.settings import Settings
 from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.method import Member, make_members, separates_segments
@@ -95,6 +95,8 @@ def build(
 ) -> tuple[tuple[Member, ...], list[MultiExitClassifier], list[Params], Settings]:
     """Returns members, models and equal initial weights of a method."""
     settings = from_config_dict(fields)
+    if settings.faithful_release:
+        settings = resolve_released_exits(settings, dropout=0.1, has_pooler=False)
     members = make_members(settings, len(LAYERS))
     encoder = make_encoder(config, 4, jnp.float32)
     model = MultiExitClassifier(
@@ -104,10 +106,12 @@ def build(
         num_classes=3,
         features=config.hidden_size,
         settings=settings.exits,
-        shared_pooler=settings.faithful_release and settings.method != "multi_model",
+        shared_pooler=settings.faithful_release,
     )
     models = split_model(
-        model, [member.exits for member in members], separates_segments(members)
+        model,
+        [member.exits for member in members],
+        separates_segments(members) and not settings.faithful_release,
     )
     full = init_encoder(encoder)
     params = []
@@ -399,6 +403,40 @@ def test_faithful_release_shares_one_pooler_among_exits(config, batch):
     for gradient in compute_gradients(models[0], members[0], params[0], batch):
         # The release's leak: every exit's loss reaches the one pooler.
         assert gradient["exits/pooler/kernel"].any()
+
+
+@pytest.mark.parametrize("method", ["sweet", "multi_model"])
+def test_a_faithful_deberta_has_the_released_pooler(batch, method):
+    """Its ContextPooler: GELU of a dense map of the first token's state."""
+    config = parse_config(TINY_CONFIGS["deberta"])
+    _, models, params, _ = build(config, method=method, faithful_release=True)
+    assert all(model.pooler_activation == "gelu" for model in models)
+    tree, model = params[-1], models[-1]
+    outputs: Any = model.apply({"params": tree}, batch)
+    carry: Any = model.encoder.apply({"params": tree["encoder"]}, batch)
+    flat = jax.tree.map(np.asarray, flatten_paths(tree))
+    assert [p for p in flat if "pooler/kernel" in p] == ["exits/pooler/kernel"]
+    first = np.asarray(carry["x_BLD"])[:, 0]
+    x = first @ flat["exits/pooler/kernel"] + flat["exits/pooler/bias"]
+    path = "exits/exit_2/classifier"
+    expected = (x * special.ndtr(x)) @ flat[f"{path}/kernel"] + flat[f"{path}/bias"]
+    np.testing.assert_allclose(outputs[-1].logits_BC, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_all_exits_train_the_one_table_of_a_faithful_deberta(batch):
+    """The release's second leak: each segment reads the table anew."""
+    config = parse_config(TINY_CONFIGS["deberta"])
+    members, models, params, _ = build(config, method="sweet", faithful_release=True)
+    gradients = compute_gradients(models[0], members[0], params[0], batch)
+    joint, *_ = build(config, method="early_exit", faithful_release=True)
+    through = compute_gradients(models[0], joint[0], params[0], batch)
+    table = "encoder/shared_0/distance/embedding"
+    assert [p for p in gradients[0] if "/shared_" in p] == [table]
+    for j, gradient in enumerate(gradients):
+        assert gradient[table].any()
+        # Behind the seam, nothing else of earlier segments learns from exit j.
+        assert gradient["encoder/layer_0/attention/output/kernel"].any() == (j == 0)
+    assert (through[2][table] != gradients[2][table]).any()
 
 
 def test_seam_passes_everything_that_is_shared():

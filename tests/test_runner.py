@@ -15,7 +15,11 @@ from sweet_jax import settings as settings_lib
 from sweet_jax.arrays import LogitBank
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.evaluation.cascade import choose_exits
-from sweet_jax.exits.calibration import apply_temperatures
+from sweet_jax.exits.calibration import (
+    RELEASED_RANGE,
+    apply_temperatures,
+    fit_temperatures,
+)
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import load_budget
 from sweet_jax.inference.model_folder import ModelFolderError
@@ -233,21 +237,55 @@ def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, m
 
 
 @SLOW
-def test_faithful_release_calibrates_on_test_and_says_so(config, tmp_path):
-    for section, field in (("data", "buckets"), ("train", "num_epochs")):
+def test_faithful_release_calibrates_on_all_test_rows_with_dropout(config, tmp_path):
+    for section, field in (
+        *(("data", name) for name in ("buckets", "max_train_examples", "max_length")),
+        *(("train", name) for name in ("num_epochs", "batch_size")),
+    ):
         del config[section][field]
-    config["data"] = config["data"] | {"max_train_examples": 6000, "max_length": 256}
-    config["train"]["batch_size"] = 16
-    config["exits"]["pooling"] = "cls"
+    config["exits"]["learn_to_exit"] = True
     settings = change(config, faithful_release=True)
     path, results = runner.run(settings, tmp_path / "run", quiet=True)
     assert results["faithful_release"]
     assert "faithful_release" in (path / "report.html").read_text()
-    banks = [LogitBank.load(path / f"logits_{n}.npz") for n in ("calibration", "test")]
-    np.testing.assert_array_equal(banks[0].row_ids, banks[1].row_ids)
-    assert set(results["origin"]) >= {"calibration"}
+    assert any("all test rows" in note for note in results["notes"])
     paths = flatten_paths(sweet_jax.load(path / "model").params)
     assert sum("pooler/kernel" in p for p in paths) == 1
+
+    fit, calibration, test = (
+        LogitBank.load(path / f"logits_{name}.npz")
+        for name in ("calibration_dropout", "calibration", "test")
+    )
+    np.testing.assert_array_equal(fit.row_ids, test.row_ids)
+    np.testing.assert_array_equal(calibration.logits, test.logits)
+    assert np.abs(fit.logits - test.logits).max() > 1e-4, "dropout was off"
+    # All rows of that bank, without our bounds.
+    expected = fit_temperatures(fit, RELEASED_RANGE)
+    found = [row["temperature"] for row in results["exits"]]
+    np.testing.assert_array_equal(np.float32(found), expected)
+    assert fit.lte is not None
+    ranges = np.stack([fit.lte.min(axis=0), fit.lte.max(axis=0)], 1)
+    reported = [row["lte_range"] for row in results["exits"]]
+    np.testing.assert_array_equal(np.float32(reported), ranges)
+
+    # Scores are without dropout, and what is stored is found again.
+    answers = test.logits.argmax(axis=2) == test.labels[:, None]
+    np.testing.assert_allclose(
+        [row["score"] for row in results["exits"]], answers.mean(axis=0)
+    )
+    metrics = (path / "metrics.jsonl").read_bytes()
+    (path / "results.json").unlink()
+    _, again = runner.run(settings, path, quiet=True)
+    assert again["exits"] == results["exits"]
+    # Without its bank the model is asked again, with the same masks: by the last
+    # checkpoint, whatever the batches of evaluation.
+    (path / "results.json").unlink()
+    (path / "logits_calibration_dropout.npz").unlink()
+    other = change(config, faithful_release=True, evaluate={"batch_size": 7})
+    runner.run(other, path, quiet=True)
+    redone = LogitBank.load(path / "logits_calibration_dropout.npz")
+    np.testing.assert_array_equal(redone.logits, fit.logits)
+    assert (path / "metrics.jsonl").read_bytes() == metrics
 
 
 @pytest.mark.slow

@@ -1,10 +1,21 @@
 """Settings: every wrong value is one clear line; AUTO resolves by method."""
 
+import re
+from typing import Any
+
 import pytest
 
 from sweet_jax import settings as settings_lib
-from sweet_jax.resolve import from_config_dict, parse_config_string
+from sweet_jax.resolve import (
+    FAITHFUL_RELEASE,
+    METHOD_DEFAULTS,
+    from_config_dict,
+    parse_config_string,
+    resolve_released_exits,
+)
 from sweet_jax.settings import SettingsError
+
+DEFAULTS = METHOD_DEFAULTS["sweet"]
 
 
 @pytest.mark.parametrize(
@@ -84,14 +95,79 @@ def test_auto_resolves_by_method_after_overrides(method):
     assert made.train.num_epochs == 7
 
 
+def nest(name: str, value: Any) -> dict[str, Any]:
+    section, _, field = name.rpartition(".")
+    return {section: {field: value}} if section else {field: value}
+
+
+def test_what_a_default_fills_in_is_a_field_that_was_not_given():
+    """So no value that a person can mean is taken for "not given"."""
+    not_given = settings_lib.flatten_settings(settings_lib.Settings())
+    for name, value in [*DEFAULTS.items(), *FAITHFUL_RELEASE.items()]:
+        same = FAITHFUL_RELEASE.get(name) == value and name not in DEFAULTS
+        assert not_given[name] in (-1, "auto", ()) or same, name
+
+
+@pytest.mark.parametrize("name", sorted({*DEFAULTS, *FAITHFUL_RELEASE}))
+def test_a_given_value_is_kept_or_refused_but_never_replaced(name):
+    """Also one that equals a default; and what the refusal says helps."""
+    values = [v[name] for v in (DEFAULTS, FAITHFUL_RELEASE) if name in v]
+    for value in values:
+        given = nest(name, value)
+        assert settings_lib.flatten_settings(from_config_dict(given))[name] == value
+        if name in FAITHFUL_RELEASE and value != FAITHFUL_RELEASE[name]:
+            told = f"{name}={FAITHFUL_RELEASE[name]}: set that, or drop"
+            with pytest.raises(SettingsError, match=re.escape(told)):
+                from_config_dict(given | {"faithful_release": True})
+            given = nest(name, FAITHFUL_RELEASE[name])
+        made = from_config_dict(given | {"faithful_release": True})
+        wanted = FAITHFUL_RELEASE.get(name, value)
+        assert settings_lib.flatten_settings(made)[name] == wanted
+
+
+@pytest.mark.parametrize(
+    ("exits", "message"),
+    [
+        ({"dropout": 0.1}, "exits.dropout=0.1 contradicts .* means exits.dropout=0.2"),
+        ({"pooler_init": "fresh"}, "means exits.pooler_init=checkpoint"),
+        ({"dropout": 0.2, "pooler_init": "checkpoint"}, None),
+        ({}, None),
+    ],
+)
+def test_released_exits_are_those_of_the_encoder(exits, message):
+    settings = from_config_dict({"exits": exits, "faithful_release": True})
+    if message is not None:
+        with pytest.raises(SettingsError, match=message):
+            resolve_released_exits(settings, dropout=0.2, has_pooler=True)
+        return
+    made = resolve_released_exits(settings, dropout=0.2, has_pooler=True)
+    assert (made.exits.dropout, made.exits.pooler_init) == (0.2, "checkpoint")
+    assert not made.exits.layers
+    # As read back from config.json.
+    assert from_config_dict(settings_lib.to_dict(made)) == made
+    fresh = resolve_released_exits(
+        from_config_dict({"faithful_release": True}), dropout=0.2, has_pooler=False
+    )
+    assert fresh.exits.pooler_init == "fresh"
+
+
+def test_a_share_in_the_method_does_not_replace_a_given_one():
+    for scale in (0.0, 0.5):
+        fields = {"method": "sweet(a=0.2)", "boundary_gradient_scale": scale}
+        with pytest.raises(SettingsError, match=r"contradicts method=sweet\(a=0\.2\)"):
+            from_config_dict(fields)
+    assert from_config_dict({"method": "sweet"}).boundary_gradient_scale == 0
+
+
 def test_lte_joins_the_criteria_that_nobody_chose():
     exits = {"learn_to_exit": True}
     made = from_config_dict({"exits": exits})
     assert made.evaluate.criteria == settings_lib.CRITERIA
     # As read back from config.json.
-    assert from_config_dict(settings_lib.to_stored_dict(made)) == made
-    chosen = {"exits": exits, "evaluate": {"criteria": ("lte", "margin")}}
-    assert from_config_dict(chosen).evaluate.criteria == ("lte", "margin")
+    assert from_config_dict(settings_lib.to_dict(made)) == made
+    for criteria in (("lte", "margin"), settings_lib.LOGIT_CRITERIA):
+        chosen = {"exits": exits, "evaluate": {"criteria": criteria}}
+        assert from_config_dict(chosen).evaluate.criteria == criteria
     assert from_config_dict({}).evaluate.criteria == settings_lib.LOGIT_CRITERIA
 
 

@@ -258,7 +258,7 @@ def test_a_step_on_a_frozen_encoder_costs_little_more_than_a_forward_pass(
         exit_numbers=(0, 1, 2),
         num_classes=2,
         features=16,
-        settings=ExitSettings(),
+        settings=ExitSettings(pooling="mean", dropout=0.1),
     )
     params, batch = compute_shapes(model), make_random_batch(rows=4, length=32)
 

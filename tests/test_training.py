@@ -36,7 +36,8 @@ LAYERS = (0, 1)
 JOINT = Objective((1.0,), (1.0, 1.0))
 SETTINGS = OptimSettings(
     encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
-    warmup_percent=0.0, clip_scope="global",
+    warmup_percent=0.0, weight_decay=0.01, epsilon_mode="after_correction",
+    clip_scope="global",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def model(tiny_encoder) -> MultiExitClassifier:
         exit_numbers=(0, 1),
         num_classes=2,
         features=config.hidden_size,
-        settings=ExitSettings(dropout=0.0),
+        settings=ExitSettings(pooling="mean", dropout=0.0),
     )
 
 
@@ -64,7 +65,7 @@ def params(model) -> Params:
 @pytest.fixture(scope="module")
 def lte_model(model) -> MultiExitClassifier:
     """The same with learning-to-exit heads."""
-    settings = ExitSettings(dropout=0.0, learn_to_exit=True)
+    settings = ExitSettings(pooling="mean", dropout=0.0, learn_to_exit=True)
     return model.clone(settings=settings)
 
 
@@ -332,6 +333,88 @@ def test_schedule_rises_then_falls_or_stays(kind):
     assert float(make_schedule(no_rise, 1.0, 10).compute_rate(jnp.int32(0))) == 1
 
 
+def step_old_adamw(
+    params: dict[str, np.ndarray],
+    gradients: dict[str, np.ndarray],
+    state: dict[str, list[np.ndarray]],
+    step: int,
+    rate: float,
+    decay: float,
+) -> dict[str, np.ndarray]:
+    """One step of transformers' AdamW of 4.21 as the Trainer runs it, in float64.
+
+    Written from its formula: gradients clipped to a norm of 1 over all parameters, then
+    p -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps), then p -= rate *
+    decay * p for kernels. `step` counts from 1.
+    """
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
+    clip = min(1.0, 1.0 / (norm + 1e-6))
+    rate_t = rate * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+    moved = {}
+    for path, p in params.items():
+        g = gradients[path].astype(np.float64) * clip
+        m, v = state.setdefault(path, [np.zeros_like(p), np.zeros_like(p)])
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        state[path] = [m, v]
+        moved[path] = p - rate_t * m / (np.sqrt(v) + 1e-8)
+        if decay and path.endswith("kernel"):
+            moved[path] -= rate * decay * moved[path]
+    return moved
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_faithful_steps_are_those_of_the_old_adamw(rng, decay):
+    """Moves of 60 steps, to a thousandth: clip, schedule, rates, epsilon, decay."""
+    settings = dataclasses.replace(
+        from_config_dict({"faithful_release": True}).optim, weight_decay=decay
+    )
+    # Where gradients are about as small as epsilon it matters where that is added.
+    sizes = {
+        "encoder/layer_0/attention/query/kernel": 1e-8,
+        "encoder/layer_1/attention/query/kernel": 1e-7,
+        "encoder/layer_2/attention/query/bias": 1e-6,
+        "exits/exit_0/classifier/kernel": 0.3,
+    }
+    start = {path: rng.normal(0, 0.02, (8, 4)) for path in sizes}
+    directions = {path: rng.normal(size=(8, 4)) for path in sizes}
+    params = unflatten_paths({p: jnp.float32(leaf) for p, leaf in start.items()})
+    num_steps = 60
+    optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, num_steps)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    theirs, their_state = start, {}
+    for step in range(num_steps):
+        gradients = {
+            path: np.float32(size * (directions[path] + rng.normal(size=(8, 4))))
+            for path, size in sizes.items()
+        }
+        # As theirs moved so far: a step is compared, not a sum of rounding errors.
+        params = unflatten_paths({p: jnp.float32(leaf) for p, leaf in theirs.items()})
+        moves, state = update(unflatten_paths(gradients), state, params)
+        rate = 5e-5 * (1 - step / num_steps)  # To 0, without a warm-up.
+        moved = step_old_adamw(theirs, gradients, their_state, step + 1, rate, decay)
+        for path, move in flatten_paths(moves).items():
+            their_move = moved[path] - theirs[path]
+            np.testing.assert_allclose(
+                move, their_move, rtol=1e-3, atol=1e-3 * np.abs(their_move).mean()
+            )
+        theirs = moved
+
+
+def test_epsilon_before_the_correction_holds_small_gradients_back(params):
+    """By the formula: 1 / (1 + 31.6) against 1 / (1 + 1) at step 1."""
+    gradient = jax.tree.map(lambda p: jnp.full_like(p, 1e-8), params)
+
+    def move(mode: str) -> np.ndarray:
+        settings = dataclasses.replace(SETTINGS, epsilon_mode=mode, weight_decay=0.0)
+        optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, 3)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        return flatten_paths(updates)["encoder/layer_0/attention/query/kernel"]
+
+    np.testing.assert_allclose(move("after_correction"), -0.01 / 2, rtol=1e-4)
+    before = -0.01 / (1 + 0.001**-0.5)
+    np.testing.assert_allclose(move("before_correction"), before, rtol=1e-4)
+
+
 def test_other_rates_and_steps_run_the_same_program(model, params, batch):
     texts = []
     for rate, steps in ((0.1, 9), (0.3, 20)):
@@ -375,6 +458,37 @@ def test_bank_does_not_depend_on_batch_size_or_padding(model, params):
         np.testing.assert_array_equal(bank.row_ids, np.arange(23))
 
 
+def test_a_bank_with_dropout_is_a_function_of_its_key(tiny_encoder, params):
+    config = load_config(tiny_encoder)
+    assert config.hidden_dropout > 0
+    model = MultiExitClassifier(
+        encoder=make_encoder(config, 2, jnp.float32),
+        exit_layers=LAYERS,
+        exit_numbers=(0, 1),
+        num_classes=2,
+        features=config.hidden_size,
+        settings=ExitSettings(pooling="mean", dropout=0.1),
+    )
+    rows = Tokenized(
+        np.full(40, 5, np.int32),
+        np.zeros(40, np.int32),
+        np.arange(0, 41, 4).astype(np.int64),
+        np.zeros(10, np.int32),
+        np.arange(10, dtype=np.int64),
+        0,
+    )
+
+    def collect(seed: int | None) -> np.ndarray:
+        key = None if seed is None else jax.random.key(seed)
+        return Collector(model, 4, (8,), 0, key).collect(params, rows).logits
+
+    np.testing.assert_array_equal(collect(1), collect(1))
+    assert np.abs(collect(1) - collect(2)).max() > 1e-4
+    # All rows are one sentence: masks differ within a batch and from batch to batch.
+    assert len(np.unique(collect(1)[:, 1, 0])) == 10
+    np.testing.assert_allclose(np.ptp(collect(None), axis=0), 0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_sweet_needs_less_temporary_memory_than_early_exit(model):
     """Stacking the exits' losses would tie their backward passes together."""
@@ -387,7 +501,7 @@ def test_sweet_needs_less_temporary_memory_than_early_exit(model):
         exit_numbers=(0, 1, 2),
         num_classes=2,
         features=64,
-        settings=ExitSettings(),
+        settings=ExitSettings(pooling="mean", dropout=0.1),
     )
     sizes = {}
     for method in ("sweet", "early_exit"):

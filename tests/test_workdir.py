@@ -1,55 +1,55 @@
-"""Work directories: those of earlier versions go on."""
+"""Work directories: whose they are, and what they say of a run."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from golden.make_workdir import INPUTS, PATH, make_settings, record
 
-from sweet_jax import settings as settings_lib
 from sweet_jax.resolve import from_config_dict
+from sweet_jax.settings import Settings
 from sweet_jax.workdir import Workdir, WorkdirError, read_settings
 
-OLD = json.loads(PATH.read_text(encoding="utf-8"))
+# Digests of inputs: any text.
+INPUTS = {"encoder_weights": "0123456789abcdef", "train_rows": "fedcba9876543210"}
 
 
-@pytest.fixture
-def old_run(tmp_path: Path) -> Path:
-    """A work directory of the first version."""
-    (tmp_path / "config.json").write_text(json.dumps(OLD["config"]), encoding="utf-8")
-    (tmp_path / "versions.json").write_text("{}", encoding="utf-8")
-    return tmp_path
+def make_settings(**fields: Any) -> Settings:
+    """Returns settings with the exits that `prepare` fills in."""
+    return from_config_dict({"exits": {"layers": (0, 1, 3, 5)}} | fields)
 
 
-def test_a_run_that_uses_no_added_field_is_described_as_ever():
-    assert record() == OLD
+def open_and_close(path: Path, settings: Settings) -> Workdir:
+    work = Workdir(path, settings, INPUTS, writes=True)
+    work.close()
+    return work
 
 
-def test_an_old_work_directory_goes_on_and_is_not_written_to(old_run):
-    before = {path: path.read_bytes() for path in old_run.iterdir()}
-    # By the same command, and from what it holds itself.
-    for settings in (make_settings(), from_config_dict(read_settings(old_run))):
-        work = Workdir(old_run, settings, INPUTS, writes=True)
-        work.close()
-        assert work.training_digest == OLD["training_digest"]
-        assert work.evaluation_digest == OLD["evaluation_digest"]
+def test_a_run_goes_on_by_its_command_and_by_what_it_holds(tmp_path):
+    settings = make_settings(method="sweet(a=0.2)", train={"num_epochs": 2})
+    first = open_and_close(tmp_path, settings)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    stored = from_config_dict(read_settings(tmp_path))
+    assert stored == settings
+    again = open_and_close(tmp_path, stored)
+    assert again.training_digest == first.training_digest
+    assert again.evaluation_digest == first.evaluation_digest
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_an_added_field_in_use_is_another_run(old_run):
-    settings = make_settings(exits={"layers": (0, 1, 3, 5), "learn_to_exit": True})
+def test_another_run_is_refused_with_what_differs(tmp_path):
+    open_and_close(tmp_path, make_settings())
+    other = make_settings(exits={"layers": (0, 1, 3, 5), "learn_to_exit": True})
     with pytest.raises(WorkdirError, match=r"exits.learn_to_exit was False, now True"):
-        Workdir(old_run, settings, INPUTS, writes=True)
-    new = Workdir(old_run / "new", settings, INPUTS, writes=True)
-    new.close()
-    assert new.training_digest != OLD["training_digest"]
-    assert from_config_dict(read_settings(new.path)) == settings
-    with pytest.raises(WorkdirError, match=r"exits.learn_to_exit was True, now False"):
-        Workdir(new.path, make_settings(), INPUTS, writes=True)
+        open_and_close(tmp_path, other)
+    with pytest.raises(WorkdirError, match=r"inputs.train_rows was 'f.*now \(none\)"):
+        Workdir(
+            tmp_path, make_settings(), {"encoder_weights": "0123456789abcdef"}, True
+        )
 
 
-def test_every_added_field_exists():
-    assert (
-        settings_lib.ADDED_FIELDS.keys()
-        <= settings_lib.flatten_settings(settings_lib.Settings()).keys()
-    )
+def test_evaluation_digest_alone_sees_what_is_evaluated(tmp_path):
+    one = open_and_close(tmp_path / "one", make_settings())
+    fewer = make_settings(evaluate={"num_thresholds": 5, "batch_size": 7})
+    two = open_and_close(tmp_path / "two", fewer)
+    assert one.training_digest == two.training_digest
+    assert one.evaluation_digest != two.evaluation_digest

@@ -49,7 +49,9 @@ def write_model_folder(
         num_classes=len(description.label_names),
         features=config.hidden_size,
         settings=ExitSettings(
-            pooling=description.pooling, learn_to_exit=bool(description.lte_ranges)
+            pooling=description.pooling,
+            dropout=0.1,
+            learn_to_exit=bool(description.lte_ranges),
         ),
         shared_pooler=description.shared_pooler,
     )

@@ -258,7 +258,7 @@ HARMLESS = frozenset(
     torchscript xla_device gradient_checkpointing use_cache
     output_attentions output_hidden_states output_past return_dict
     use_return_dict chunk_size_feed_forward
-    classifier_activation classifier_dropout classifier_pooling
+    classifier_activation classifier_dropout classifier_pooling cls_dropout
     finetuning_task loss_type task_specific_params problem_type num_labels
     id2label label2id tie_word_embeddings
     bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id unk_token_id

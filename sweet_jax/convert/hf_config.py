@@ -15,6 +15,7 @@ from absl import logging
 from sweet_jax import files
 from sweet_jax.convert.families import FAMILIES, HARMLESS, Family
 from sweet_jax.models.encoder import Encoder, EncoderConfig
+from sweet_jax.models.post_norm import PostNormConfig
 
 CONFIG_FILE = "config.json"
 _REMEDY = "copy the encoder's folder again"
@@ -155,6 +156,33 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> Encode
             config.family,
         )
     return config
+
+
+def read_classifier_dropout(folder: Path, config: PostNormConfig) -> float:
+    """Returns the rate before the classifier that Hugging Face puts on an encoder.
+
+    `cls_dropout` of a DeBERTa and `classifier_dropout` of other families; where it is
+    absent or null, the encoder's own `hidden_dropout_prob`.
+
+    Args:
+        folder: with the config.json.
+        config: of the folder.
+
+    Raises:
+        ValueError: the rate is no number from 0 up to, but not, 1.
+    """
+    is_deberta = config.family.startswith("deberta")
+    name = "cls_dropout" if is_deberta else "classifier_dropout"
+    rate = read_config(folder).get(name)
+    if rate is None:
+        name, rate = "hidden_dropout_prob", config.hidden_dropout
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not 0 <= rate < 1:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: {name}={rate!r} must be a number from 0 to below"
+            " 1"
+        )
+    return float(rate)
 
 
 def make_encoder(

@@ -152,7 +152,7 @@ class Job:
             return Progress(settings)
         progress = _read_progress(self._record)
         remedy = f"name another, or delete it and {self._record.name}"
-        if differences := list_differences(progress.settings, settings, {}):
+        if differences := list_differences(progress.settings, settings):
             raise JobError(
                 f"--output={self.output} holds answers of other settings:"
                 f" {'; '.join(differences)}: {remedy}"

@@ -27,6 +27,7 @@ def build_model(description: ModelDescription, config: Any) -> nn.Module:
         features=config.hidden_size,
         settings=ExitSettings(
             pooling=description.pooling,
+            dropout=0.0,  # Never in use: a served model does not train.
             learn_to_exit=bool(description.lte_ranges),
         ),
         shared_pooler=description.shared_pooler,

@@ -193,21 +193,17 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
     if isinstance(base, Settings):
         base = to_dict(base)
     base = {name: base[name] for name in base}
-    flat = {
-        "data.task": base["data"]["task"],
-        "data.metric": base["data"]["metric"],
-        "encoder.name": base["encoder"]["name"],
-        "data.max_train_examples": base["data"]["max_train_examples"],
-    }
     _check_study(study)
-    tasks = study.tasks or (flat["data.task"],)
-    metrics = study.metrics or (flat["data.metric"],) * len(tasks)
+    # What the base does not give has its value: the names of cells show their size.
+    shared = from_config_dict({**base, "method": study.methods[0]})
+    tasks = study.tasks or (shared.data.task,)
+    metrics = study.metrics or (shared.data.metric,) * len(tasks)
     groups = [
         Group(task, metric, encoder, size, method)
         for (task, metric), encoder, size, method in itertools.product(
             zip(tasks, metrics, strict=True),
-            study.encoders or (flat["encoder.name"],),
-            study.train_sizes or (flat["data.max_train_examples"],),
+            study.encoders or (shared.encoder.name,),
+            study.train_sizes or (shared.data.max_train_examples,),
             # As results show it: 0.20 and 0.2 are one method.
             [from_config_dict({"method": m}).method_label for m in study.methods],
         )

@@ -11,7 +11,7 @@ from absl import logging
 from sweet_jax.data.sources import load_task
 from sweet_jax.files import show, write_json
 from sweet_jax.models.presets import find_encoder
-from sweet_jax.settings import ADDED_FIELDS, SettingsError
+from sweet_jax.settings import SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.claims import Claims
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
@@ -237,7 +237,7 @@ def _check_folder(plan: Plan, folder: Path) -> None:
         return
     stored = read_json(path)
     before, now = stored["base"], _flatten_base(plan)
-    if differing := list_differences(before, now, ADDED_FIELDS):
+    if differing := list_differences(before, now):
         raise SettingsError(
             f"{folder} holds a study of other settings: {'; '.join(differing)}. Name"
             " another --workdir, or use the same settings"
