@@ -113,6 +113,26 @@ def test_patience_starts_at_1_and_grows_by_1_or_starts_again(logits_NEC):
     np.testing.assert_array_equal(scores_NE[:, 1:], expected_NE)
 
 
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_threshold_t_of_patience_is_pabees_patience_t_minus_1(rng, patience):
+    """PABEE's loop: a counter of exits that agree with the one before."""
+    logits_NEC = rng.normal(size=(200, 5, 2)).astype(np.float32)
+    answers_NE = logits_NEC.argmax(axis=2)
+    expected = []
+    for answers_E in answers_NE:
+        counter, leaves = 0, 4
+        for i in range(1, 5):
+            counter = counter + 1 if answers_E[i] == answers_E[i - 1] else 0
+            if counter == patience:
+                leaves = i
+                break
+        expected.append(leaves)
+    scores_NE = np.asarray(compute_scores("patience", logits_NEC))
+    reached_NE = scores_NE >= patience + 1
+    reached_NE[:, -1] = True
+    np.testing.assert_array_equal(reached_NE.argmax(axis=1), expected)
+
+
 def test_sure_exits_score_1_and_infinite_differences_are_no_nan():
     logits_NEC = np.array([[[3e38, -3e38, 0.0]]], np.float32)
     for criterion in ("confidence", "entropy", "margin"):

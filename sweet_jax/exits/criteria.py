@@ -2,8 +2,10 @@
 
 A cascade leaves at the first exit whose score reaches the threshold. The paper uses
 `confidence` (section 3); `entropy` is DeeBERT's and FastBERT's, normalised and turned
-round so that more is surer; `patience` is PABEE's; `lte` is what exits have learned to
-say of themselves (`exits.learned`). Scores and thresholds are float32, and a score lies
+round so that more is surer; `patience` is PABEE's, counted in exits that agree: its
+threshold t is PABEE's patience t - 1, which counts exits that agree with the one before
+(there 0 stands for all layers, here `FULL`); `lte` is what exits have learned to say of
+themselves (`exits.learned`). Scores and thresholds are float32, and a score lies
 in its criterion's range exactly: the lowest threshold of any criterion leaves at exit
 0, whatever softmax rounds to.
 """
@@ -65,6 +67,7 @@ def _margin(logits_NEC: Array, lte_NE: Array | None) -> Array:
 
 
 def _patience(logits_NEC: Array, lte_NE: Array | None) -> Array:
+    """Returns how many exits in a row, up to this one, have given its answer."""
     predictions_NE = jnp.argmax(logits_NEC, axis=-1)
     exits_E = jnp.arange(predictions_NE.shape[1])
     # A run starts at exit 0 and wherever the prediction differs from the one before.

@@ -116,7 +116,7 @@ def _flag(results: dict[str, Any]) -> str:
         '<p class="flag"><strong>faithful_release.</strong> This run reproduces the'
         " released code of the paper, its defects included: among them calibration on"
         " the test split, so its scores are not comparable with those of other"
-        " runs.</p>"
+        " runs. What still differs from that code is in docs/released-code.md.</p>"
     )
 
 

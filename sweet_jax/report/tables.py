@@ -243,6 +243,8 @@ def make_grid_table(results: dict[str, Any], criterion: str) -> Table:
     )
     header = ("threshold", metric_name(results), "cost", "speed-up", *exits)
     caption = f"Threshold grid of {criterion}: examples leaving at each exit"
+    if criterion == "patience":
+        caption += "; t exits in a row agree, which is PABEE's patience t - 1"
     return Table(caption, header, rows, num_text_columns=0)
 
 
@@ -306,7 +308,10 @@ def format_summary(results: dict[str, Any]) -> str:
     oracle = results["oracle_exit"]
     lines = [*wrap(title), *wrap(splits)]
     if results["faithful_release"]:
-        lines += ["faithful_release: reproduces the released code, defects included"]
+        lines += [
+            "faithful_release: reproduces the released code, defects included; what"
+            " differs is in docs/released-code.md"
+        ]
     lines += ["", *format_table(make_exit_table(results))]
     lines += ["", *wrap(matrix.caption), *format_table(matrix), ""]
     extra = make_extra_tests_table(results)

@@ -1,7 +1,8 @@
 """Training strategies of other early-exit work, for comparison with SWEET.
 
 One model each, trained with an optimiser, rates and exits that all methods share; what
-is kept of a source is who learns from which loss, and when. j counts exits from 0.
+is kept of a source is who learns from which loss, and when. Where else a source's
+released code differs stands with each strategy. j counts exits from 0.
 """
 
 from sweet_jax.settings import Settings
@@ -13,6 +14,12 @@ def make_two_stage(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 
     First the encoder and the last exit learn from CE_last, as in ordinary fine-tuning;
     then both are frozen, and the other exits learn from the sum of their CE_j.
+
+    Departures from the released code: it limits the gradient norm over all parameters
+    of the model, so in the second stage the gradients that reach the encoder, which
+    does not learn, shrink the exits' steps; here the norm is over what learns. Its
+    exits start from the checkpoint's pooler, as with exits.pooler_init=checkpoint; the
+    default here is a fresh one.
     """
     return _make_stages(num_exits, teacher=None)
 
@@ -27,7 +34,11 @@ def make_self_distill(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     trained jointly: other methods.)
 
     Departures: exits of one shape, pooler and classifier, where FastBERT's have
-    self-attention; all rows are labelled, where FastBERT may distil on others.
+    self-attention; all rows are labelled, where FastBERT may distil on others. Its
+    second stage starts from the first one's best epoch on the development rows and has
+    ten times the learning rate; here it starts from the last step, at the same rates.
+    Its optimiser has no bias correction and an epsilon of 1e-6. Its temperature of
+    distillation is 1, as here.
     """
     return _make_stages(num_exits, teacher=num_exits - 1)
 
@@ -39,8 +50,12 @@ def make_alternating(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     alone, the odd ones the sum over all exits, the last included. One optimiser takes
     all steps, so in even ones the other exits still move by its momentum and decay.
 
-    Departure: steps are counted over the whole training, there from each epoch's start
-    on; the two differ where an epoch has an odd number of steps.
+    Departures: steps are counted over the whole training, there from each epoch's start
+    on; the two differ where an epoch has an odd number of steps. With
+    exits.learn_to_exit, here each exit has its own head, which learns in the steps in
+    which its exit does: the last one in all, the others in the odd ones. The released
+    code then has one head for all layers, trains it in every step, and leaves CE_last
+    out of the odd steps.
     """
     seams = (1.0,) * (num_exits - 1)
     return _make_single(
@@ -56,6 +71,7 @@ def make_weighted(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     PABEE minimises sum_j j L_j / sum_j j with an exit after each layer: j, from 1, is
     both the exit's number and the layers it needs. Here exits lie apart, and j is the
     layers, e_j + 1, since the paper reads the weights as the exits' relative costs.
+    Its exit criterion is `patience`, whose threshold is PABEE's patience plus 1.
     """
     layers = settings.exits.layers
     assert len(layers) == num_exits, "the exits are known before the members"
