@@ -164,6 +164,22 @@ def test_a_base_that_contradicts_a_method_is_refused():
         plan_of(base)
 
 
+def test_a_given_rate_is_not_replaced_by_a_search():
+    """Also where it equals the default."""
+    base = to_dict(Settings())
+    base["optim"]["exit_learning_rate"] = 1e-3
+    told = "exit_learning_rate=0.001 would not be used: study.exit_rates"
+    with pytest.raises(SettingsError, match=told):
+        plan_of(base, exit_rates=(3e-4, 1e-3))
+    plan_of(base, encoder_rates=(1e-4, 2e-4))
+
+
+def test_names_of_cells_show_the_size_that_is_not_given():
+    assert "-n2000-" in plan_of().cells[0].name
+    base = to_dict(Settings()) | {"faithful_release": True}
+    assert "-n6000-" in plan_of(base, methods=("sweet",)).cells[0].name
+
+
 def test_config_splits_into_base_and_study():
     config = {**to_dict(Settings()), "study": {"seeds": [5], "train_sizes": 250}}
     base, study = study_from_config_dict(config)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import (
+    AUTO,
     Settings,
     SettingsError,
     StudySettings,
@@ -196,6 +197,13 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
     _check_study(study)
     # What the base does not give has its value: the names of cells show their size.
     shared = from_config_dict({**base, "method": study.methods[0]})
+    for part in ("encoder", "exit"):
+        rate, rates = base["optim"][f"{part}_learning_rate"], f"study.{part}_rates"
+        if rate != AUTO and getattr(study, f"{part}_rates"):
+            raise SettingsError(
+                f"optim.{part}_learning_rate={rate} would not be used: {rates} chooses"
+                " the rate; drop one of the two"
+            )
     tasks = study.tasks or (shared.data.task,)
     metrics = study.metrics or (shared.data.metric,) * len(tasks)
     groups = [
