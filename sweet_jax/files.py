@@ -151,15 +151,18 @@ def hash_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path, tag: str = "") -> Iterator[Path]:
     """Gives a temporary path beside `path`, which replaces it when the body ends.
+
+    Its name is `.NAME.{tag}PID.tmp`.
 
     Where the body or the disk fails, `path` stays as it was, and the temporary file is
     removed. An OSError without a file's name gets it: "No space left on device" alone
     does not say which disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{tag}{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # A link there must not be written through.
         yield temporary
         allow_reading(temporary)
         temporary.replace(path)

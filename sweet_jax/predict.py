@@ -31,9 +31,21 @@ _MILLISECONDS = flags.DEFINE_float(
 _LOSS = flags.DEFINE_float(
     "max_accuracy_loss", None, "Choose one that loses so little, with probability 0.9."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 32, "Most rows at once.", lower_bound=1)
+_BATCH = flags.DEFINE_integer(
+    "batch_size", 32, "Most rows at once.", lower_bound=1, upper_bound=1 << 16
+)
+# All rows of a chunk are in memory at once.
 _CHUNK = flags.DEFINE_integer(
-    "chunk_rows", 4096, "Rows between two notes of what is done.", lower_bound=1
+    "chunk_rows",
+    4096,
+    "Rows between two notes of what is done.",
+    lower_bound=1,
+    upper_bound=1 << 20,
+)
+_CSV_FORMULAS = flags.DEFINE_string(
+    "csv_formulas",
+    "escape",
+    "escape: labels that a spreadsheet would run get an apostrophe in a csv; keep.",
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Stop at a row that cannot be used.")
 _BENCHMARK = flags.DEFINE_bool(
@@ -60,8 +72,10 @@ def main() -> None:
         criterion=_CRITERION.value,
         strict=_STRICT.value,
         chunk_rows=_CHUNK.value,
+        csv_formulas=_CSV_FORMULAS.value,
+        benchmark=_BENCHMARK.value,
     )
-    options.check()
+    options.check(Path(_MODEL.value))
     import sweet_jax
     from sweet_jax.devices import check_devices, configure_jax
     from sweet_jax.inference.predict_job import benchmark_file, predict_file

@@ -1,6 +1,7 @@
 """The predict command: answers, a line for every wrong input, stops and goes on."""
 
 import csv
+import dataclasses
 import json
 import os
 import random
@@ -103,6 +104,10 @@ WRONG_OPTIONS = {
         "threshold=0.8 and speedup=2.0 are conflicting targets",
     ),
     "threshold": ({"targets": {"threshold": 2.0}}, "threshold=2 is outside"),
+    "milliseconds": (
+        {"targets": {"milliseconds": float("nan")}},
+        "milliseconds=nan: allowed is a number above 0",
+    ),
     "criterion": ({"criterion": "sure"}, "criterion='sure': allowed are confidence"),
     "columns": ({"source": "in.csv", "text_columns": ("b",)}, "no column 'b'"),
     "empty": ({"source": "empty.txt"}, "the input is empty"),
@@ -235,6 +240,44 @@ def test_stopped_it_says_how_to_go_on_and_does(command, arguments, tmp_path):
     assert status == 0, last
     rows = [row["line"] for row in read_answers(output)]
     assert rows == list(range(1, CHUNK + 6))
+
+
+def test_measured_thresholds_are_kept_for_the_job(
+    classifier, reviews, tmp_path, monkeypatch
+):
+    """A second measurement differs, and may not keep a job from going on."""
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_bytes(b"good film\n" * 40 + b"caf\xe9\n")
+    measured = iter([(0.7,), (0.6,)])
+    monkeypatch.setattr(classifier, "choose_thresholds", lambda *_: next(measured))
+    options = PredictOptions(
+        str(source), output, targets={"milliseconds": 3.0}, chunk_rows=10, strict=True
+    )
+    with pytest.raises(JobError, match="line 41 is not UTF-8"):
+        predict_file(classifier, options)
+    assert "40 rows answered" in predict_file(
+        classifier, dataclasses.replace(options, strict=False)
+    )
+    assert json.loads(output.with_name("out.jsonl.job.json").read_text())["settings"][
+        "thresholds"
+    ] == [0.7]
+    with pytest.raises(JobError, match=r"milliseconds was 3\.0, now 4\.0"):
+        predict_file(
+            classifier, dataclasses.replace(options, targets={"milliseconds": 4.0})
+        )
+
+
+def test_an_input_none_of_whose_rows_can_be_used_says_what_to_look_at(
+    classifier, tmp_path
+):
+    source = tmp_path / "in.csv"
+    source.write_text("text\na film\n")
+    options = PredictOptions(
+        str(source), tmp_path / "out.jsonl", "jsonl", text_columns=("text",)
+    )
+    said = predict_file(classifier, options)
+    assert "0 rows answered" in said
+    assert "no row could be used: see the problems, and whether --format" in said
 
 
 def test_strict_stops_at_a_row_on_the_screen_too(classifier, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """From what a person wants of a served model to thresholds."""
 
+import math
 import threading
 from pathlib import Path
 
@@ -57,6 +58,9 @@ class Targets:
         return thresholds
 
     def _choose(self, name: str, value: float, criterion: str) -> Choice:
+        if name == "milliseconds" and not 0 < value < math.inf:
+            # Before segments are measured, and in the unit that was asked for.
+            raise ValueError(f"milliseconds={value}: allowed is a number above 0")
         budget = self._find_budget()
         if name == "speedup":
             return budget.choose_speedup(value, criterion)
