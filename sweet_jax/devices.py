@@ -15,7 +15,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from sweet_jax import caches
+from sweet_jax import caches, stopping
 from sweet_jax.arrays import Batch
 
 # Settings of jax that a person's shell may hold for other work. Here they would change
@@ -94,6 +94,9 @@ def join_hosts() -> None:
             " outside of TPU pods, Slurm, Open MPI and Kubernetes set"
             f" JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(names)} on every host"
         ) from error
+    # jax has taken SIGTERM over, to agree with the other hosts on a step to stop after.
+    stopping.share_sigterm()
+    stopping.call_before_end(jax.distributed.shutdown)
 
 
 def make_mesh(num_rows: int) -> Mesh:

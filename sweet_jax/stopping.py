@@ -10,6 +10,7 @@ the process at once.
 
 import atexit
 import contextlib
+import ctypes
 import math
 import os
 import select
@@ -52,6 +53,8 @@ class _State:
         unwinding: whether an exception was raised for it, and nothing is printed.
         status: of a command that has done its work and only has to exit.
         stderr: where the line goes: a copy of descriptor 2.
+        is_shared: whether a library hears of SIGTERM, too.
+        tell_library: its handler.
         hooks: called before the process exits with status 75.
     """
 
@@ -63,6 +66,8 @@ class _State:
         self.unwinding = False
         self.status: int | None = None
         self.stderr = 2
+        self.is_shared = False
+        self.tell_library: Callable[[int], None] | None = None
         self.hooks: list[Callable[[], None]] = []
         self.line_lock = threading.Lock()
 
@@ -109,7 +114,7 @@ def hold() -> Iterator[Callable[[], bool]]:
     is_main = threading.current_thread() is threading.main_thread()
     if not state.catches:
         state.asked.clear()
-        if is_main:
+        if is_main and not state.is_shared:
             previous = signal.signal(signal.SIGTERM, lambda *_: state.asked.set())
     state.holds += 1
     try:
@@ -129,6 +134,24 @@ def hold() -> Iterator[Callable[[], bool]]:
 def extend(seconds: float) -> None:
     """Gives the cleaning up after `Stopped` more time than the usual few seconds."""
     _state.limit = max(_state.limit, time.monotonic() + seconds + _UNWIND_SECONDS)
+
+
+def share_sigterm() -> None:
+    """Catches SIGTERM again after a library has taken it over, which still hears of it.
+
+    jax tells the other hosts of a run, so that all stop after the same step. Where no
+    command runs the signal stays the library's.
+    """
+    _state.is_shared = True
+    if not _state.catches:
+        return
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    libc.signal.restype = ctypes.c_void_p
+    taken = libc.signal(signal.SIGTERM, None)
+    signal.signal(signal.SIGTERM, _handle)
+    if taken not in (None, 1):  # The values of SIG_DFL and SIG_IGN.
+        _state.tell_library = ctypes.CFUNCTYPE(None, ctypes.c_int)(taken)
 
 
 def call_before_end(hook: Callable[[], None]) -> None:
@@ -169,6 +192,8 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     if state.asked.is_set():
         return  # The thread takes care of a second signal.
     state.asked.set()
+    if state.tell_library is not None:
+        state.tell_library(signal.SIGTERM)
     if not state.holds:
         _begin_unwinding(state)
         raise Stopped

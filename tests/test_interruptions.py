@@ -1,11 +1,16 @@
 """The main command killed, stopped and out of disk: the same command goes on."""
 
 import functools
+import itertools
 import json
 import os
 import re
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +164,161 @@ def test_other_training_settings_are_refused_with_what_differs(
     assert status == 2
     assert "optim.clip_norm was 1.0, now 0.5" in last
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+
+
+STOPPED = "stopped; the same command goes on from there"
+
+
+def stop_after(
+    command: list[str], seconds: float, number: signal.Signals, env: dict[str, str]
+) -> bool:
+    """Starts a command and sends it a signal; whether it was still at work.
+
+    Its line, its status and its haste are checked.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        time.sleep(seconds)
+        # As ctrl-C does, to all processes of the terminal.
+        start = time.monotonic()
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    lines = [x for x in errors.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", x)]
+    assert process.returncode in (0, 75), (command, seconds, errors)
+    assert time.monotonic() - start < 8, (command, seconds, errors)
+    if process.returncode == 0:
+        return False
+    assert len(lines) == 1, (command, seconds, errors)
+    assert re.fullmatch(
+        r"stopped( after .*|); the same command goes on from there"
+        r"|stopped after \d+ rows: the same command goes on from there",
+        lines[0],
+    ), (command, seconds, lines)
+    return True
+
+
+def make_commands(
+    run: list[str], whole: Path, task: Path, out: Path
+) -> dict[str, list[str]]:
+    """Returns every command, ready to run."""
+    study = [a.replace("configs/sweet.py", "configs/study.py") for a in run]
+    return {
+        "main": ["sweet_jax.main", *run, f"--workdir={out / 'run'}"],
+        "dry run": ["sweet_jax.main", *run, "--dry_run"],
+        "study": [
+            "sweet_jax.main",
+            *study,
+            "--config.study.methods=sweet,early_exit",
+            "--config.study.seeds=0,",
+            "--config.evaluate.measure_costs=False",
+            f"--workdir={out / 'study'}",
+        ],
+        "predict": [
+            "sweet_jax.predict",
+            f"--model={whole / 'model'}",
+            f"--input={task / 'test.jsonl'}",
+            "--text_columns=sentence",
+            f"--output={out / 'answers.jsonl'}",
+            "--chunk_rows=5",
+        ],
+        "export": [
+            "sweet_jax.export",
+            f"--model={whole / 'model'}",
+            f"--out={out / 'exported'}",
+        ],
+        "evaluate": [
+            "sweet_jax.evaluate",
+            f"--run={whole}",
+            f"--data={task / 'test.jsonl'}",
+            f"--output={out / 'evaluation'}",
+        ],
+        "report": ["sweet_jax.report", str(whole)],
+        "convert": [
+            "sweet_jax.convert",
+            "--export",
+            str(whole / "model"),
+            str(out / "encoder"),
+        ],
+        "analysis": ["sweet_jax.analysis", f"--run={whole}"],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "main",
+        "dry run",
+        "study",
+        "predict",
+        "export",
+        "evaluate",
+        "report",
+        "convert",
+        "analysis",
+    ],
+)
+def test_a_signal_at_any_moment_is_one_line_and_the_command_goes_on(
+    arguments, whole, tiny_task, shared_cache, tmp_path, name
+):
+    env = os.environ | {
+        "SWEET_JAX_CACHE": str(shared_cache),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.getcwd(),
+    }
+    run = tmp_path / "whole"  # `analysis` and `report` write into it.
+    shutil.copytree(whole, run)
+    command = make_commands(arguments, run, tiny_task, tmp_path)[name]
+    numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    seconds, stops = 0.3, 0
+    while stop_after(command, seconds, next(numbers), env):
+        stops += 1
+        seconds = seconds * 1.5 + 0.2
+    assert stops >= 2
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 or "exists" in done.stderr or "not empty" in done.stderr
+    left = [path for path in tmp_path.rglob(".*.tmp") if ".lock" not in path.name]
+    assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_stops_with_its_cell_and_starts_no_other(
+    arguments, shared_cache, tmp_path, number
+):
+    env = os.environ | {"SWEET_JAX_CACHE": str(shared_cache), "HF_HUB_OFFLINE": "1"}
+    study = [a.replace("configs/sweet.py", "configs/study.py") for a in arguments]
+    study += ["--config.study.methods=sweet,early_exit", "--config.study.seeds=0,"]
+    command = [sys.executable, "-m", "sweet_jax.main", *study]
+    with subprocess.Popen(
+        [*command, f"--workdir={tmp_path / 'study'}"],
+        env=env | {"PYTHONPATH": os.getcwd()},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob("study/logs/*.log")):  # The cell imports jax.
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75, errors
+    assert errors.endswith(f"to go\n{STOPPED}\n"), errors
+    assert len(list(tmp_path.glob("study/logs/*.log"))) == 1
+    assert not list(tmp_path.glob("study/cells/*/cell.json"))
+    assert not list(tmp_path.glob("study/claims/*.json"))
+    (log,) = tmp_path.glob("study/logs/*.log")
+    assert log.read_text().endswith(f"{STOPPED}\n")
 
 
 def fill_disk(running: Running) -> None:

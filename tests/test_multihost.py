@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,16 @@ print(json.dumps([row["score"] for row in results["exits"]]))
 def start_host(
     config: dict[str, Any], workdir: Path, cache: Path, port: int, index: int
 ) -> subprocess.Popen[str]:
-    environment = os.environ | {
+    return subprocess.Popen(
+        [sys.executable, "-c", _HOST, json.dumps(config), str(workdir)],
+        env=make_environment(cache, port, index),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def make_environment(cache: Path, port: int, index: int) -> dict[str, str]:
+    return os.environ | {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
@@ -41,20 +53,70 @@ def start_host(
         # Two devices a host: a batch of 8 is cut over four.
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
-    return subprocess.Popen(
-        [sys.executable, "-c", _HOST, json.dumps(config), str(workdir)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+
+
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_hosts_stop_after_the_same_step_and_go_on(
+    tiny_encoder, tiny_task, tmp_path
+):
+    workdir = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "sweet_jax.main", "--multihost"),
+        f"--config=configs/sweet.py:task=file,encoder={tiny_encoder}",
+        f"--config.data.train_file={tiny_task / 'train.jsonl'}",
+        f"--config.data.test_file={tiny_task / 'test.jsonl'}",
+        "--config.data.calibration_examples=24",
+        "--config.data.buckets=16",
+        "--config.exits.layers=0,1",
+        "--config.train.batch_size=8",
+        "--config.train.num_epochs=100",
+        "--config.train.checkpoint_every_steps=10000",
+        "--config.evaluate.measure_costs=False",
+        f"--workdir={workdir}",
+    ]
+
+    def start() -> list[subprocess.Popen[str]]:
+        port = find_port()
+        return [
+            subprocess.Popen(
+                command,
+                env=make_environment(tmp_path / "cache", port, index)
+                | {"PYTHONPATH": os.getcwd()},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(2)
+        ]
+
+    hosts = start()
+    metrics = workdir / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count("\n") < 5:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    hosts[1].send_signal(signal.SIGTERM)
+    errors = [host.communicate(timeout=60)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [75, 75], errors
+    lines = {text.strip().splitlines()[-1] for text in errors}
+    (line,) = lines
+    stopped = re.fullmatch(r"stopped after step (\d+); the same command .*", line)
+    assert stopped is not None, errors
+    hosts = start()
+    errors = [host.communicate(timeout=300)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], errors
+    assert f"goes on after step {stopped[1]}" in errors[0]
 
 
 def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
     tiny_config["exits"]["layers"] = (0, 1)
     tiny_config["data"]["buckets"] = (16,)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_port()
     hosts = [
         start_host(tiny_config, tmp_path / "two", tmp_path / "cache", port, index)
         for index in range(2)
