@@ -59,7 +59,7 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
         f" in training, lengths {_join(prepared.buckets)}"
     )
     lines.append(f"memory          {_estimate_memory(prepared)}")
-    lines += [f"note            {note}" for note in prepared.splits.notes]
+    lines += [f"note            {note}" for note in prepared.notes]
     lines.append("settings")
     lines += [f"  {name} = {v!r}" for name, v in flatten_settings(settings).items()]
     return "\n".join(lines)

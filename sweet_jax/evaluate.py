@@ -15,10 +15,12 @@ from sweet_jax.command_line import run_command
 from sweet_jax.settings import SettingsError
 
 _RUN = flags.DEFINE_string("run", "", "Work directory of a finished run.")
-_DATA = flags.DEFINE_string("data", "", "A labelled file, or the name of a task.")
+_DATA = flags.DEFINE_string(
+    "data", "", "A labelled file, a folder of them, or the name of a task."
+)
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write; empty: in the run.")
-_TEXT_COLUMNS = flags.DEFINE_list("text_columns", [], "One or two text columns.")
-_LABEL_COLUMN = flags.DEFINE_string("label_column", "label", "The label column.")
+_TEXT_COLUMNS = flags.DEFINE_list("text_columns", [], "One or two; empty: as the run.")
+_LABEL_COLUMN = flags.DEFINE_string("label_column", "", "Empty: as the run.")
 
 
 def main() -> int:

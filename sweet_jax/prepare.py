@@ -18,6 +18,7 @@ from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.data.batches import limit_buckets
 from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.notes import describe_cuts
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import Splits, make_splits
 from sweet_jax.data.tokenize import (
@@ -71,6 +72,18 @@ class Prepared:
     def num_classes(self) -> int:
         """The number of classes C."""
         return len(self.raw.label_names)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know about the rows."""
+        cuts = [
+            note
+            for name, rows in self.rows.items()
+            for note in describe_cuts(
+                rows.truncated_rows, rows.num_rows, name, self.buckets[-1]
+            )
+        ]
+        return (*self.splits.notes, *cuts)
 
     @property
     def pad_id(self) -> int:

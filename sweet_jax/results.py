@@ -68,7 +68,7 @@ def make_results(
             prepared.splits.train.labels, minlength=prepared.num_classes
         ).tolist(),
         "origin": prepared.splits.origin,
-        "notes": list(prepared.splits.notes),
+        "notes": list(prepared.notes),
         **evaluations["test"].to_results(),
         "extra_tests": others,
         "costs": None

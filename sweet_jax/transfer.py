@@ -1,6 +1,8 @@
 """A finished run on other data: the model folder, the run's calibration, new rows."""
 
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,17 @@ import numpy as np
 
 from sweet_jax import report
 from sweet_jax.arrays import LogitBank, save_npz
-from sweet_jax.data.examples import Examples
-from sweet_jax.data.sources import load_task
+from sweet_jax.data.columns import ColumnFlags
+from sweet_jax.data.examples import Examples, Table, make_examples
+from sweet_jax.data.files import read_splits
+from sweet_jax.data.notes import (
+    describe_absent_classes,
+    describe_repeats,
+    describe_texts,
+    list_keys,
+)
+from sweet_jax.data.sources import load_tables
+from sweet_jax.data.tasks import get_task
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.files import write_json
@@ -18,12 +29,14 @@ from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import DataSettings, SettingsError
 from sweet_jax.workdir import WorkdirError, read_json, read_settings
 
+_FLAGS = ColumnFlags("--text_columns", "--label_column")
+
 
 def evaluate_on(
     run: Path,
     data: str,
     text_columns: tuple[str, ...] = (),
-    label_column: str = "label",
+    label_column: str = "",
     output: Path | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Measures a finished run on labelled rows that it has not seen.
@@ -33,10 +46,11 @@ def evaluate_on(
 
     Args:
         run: work directory of a finished run.
-        data: a .jsonl, .csv or .tsv file, or the name of a task (its test rows, else
-            its validation rows, else all).
-        text_columns: one or two; (): found by their usual names.
-        label_column: labels are matched by name with those of training.
+        data: a .jsonl, .csv or .tsv file, or a folder or the name of a task (its test
+            rows, else its validation rows, else all).
+        text_columns: one or two; (): those of the run.
+        label_column: labels are matched by name with those of training; empty: that of
+            the run.
         output: where to write; None: `RUN/evaluations/NAME`.
 
     Returns:
@@ -55,7 +69,13 @@ def evaluate_on(
     path = output or run / "evaluations" / (Path(data).stem or data)
     if path.exists() and any(path.iterdir()):
         raise WorkdirError(f"{path} is not empty: name another --output")
-    rows = load_rows(data, text_columns, label_column, tuple(old["label_names"]))
+    label_names = tuple(old["label_names"])
+    table = load_table(
+        data,
+        text_columns or settings.data.text_columns,
+        label_column or settings.data.label_column,
+    )
+    rows = make_examples(table, label_names, settings.data.allow_empty_text)
     calibration = LogitBank.load(run / "logits_calibration.npz")
     classifier = load(run / "model", settings.evaluate.batch_size)
     if classifier.description.has_pairs != (rows.pairs is not None):
@@ -83,6 +103,7 @@ def evaluate_on(
         "task": f"{data} (trained on {old['task']})",
         "splits": {**old["splits"], "test": len(rows)},
         "origin": {**old["origin"], "test": data},
+        "notes": [*_describe(table, rows, label_names), *old["notes"]],
         "extra_tests": {},
         "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
         "seconds": {
@@ -106,28 +127,50 @@ def load_rows(
     label_column: str,
     label_names: tuple[str, ...],
 ) -> Examples:
-    """Returns the rows with labels numbered as in training."""
-    if Path(data).is_file():
-        fields = DataSettings(
-            task="file",
-            # The reader wants both; it is the same file, and only one is used.
-            train_file=data,
-            test_file=data,
-            text_columns=text_columns,
-            label_column=label_column,
-        )
-    else:
-        fields = DataSettings(task=data, text_columns=text_columns)
-    raw = load_task(fields)
-    split = next(n for n in ("test", "validation", "all", "train") if n in raw.splits)
-    examples = raw.splits[split]
-    unknown = sorted(set(raw.label_names) - set(label_names))
-    if unknown:
-        raise SettingsError(
-            f"{data} has labels that training lacks: {', '.join(unknown)}; known are"
-            f" {', '.join(label_names)}"
-        )
-    numbers = np.array([label_names.index(name) for name in raw.label_names], np.int32)
-    return Examples(
-        examples.texts, examples.pairs, numbers[examples.labels], examples.row_ids
-    )
+    """Returns labelled rows with labels numbered as in training.
+
+    Raises:
+        ValueError: see `load_table`; or a label that is none of `label_names`.
+    """
+    table = load_table(data, text_columns, label_column)
+    return make_examples(table, label_names, allow_empty_text=False)
+
+
+def load_table(data: str, text_columns: tuple[str, ...], label_column: str) -> Table:
+    """Returns labelled rows of a file, a folder or a task.
+
+    Args:
+        data: a file, or the name of a task: its test rows, else its validation rows,
+            else all.
+        text_columns: one or two; (): those of the task, or found by usual names.
+        label_column: of files, and of tasks that name none.
+
+    Raises:
+        ValueError: no such data, or rows that cannot be used.
+    """
+    columns = DataSettings(text_columns=text_columns, label_column=label_column)
+    path = Path(data)
+    if path.exists() and not path.is_dir():
+        return read_splits({"test": (path,)}, {"test": "--data"}, columns, _FLAGS)[
+            "test"
+        ]
+    task = get_task(data)
+    if task.text_columns:
+        columns = dataclasses.replace(columns, text_columns=())
+    tables, _ = load_tables(task, columns, _FLAGS)
+    for split in ("test", "validation", "all", "train"):
+        if split in tables and len(tables[split].labels):
+            return tables[split]
+    raise SettingsError(f"--data={data} has no labelled rows of a known split")
+
+
+def _describe(
+    table: Table, rows: Examples, label_names: tuple[str, ...]
+) -> Iterator[str]:
+    """Yields notes on the rows measured."""
+    yield from table.notes
+    yield from describe_texts(table.texts, table.pairs, table.locate)
+    keys = list_keys(rows.texts, rows.pairs)
+    yield from describe_repeats(keys, "test", table.locate)
+    counts = np.bincount(rows.labels, minlength=len(label_names))
+    yield from describe_absent_classes(counts, "test", label_names)

@@ -157,13 +157,14 @@ BAD_FILES = {
     "a missing column": (
         "train.csv",
         b"text,stars\ngood,1\n",
-        r"train\.csv has no column 'label'; its columns are text, stars: set"
-        r" data\.label_column",
+        r"train\.csv has no column 'label'; its columns are 'text', 'stars': set"
+        r" --config\.data\.label_column=stars$",
     ),
     "no text column": (
         "train.csv",
         b"body,label\ngood,1\n",
-        r"train\.csv has no text column .* columns are body, label: .*text_columns",
+        r"train\.csv has no text column .* columns are 'body', 'label': set"
+        r" --config\.data\.text_columns=body$",
     ),
     "an object without a column": (
         "train.jsonl",
@@ -187,19 +188,28 @@ BAD_FILES = {
     "not UTF-8": (
         "train.csv",
         b"text,label\ngood,1\ncaf\xe9,0\n",
-        r"train\.csv line 3: byte 21 \(0xe9\) is not UTF-8",
+        r"train\.csv line 3 is not UTF-8 \(byte 0xe9, 'é' in Latin-1 and"
+        r" Windows-1252\): save the file as UTF-8",
     ),
-    "UTF-16": ("train.csv", "text,label".encode("utf-16"), "line 1: byte 0 .*UTF-8"),
+    "UTF-16": (
+        "train.csv",
+        "text,label".encode("utf-16"),
+        r"train\.csv is in UTF-16: save it as UTF-8",
+    ),
     "a ragged row": (
         "train.csv",
         b'text,label\n"two\nlines",pos\ngood, bad,neg\n',
         r"train\.csv line 4 has 3 fields, the header has 2",
     ),
-    "a short row": ("train.tsv", b"text\tlabel\ngood\n", "line 2 has 1 fields"),
+    "a short row": (
+        "train.tsv",
+        b"text\tlabel\ngood\n",
+        "line 2 has 1 field, the header has 2",
+    ),
     "an open quote": (
         "train.csv",
         b'text,label\ngood,1\n"bad,0\nmore,1\n',
-        r"train\.csv line 3: .*quote left open",
+        r"train\.csv line 3 leaves a quote open: .*lines 3 to 4 \(2 lines\)",
     ),
     "one class only": (
         "train.csv",
@@ -215,7 +225,7 @@ BAD_FILES = {
     "a text that is none": (
         "train.jsonl",
         b'{"text": 3, "label": 1}\n',
-        r"train\.jsonl line 1: 'text' is 3, expected a string",
+        r"train\.jsonl line 1 has 3 as 'text', expected a string",
     ),
     "a label that is a fraction": (
         "train.jsonl",

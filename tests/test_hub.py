@@ -13,8 +13,7 @@ import datasets
 import pytest
 from datasets import config as datasets_config
 
-from sweet_jax.data.hub import load_hub
-from sweet_jax.data.sources import load_task
+from sweet_jax.data.sources import load_raw, load_task
 from sweet_jax.data.tasks import get_task
 from sweet_jax.settings import DataSettings
 
@@ -102,7 +101,7 @@ def test_mnli_reads_both_validation_splits(hub_cache, tmp_path):
         + "---\n"
     )
     task = dataclasses.replace(get_task("mnli"), hub_path=str(folder), hub_config="")
-    raw = load_hub(task, DataSettings(task="mnli"))
+    raw = load_raw(task, DataSettings(task="mnli"))
     assert set(raw.splits) == {"train", "validation", "validation_mismatched"}
     assert raw.splits["validation"].texts[0] == "validation_matched 0"
     assert raw.splits["validation_mismatched"].texts[0] == "validation_mismatched 0"
@@ -116,7 +115,7 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
     rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
     folder = write_parquet(tmp_path / "mrpc", train=rows, validation=rows, test=rows)
     task = dataclasses.replace(get_task("mrpc"), hub_path=str(folder), hub_config="")
-    raw = load_hub(task, DataSettings(task="mrpc"))
+    raw = load_raw(task, DataSettings(task="mrpc"))
     assert set(raw.splits) == {"train", "validation"}
 
 
@@ -125,8 +124,14 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
     [
         ({"text": ["a", ""], "label": [0, 1]}, r"\(train\) row 1 has an empty text"),
         ({"text": ["a", None], "label": [0, 1]}, r"\(train\) row 1 has an empty text"),
-        ({"text": ["a", "b"], "label": [0.5, 1.0]}, "holds a float, expected classes"),
-        ({"text": [1, 2], "label": [0, 1]}, "holds a int, expected strings"),
+        (
+            {"text": ["a", "b"], "label": [0.5, 1.0]},
+            r"row 0: label 0.5 .* is a float, expected an int",
+        ),
+        (
+            {"text": [1, 2], "label": [0, 1]},
+            r"row 0 has a int as .text., expected a string",
+        ),
         ({"text": ["a", "b"], "stars": [0, 1]}, "no column 'label'; its columns are"),
         ({"text": ["a", "b"], "label": [1, 1]}, "one class '1' only"),
         ({"text": ["a", "b"], "label": [-1, -1]}, "no labelled train split"),

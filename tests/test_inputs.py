@@ -1,5 +1,6 @@
 """Rows of every format, and what makes one unusable."""
 
+import io
 import json
 
 import pytest
@@ -9,9 +10,13 @@ from sweet_jax.inference.inputs import InputRow, find_format, read_inputs
 
 def read(text: str, input_format: str, num_texts: int = 1, columns=()) -> list:
     """Returns the rows as plain tuples."""
-    lines = text.removesuffix("\n").split("\n")
-    rows = read_inputs(iter(lines), input_format, num_texts, columns)
+    rows = read_inputs(split(text), input_format, num_texts, columns)
     return [tuple(row) for row in rows]
+
+
+def split(text: str) -> io.StringIO:
+    """Returns the lines with their ends, as a `LineReader` does."""
+    return io.StringIO(text, newline="")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -56,22 +61,22 @@ def test_named_columns_are_taken():
     [
         ("text", 1, "", "is empty"),
         ("text", 1, " \t", "is empty"),
-        ("text", 1, "caf\udce9", "is no Unicode"),
+        ("text", 1, "caf\udce9", "is not UTF-8 (byte 0xe9, 'é' in"),
         ("text", 2, "alone", "has 1 text, this model takes two separated by a tab"),
         ("text", 2, "a\tb\tc", "has 3 texts"),
         ("text", 2, "a\t ", "is empty"),
-        ("jsonl", 1, '{"text": "half \\ud800"}', "half a surrogate"),
-        ("jsonl", 1, '{"text": "half \\udc80"}', "half a surrogate"),
+        ("jsonl", 1, '{"text": "half \\ud800"}', "half of a surrogate pair"),
+        ("jsonl", 1, '{"text": "half \\udc80"}', "half of a surrogate pair"),
         ("jsonl", 1, '{"text": ', "is not JSON"),
         ("jsonl", 1, '{"text": "a", "n": ' + "9" * 5000 + "}", "is not JSON"),
         ("jsonl", 1, "[" * 100_000, "is not JSON"),
-        ("jsonl", 1, '["a"]', "is a JSON list, no object"),
-        ("jsonl", 1, '{"txt": "a"}', "has no text"),
-        ("jsonl", 1, '{"text": null}', "has a NoneType as text"),
-        ("jsonl", 1, '{"text": 3}', "has a int as text"),
-        ("csv", 1, "a,b", "has 2 fields, the header 1"),
+        ("jsonl", 1, '["a"]', "is a JSON list, expected an object"),
+        ("jsonl", 1, '{"txt": "a"}', "has no column 'text'"),
+        ("jsonl", 1, '{"text": null}', "has null as 'text', expected a string"),
+        ("jsonl", 1, '{"text": 3}', "has 3 as 'text', expected a string"),
+        ("csv", 1, "a,b", "has 2 fields, the header has 1"),
         ("csv", 1, '"a"b', "is malformed"),
-        ("csv", 1, "caf\udce9", "is no Unicode"),
+        ("csv", 1, "caf\udce9", "is not UTF-8 (byte 0xe9, 'é' in"),
     ],
 )
 def test_a_bad_row_is_a_row_with_its_problem(input_format, num_texts, bad, problem):
@@ -95,9 +100,12 @@ def test_lines_are_counted_through_quoted_fields_and_blank_lines():
 
 
 def test_a_quote_left_open_does_not_swallow_the_memory():
-    long = ["text", '"open', *["x" * (1 << 20)] * 17, "fine"]
+    long = ["text\n", '"open\n', *["x" * (1 << 20) + "\n"] * 17, "fine\n"]
     rows = list(read_inputs(iter(long), "csv", 1))
-    assert "larger than field limit" in rows[0].problem
+    assert rows[0].problem == (
+        "is longer than 16,777,216 characters: is a quote left open?; the quoted field"
+        " takes in lines 2 to 18 (17 lines), which are not read"
+    )
     assert rows[-1].texts == ("fine",)
 
 
@@ -111,21 +119,25 @@ def test_control_characters_are_text():
     [
         ("csv", "text,id\n", 1, (), "the input is empty"),
         ("jsonl", "\n\n", 1, (), "the input is empty"),
-        ("csv", "id,body\n1,a\n", 1, (), "no text column of a usual name.*id, body"),
-        ("csv", "text\na\n", 1, ("body",), "no column 'body'; its columns are text"),
+        (
+            "csv",
+            "id,body\n1,a\n",
+            1,
+            (),
+            "no text column of a usual name.*'id', 'body'",
+        ),
+        ("csv", "text\na\n", 1, ("body",), "no column 'body'; its columns are 'text'"),
         ("csv", "text\na\n", 1, ("text", "b"), "takes single texts, so name 1"),
         ("csv", "sentence1,sentence2\na,b\n", 1, (), "this model takes single texts"),
         ("jsonl", '{"text": "a"}\n', 2, (), "this model takes pairs of texts"),
-        ("csv", '"a"b,c\n1,2\n', 1, (), "the header is malformed"),
+        ("csv", '"a"b,c\n1,2\n', 1, (), "line 1, the header, is malformed"),
     ],
 )
 def test_a_wrong_input_is_refused_at_once(
     input_format, text, num_texts, columns, message
 ):
     with pytest.raises(ValueError, match=message) as error:
-        read_inputs(
-            iter(text.removesuffix("\n").split("\n")), input_format, num_texts, columns
-        )
+        read_inputs(split(text), input_format, num_texts, columns)
     assert "\n" not in str(error.value)
 
 

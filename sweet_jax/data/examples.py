@@ -1,5 +1,6 @@
 """Labelled rows: as read, as published, and the checks between the two."""
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from sweet_jax.data.notes import describe_labels, describe_texts, fold_label
 from sweet_jax.data.tasks import Task
+from sweet_jax.files import show
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,11 +55,15 @@ class RawTask:
         splits: rows by split: `all` where none are published, otherwise `train` and
             those there are of `validation`, `test`, `validation_mismatched`.
         label_names: names by class index.
+        tables: where the rows of `splits` stand, for notes; {} where that is unknown.
+        notes: what a reader of the results must know about the rows as published.
     """
 
     task: Task
     splits: dict[str, Examples]
     label_names: tuple[str, ...]
+    tables: "dict[str, Table]" = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +74,9 @@ class Table:
         where: file name, or data set and split, for messages.
         unit: what `positions` count, "line" or "row".
         positions: for messages, of each row.
-        row_ids: position in the published split, from 0.
+        row_ids: position in the published split, from 0, rising.
+        files: names by row, where a split is made of several files.
+        notes: what a reader of the results must know about the reading.
     """
 
     where: str
@@ -77,6 +86,17 @@ class Table:
     texts: Sequence[str]
     pairs: Sequence[str] | None
     labels: Sequence[str]
+    files: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
+
+    def locate(self, i: int) -> str:
+        """Returns where row i stands, such as `train.csv line 7`."""
+        where = self.files[i] if self.files else self.where
+        return f"{where} {self.unit} {self.positions[i]}"
+
+    def locate_row_id(self, row_id: int) -> str:
+        """Returns where the row with a `row_id` stands."""
+        return self.locate(bisect.bisect_left(self.row_ids, row_id))
 
 
 def make_task(
@@ -98,6 +118,7 @@ def make_task(
         ValueError: no training rows, an empty text, a label that training lacks, or
             one class only.
     """
+    notes = [note for table in tables.values() for note in table.notes]
     tables = {split: table for split, table in tables.items() if len(table.labels)}
     main = "all" if "all" in tables else "train"
     if main not in tables:
@@ -110,17 +131,37 @@ def make_task(
             " a classifier needs two or more"
         )
     names = known_names or _sort_names(present)
-    splits = {}
-    for split, table in tables.items():
-        if not allow_empty_text:
-            _check_texts(table)
-        splits[split] = Examples(
-            texts=tuple(table.texts),
-            pairs=None if table.pairs is None else tuple(table.pairs),
-            labels=_encode_labels(table, names),
-            row_ids=np.asarray(table.row_ids, np.int64),
-        )
-    return RawTask(task=task, splits=splits, label_names=names)
+    splits = {
+        split: make_examples(table, names, allow_empty_text)
+        for split, table in tables.items()
+    }
+    for table in tables.values():
+        notes += describe_texts(table.texts, table.pairs, table.locate)
+    notes += describe_labels(tables[main].labels, tables[main].locate)
+    return RawTask(task, splits, names, dict(tables), tuple(notes))
+
+
+def make_examples(
+    table: Table, names: Sequence[str], allow_empty_text: bool
+) -> Examples:
+    """Returns the arrays of a split whose rows passed the checks.
+
+    Args:
+        table: its rows.
+        names: label names by class index.
+        allow_empty_text: accept rows without text.
+
+    Raises:
+        ValueError: an empty text, or a label that is none of `names`.
+    """
+    if not allow_empty_text:
+        _check_texts(table)
+    return Examples(
+        texts=tuple(table.texts),
+        pairs=None if table.pairs is None else tuple(table.pairs),
+        labels=_encode_labels(table, names),
+        row_ids=np.asarray(table.row_ids, np.int64),
+    )
 
 
 def _sort_names(labels: Collection[str]) -> tuple[str, ...]:
@@ -132,20 +173,23 @@ def _sort_names(labels: Collection[str]) -> tuple[str, ...]:
 
 def _check_texts(table: Table) -> None:
     for texts in filter(None, (table.texts, table.pairs)):
-        for position, text in zip(table.positions, texts, strict=True):
+        for i, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(
-                    f"{table.where} {table.unit} {position} has an empty text: fill or"
-                    " drop it, or set data.allow_empty_text=True"
+                    f"{table.locate(i)} has an empty text: fill or drop it, or set"
+                    " --config.data.allow_empty_text=True"
                 )
 
 
-def _encode_labels(table: Table, names: tuple[str, ...]) -> Int32[np.ndarray, " N"]:
+def _encode_labels(table: Table, names: Sequence[str]) -> Int32[np.ndarray, " N"]:
     index_of_name = {name: i for i, name in enumerate(names)}
-    for position, label in zip(table.positions, table.labels, strict=True):
+    for i, label in enumerate(table.labels):
         if label not in index_of_name:
+            # Most often it is one of them, written in another way.
+            alike = [name for name in names if fold_label(name) == fold_label(label)]
+            hint = f": is it {alike[0]!r}?" if alike else ""
             raise ValueError(
-                f"{table.where} {table.unit} {position} has the label {label!r}, which"
-                f" the training rows lack; they have {', '.join(names)[:200]}"
+                f"{table.locate(i)} has the label {label!r}, which the training rows"
+                f" lack; they have {show(', '.join(names)[:200])}{hint}"
             )
     return np.array([index_of_name[label] for label in table.labels], np.int32)

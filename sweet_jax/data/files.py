@@ -1,27 +1,31 @@
-"""Rows of .jsonl, .csv and .tsv files, with the line each begins on."""
+"""Labelled rows of .jsonl, .csv and .tsv files, with the line each begins on."""
 
-import csv
+import contextlib
 import io
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from sweet_jax.data.columns import check_columns, find_text_columns
-from sweet_jax.data.examples import RawTask, Table, make_task
+from sweet_jax.data.columns import ColumnFlags, choose_columns, name_label
+from sweet_jax.data.examples import Table
+from sweet_jax.data.lines import LineReader
+from sweet_jax.data.rows import (
+    COMPRESSED,
+    FORMATS,
+    RowReader,
+    find_format,
+    format_value,
+    holds_surrogates,
+    take_texts,
+)
 from sweet_jax.data.tasks import Task
+from sweet_jax.files import show
 from sweet_jax.settings import DataSettings
 
 
-class Row(NamedTuple):
-    """A row of a file: values by column, strings unless the file is JSON."""
-
-    line: int  # where the row begins, from 1
-    values: dict[str, Any]
-
-
-def load_files(task: Task, settings: DataSettings) -> RawTask:
-    """Returns the rows of the files that the settings name.
+def load_files(
+    task: Task, settings: DataSettings, flags: ColumnFlags
+) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Returns the rows of the files that the settings name, by split; no label names.
 
     Raises:
         ValueError: a file is missing or cannot be read, or its rows cannot be used.
@@ -37,139 +41,126 @@ def load_files(task: Task, settings: DataSettings) -> RawTask:
     }
     if "train" not in files or len(files) < 2:
         raise ValueError(
-            "data.task=file needs data.train_file, and data.test_file (or"
+            f"data.task={task.name} needs data.train_file, and data.test_file (or"
             " data.validation_file) to test on: set them to .jsonl, .csv or .tsv files"
         )
+    paths = {split: (Path(name),) for split, name in files.items()}
+    fields = {split: f"data.{split}_file" for split in files}
+    return read_splits(paths, fields, settings, flags), ()
+
+
+def read_splits(
+    paths: dict[str, tuple[Path, ...]],
+    fields: dict[str, str],
+    settings: DataSettings,
+    flags: ColumnFlags,
+) -> dict[str, Table]:
+    """Returns the rows of splits that lie in files.
+
+    Args:
+        paths: by split; the first file decides which columns hold texts, and the
+            others must have the same.
+        fields: what named the files, by split, for messages.
+        settings: its columns.
+        flags: what a person types to name columns, for messages.
+
+    Raises:
+        ValueError: a file cannot be read, or a row cannot be used; the first is named
+            with its file and line.
+    """
     text_columns = settings.text_columns
     tables = {}
-    for split, name in files.items():
-        path = Path(name)
-        columns, rows = read_rows(path, f"data.{split}_file")
-        # The training file decides; the others must have the same columns.
-        text_columns = text_columns or find_text_columns(columns, path.name)
-        check_columns(columns, text_columns, settings.label_column, path.name)
-        texts = [
-            [_get_text(row, column, path.name) for row in rows]
-            for column in text_columns
-        ]
-        tables[split] = Table(
-            where=path.name,
-            unit="line",
-            positions=[row.line for row in rows],
-            row_ids=range(len(rows)),
-            texts=texts[0],
-            pairs=texts[1] if len(texts) == 2 else None,
-            labels=[_get_label(row, settings.label_column, path.name) for row in rows],
+    for split, names in paths.items():
+        tables[split], text_columns = _read_table(
+            names, fields[split], text_columns, settings.label_column, flags
         )
-    return make_task(task, tables, (), settings.allow_empty_text)
+    return tables
 
 
-def read_rows(path: Path, field: str) -> tuple[list[str], list[Row]]:
-    """Returns the columns and the rows of a .jsonl, .csv or .tsv file.
-
-    A .csv quotes as RFC 4180 says; a .tsv knows no quotes, as those of GLUE.
+@contextlib.contextmanager
+def open_rows(path: Path, field: str) -> Iterator[RowReader]:
+    """Opens a .jsonl, .csv or .tsv file.
 
     Args:
         path: the file.
         field: the setting that names it, for messages.
 
     Raises:
-        ValueError: the file cannot be read, has another extension, is not UTF-8, is
-            empty or malformed.
+        ValueError: the file cannot be opened, or has another extension.
     """
-    readers = {".jsonl": _parse_jsonl, ".csv": _parse_csv, ".tsv": _parse_csv}
-    if path.suffix.lower() not in readers:
+    table_format = find_format(path.name)
+    if not table_format:
+        advice = f"allowed are {', '.join(FORMATS)}"
+        if path.suffix.lower() in COMPRESSED:
+            advice = f"unpack it first; {advice}"
         raise ValueError(
-            f"{field}={path}: unknown extension {path.suffix!r}, allowed are"
-            f" {', '.join(readers)}"
+            f"{field}={show(str(path))}: unknown extension {path.suffix!r}, {advice}"
         )
     try:
-        data = path.read_bytes()
+        file = io.FileIO(path)
     except OSError as error:
-        raise ValueError(f"{field}={path} cannot be read: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path.name} line {line}: byte {error.start} (0x{data[error.start]:02x})"
-            " is not UTF-8: save the file as UTF-8"
+            f"{field}={show(str(path))} cannot be read: {error.strerror}"
         ) from error
-    rows = list(readers[path.suffix.lower()](text, path))
-    if not rows:
-        raise ValueError(f"{path.name} is empty: expected rows with texts and labels")
-    return list(rows[0].values), rows
+    with file:
+        where = show(path.name)
+        yield RowReader(LineReader(file, where), table_format, where)
 
 
-def _parse_jsonl(text: str, path: Path) -> Iterator[Row]:
-    # Not splitlines(): JSON strings may hold U+2028 and the like.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            values = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path.name} line {line} is not JSON ({error.msg}): expected one"
-                " object a line"
-            ) from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{path.name} line {line} is a JSON {type(values).__name__}, expected"
-                ' an object such as {"text": "...", "label": 1}'
-            )
-        yield Row(line, values)
-
-
-def _parse_csv(text: str, path: Path) -> Iterator[Row]:
-    tabs = path.suffix.lower() == ".tsv"
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
-    columns: list[str] = []
-    line = 1
-    try:
-        for row in reader:
-            if not row:
-                pass  # a blank line
-            elif not columns:
-                columns = row
-            elif len(row) != len(columns):
-                raise ValueError(
-                    f"{path.name} line {line} has {len(row)} fields, the header has"
-                    f" {len(columns)}: quote fields that hold the separator"
+def _read_table(
+    paths: Sequence[Path],
+    field: str,
+    text_columns: tuple[str, ...],
+    label_column: str,
+    flags: ColumnFlags,
+) -> tuple[Table, tuple[str, ...]]:
+    """Returns the rows of a split, and the columns of their texts."""
+    lines: list[int] = []
+    files: list[str] = []
+    texts: list[tuple[str, ...]] = []
+    labels: list[str] = []
+    notes: list[str] = []
+    for path in paths:
+        where = show(path.name)
+        with open_rows(path, field) as reader:
+            is_checked = False
+            for row in reader:
+                if not is_checked and reader.columns is not None:
+                    text_columns = choose_columns(
+                        reader.columns, text_columns, label_column, where, flags
+                    )
+                    is_checked = True
+                row_texts, problem = (
+                    ((), row.problem) if row.problem else take_texts(row, text_columns)
                 )
-            else:
-                yield Row(line, dict(zip(columns, row, strict=True)))
-            line = reader.line_num + 1  # a quoted field may span lines
-    except csv.Error as error:
-        raise ValueError(
-            f"{path.name} line {line}: {error}: is a quote left open?"
-        ) from error
-
-
-def _get_text(row: Row, column: str, where: str) -> str:
-    if column not in row.values:
-        raise ValueError(f"{where} line {row.line} has no column {column!r}")
-    text = row.values[column]
-    if not isinstance(text, str):
-        raise ValueError(
-            f"{where} line {row.line}: {column!r} is {json.dumps(text)[:40]}, expected"
-            " a string"
-        )
-    return text
-
-
-def _get_label(row: Row, column: str, where: str) -> str:
-    if column not in row.values:
-        raise ValueError(f"{where} line {row.line} has no column {column!r}")
-    label = row.values[column]
-    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise ValueError(
-            f"{where} line {row.line}: label {json.dumps(label)[:40]} is not allowed,"
-            " expected an integer or a string"
-        )
-    return str(label)
+                if not problem and label_column not in row.values:
+                    problem = f"has no column {label_column!r}"
+                if problem:
+                    raise ValueError(f"{where} line {row.line} {problem}")
+                label = name_label(row.values[label_column])
+                if not label or holds_surrogates(label):
+                    raise ValueError(
+                        f"{where} line {row.line}: label"
+                        f" {format_value(row.values[label_column])} is not allowed,"
+                        " expected an integer or a string: fill it or drop the row"
+                    )
+                lines.append(row.line)
+                files.append(where)
+                texts.append(row_texts)
+                labels.append(label)
+            notes += reader.make_notes()
+    if len(paths) > 1:
+        names = ", ".join(show(path.name) for path in paths[:5])
+        notes.append(f"{len(paths)} files make one split: {names}")
+    table = Table(
+        where=show(paths[0].name),
+        unit="line",
+        positions=lines,
+        row_ids=range(len(lines)),
+        texts=[row[0] for row in texts],
+        pairs=[row[1] for row in texts] if len(text_columns) == 2 else None,
+        labels=labels,
+        files=files if len(paths) > 1 else (),
+        notes=tuple(notes),
+    )
+    return table, text_columns

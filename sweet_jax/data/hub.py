@@ -1,16 +1,22 @@
-"""Rows of a hub data set, or of a local folder of data files, through datasets."""
+"""Rows of a hub data set, or of a local folder of no tables, through datasets."""
 
+import dataclasses
 from pathlib import Path
 
-from sweet_jax.data.columns import find_splits, make_table
-from sweet_jax.data.examples import RawTask, Table, make_task
+from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
+from sweet_jax.data.examples import Table
 from sweet_jax.data.tasks import Task
 from sweet_jax.network import is_reachable
 from sweet_jax.settings import DataSettings
 
+# Of text files without types.
+_GUESSING_BUILDERS = ("csv",)
 
-def load_hub(task: Task, settings: DataSettings) -> RawTask:
-    """Returns the rows of a hub data set, or of a local folder of data files.
+
+def load_hub(
+    task: Task, settings: DataSettings, flags: ColumnFlags
+) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Returns the rows of a data set by split, and the label names if published.
 
     The hub is probed once; where it is out of reach (or HF_HUB_OFFLINE is set) the
     local cache of `datasets` serves, if it holds the data set.
@@ -18,6 +24,7 @@ def load_hub(task: Task, settings: DataSettings) -> RawTask:
     Args:
         task: its `hub_path` is a local folder or a hub id.
         settings: columns and revision.
+        flags: what a person types to name columns, for messages.
 
     Raises:
         ValueError: no such data set, no network and no cache, or unusable rows.
@@ -54,10 +61,25 @@ def load_hub(task: Task, settings: DataSettings) -> RawTask:
     tables: dict[str, Table] = {}
     names = task.label_names
     label_column = task.label_column or settings.label_column
-    for published, split in find_splits(task, loaded):
+    splits = find_splits(task, loaded)
+    for published, _ in splits:
+        feature = loaded[published].features.get(label_column)
+        if isinstance(feature, datasets.ClassLabel):
+            names = tuple(feature.names)
+    # The training rows first: they say whether -1 is a class.
+    for published, split in sorted(splits, key=lambda pair: pair[1] != "train"):
         rows = loaded[published]
-        if isinstance(label := rows.features.get(label_column), datasets.ClassLabel):
-            names = tuple(label.names)
         columns = {name: rows[name] for name in rows.column_names}
-        tables[split] = make_table(task, settings, published, columns, names)
-    return make_task(task, tables, names, task.is_curated or settings.allow_empty_text)
+        has_minus_one = "train" in tables and "-1" in tables["train"].labels
+        tables[split] = make_table(
+            task, settings, published, columns, names, flags, has_minus_one
+        )
+        if rows.info.builder_name in _GUESSING_BUILDERS:
+            note = (
+                f"{tables[split].where} was read from text files by datasets, which"
+                " guesses types: 007 may have become 7, and None may be missing; with"
+                " the files in a local folder, data.task=FOLDER keeps text as it is"
+            )
+            table = tables[split]
+            tables[split] = dataclasses.replace(table, notes=(*table.notes, note))
+    return tables, names

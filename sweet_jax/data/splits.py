@@ -8,11 +8,13 @@ first rows of the train split and calibrates on the split it tests; only
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data import notes as notes_lib
+from sweet_jax.data.examples import Examples, RawTask, Table
 from sweet_jax.settings import Settings
 
 # The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool rows.
@@ -20,6 +22,7 @@ _NUM_TEST = 1530
 # At most this share of the rows is held out for test, and of the rest for calibration.
 _HELD_OUT_SHARE = 5
 _FIXED_SEED = 0
+_FROM_VALIDATION = "validation split"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             pool, _ = _hold_out_calibration(raw, pool, settings, [])
     elif validation is not None and validation is not test:
         calibration = _take_validation(validation, settings, notes)
-        origin["calibration"] = "validation split"
+        origin["calibration"] = _FROM_VALIDATION
     else:
         pool, calibration = _hold_out_calibration(raw, pool, settings, notes)
         origin["calibration"] = "training rows that are never trained on"
@@ -86,7 +89,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             f"{len(calibration)} calibration rows are too few: add training rows or"
             " give data.validation_file"
         )
-    return Splits(
+    splits = Splits(
         train=train,
         calibration=calibration,
         part=assign_parts(calibration.labels),
@@ -96,8 +99,11 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             for name in raw.task.extra_test_splits
             if name in raw.splits
         },
-        notes=tuple(notes),
+        notes=(*notes, *raw.notes),
         origin=origin,
+    )
+    return dataclasses.replace(
+        splits, notes=(*splits.notes, *_describe_rows(raw, splits))
     )
 
 
@@ -151,6 +157,51 @@ def _take_test(
     if "all" not in raw.splits:
         notes.append(f"no test split: {num_test} training rows are held out as test")
     return rows.select(order[num_test:]), rows.select(order[:num_test])
+
+
+def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
+    """Returns notes on what the sets of a run have in common, and what they lack."""
+    main = "all" if "all" in raw.splits else "train"
+    sets = {
+        "training": (splits.train, main),
+        "calibration": (splits.calibration, main),
+        "test": (splits.test, main),
+    }
+    for split, published in raw.splits.items():
+        if published is splits.test:
+            sets["test"] = splits.test, split
+    if splits.calibration is splits.test:  # faithful_release, which has its own note.
+        del sets["calibration"]
+    elif splits.origin["calibration"] == _FROM_VALIDATION:
+        sets["calibration"] = splits.calibration, "validation"
+    keys, locate = {}, {}
+    for name, (rows, split) in sets.items():
+        keys[name] = notes_lib.list_keys(rows.texts, rows.pairs)
+        locate[name] = _make_locate(rows, raw.tables.get(split))
+    labels = [raw.label_names[label] for label in splits.train.labels]
+    found = notes_lib.describe_contradictions(
+        keys["training"], labels, locate["training"]
+    )
+    for name in sets:
+        found += notes_lib.describe_repeats(keys[name], name, locate[name])
+    for name, other in itertools.combinations(reversed(sets), 2):
+        found += notes_lib.describe_overlap(
+            keys[name], name, keys[other], other, locate[name], locate[other]
+        )
+    for name, (rows, _) in sets.items():
+        counts = np.bincount(rows.labels, minlength=len(raw.label_names))
+        found += notes_lib.describe_absent_classes(counts, name, raw.label_names)
+    return found
+
+
+def _make_locate(rows: Examples, table: Table | None) -> notes_lib.Locate:
+    """Returns what says where a row of a set stands in what was published."""
+
+    def locate(i: int) -> str:
+        row_id = int(rows.row_ids[i])
+        return f"row {row_id}" if table is None else table.locate_row_id(row_id)
+
+    return locate
 
 
 def _take_validation(

@@ -16,8 +16,8 @@ class Task:
 
     Attributes:
         name: what `data.task` says.
-        kind: where the rows come from: the embedded package, files, the hub (or a
-            local folder of data files) through datasets, or tensorflow-datasets.
+        kind: where the rows come from: the embedded package, files, a local folder of
+            data files, the hub through datasets, or tensorflow-datasets.
         metric: what `score` means for this task; accuracy is shown beside it.
         hub_path: hub id, local folder or tensorflow-datasets name; empty otherwise.
         hub_config: configuration of the hub data set; empty for its only one.
@@ -31,7 +31,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["embedded", "file", "hub", "tfds"]
+    kind: Literal["embedded", "file", "folder", "hub", "tfds"]
     metric: Literal["accuracy", "matthews", "f1"] = "accuracy"
     hub_path: str = ""
     hub_config: str = ""
@@ -119,7 +119,8 @@ def get_task(name: str) -> Task:
             `owner/name:configuration`, or a local folder of data files.
 
     Raises:
-        ValueError: the task is refused (stsb), empty, or a near miss of a known one.
+        ValueError: the task is refused (stsb), empty, a file, or a near miss of a known
+            one.
     """
     if name in TASKS:
         return TASKS[name]
@@ -127,12 +128,18 @@ def get_task(name: str) -> Task:
         raise ValueError(f"data.task is empty: allowed are {_describe_allowed()}")
     if name.startswith(TFDS_PREFIX):
         return _get_tfds_task(name)
-    if Path(name).exists():
-        return Task(name=name, kind="hub", hub_path=name)
+    path = Path(name)
+    if path.is_dir():
+        return Task(name=name, kind="folder", hub_path=name)
+    if path.exists():
+        raise ValueError(
+            f"data.task={name!r} is a file: --config.data.task=file"
+            f" --config.data.train_file={name} --config.data.test_file=FILE"
+        )
     if "/" not in name:
         _refuse_near_miss(name)
-    path, _, config = name.partition(":")
-    return Task(name=name, kind="hub", hub_path=path, hub_config=config)
+    hub_path, _, config = name.partition(":")
+    return Task(name=name, kind="hub", hub_path=hub_path, hub_config=config)
 
 
 def _get_tfds_task(name: str) -> Task:

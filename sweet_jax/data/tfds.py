@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.data.columns import find_splits, make_table
-from sweet_jax.data.examples import RawTask, make_task
+from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
+from sweet_jax.data.examples import Table
 from sweet_jax.data.tasks import Task
 from sweet_jax.network import is_reachable
 from sweet_jax.settings import DataSettings
@@ -17,8 +17,10 @@ from sweet_jax.settings import DataSettings
 _PROBE_SECONDS = 8.0
 
 
-def load_tfds(task: Task, settings: DataSettings) -> RawTask:
-    """Returns the rows of a data set of tensorflow-datasets.
+def load_tfds(
+    task: Task, settings: DataSettings, flags: ColumnFlags
+) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Returns the rows of a data set by split, and the label names if published.
 
     Where its servers are out of reach, it must have been prepared on this disk before.
 
@@ -52,12 +54,12 @@ def load_tfds(task: Task, settings: DataSettings) -> RawTask:
         features[label_column], tfds.features.ClassLabel
     ):
         names = tuple(features[label_column].names)
-    tables = {}
+    tables: dict[str, Table] = {}
     for published, split in find_splits(task, builder.info.splits):
         rows = list(tfds.as_numpy(builder.as_dataset(split=published)))
         columns = {name: [_to_python(row[name]) for row in rows] for name in features}
-        tables[split] = make_table(task, settings, published, columns, names)
-    return make_task(task, tables, names, task.is_curated or settings.allow_empty_text)
+        tables[split] = make_table(task, settings, published, columns, names, flags)
+    return tables, names
 
 
 def _check_servers(urls: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sweet_jax.data.lines import LineReader
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.inference.answers import (
     CSV_HEADER,
@@ -23,7 +24,6 @@ from sweet_jax.inference.choice import pick_target
 from sweet_jax.inference.classifier import AdaptiveClassifier
 from sweet_jax.inference.inputs import InputRow, find_format, read_inputs
 from sweet_jax.inference.job import Job, JobError
-from sweet_jax.inference.lines import LineReader
 from sweet_jax.inference.model_folder import compute_folder_digest
 from sweet_jax.inference.predict_options import PredictOptions
 
