@@ -122,10 +122,10 @@ def _explain(columns: Sequence[str]) -> str:
             )
     if any(len(c) > 1 and c[0] == c[-1] == '"' for c in columns):
         return " (names in quotes: a .tsv is read without quotes, save it as .csv)"
-    if any(column != column.strip() for column in columns):
-        return " (names with blanks at their ends: take them out of the header)"
     if not any(column.isidentifier() for column in columns):
         return " (the first line of a table is its header)"
+    if any(column != column.strip() for column in columns):
+        return " (names with blanks at their ends: take them out of the header)"
     return ""
 
 

@@ -44,6 +44,7 @@ class RowReader:
     Attributes:
         columns: their names: the header, or the keys of the first usable object; None
             until they are read, which is before the first usable row is given.
+        where: what it is called in messages.
         num_rows: rows given so far, unusable ones included.
     """
 
@@ -59,7 +60,7 @@ class RowReader:
         """
         self.columns: tuple[str, ...] | None = None
         self.num_rows = 0
-        self._where = where
+        self.where = where
         self._quoted = _Finding()  # rows of a .tsv with fields in quotes, as in a .csv
         self._swallowed = _Finding()  # fields of a .csv that hold what looks like rows
         if table_format == "jsonl":
@@ -82,7 +83,7 @@ class RowReader:
         if row is None:
             if not self.num_rows:
                 detail = "" if self.columns is None else " but for its header"
-                raise RowsError(f"{self._where} is empty{detail}: expected rows")
+                raise RowsError(f"{self.where} is empty{detail}: expected rows")
             raise StopIteration
         self.num_rows += 1
         return row
@@ -92,14 +93,14 @@ class RowReader:
         notes = []
         if quoted := self._quoted:
             notes.append(
-                f"{self._where}: {quoted.count:,} of {self.num_rows:,} rows have a"
+                f"{self.where}: {quoted.count:,} of {self.num_rows:,} rows have a"
                 f" field in quotes, as csv writes it (line {quoted.line} is the first);"
                 " a .tsv has no quotes, so they are read as part of the text: save it"
                 " without them, or as .csv"
             )
         if swallowed := self._swallowed:
             notes.append(
-                f"{self._where}: {swallowed.count:,} quoted fields hold lines that look"
+                f"{self.where}: {swallowed.count:,} quoted fields hold lines that look"
                 f" like rows of their own (the first: {swallowed.detail}): is a quote"
                 " left open there?"
             )
@@ -113,7 +114,7 @@ class RowReader:
                 continue
             if is_first and content[0] == "[":
                 raise RowsError(
-                    f"{self._where} line {line} begins a JSON array: expected one"
+                    f"{self.where} line {line} begins a JSON array: expected one"
                     ' object a line, such as {"text": "...", "label": 1}'
                 )
             is_first = False
@@ -166,12 +167,12 @@ class RowReader:
 
     def _take_header(self, fields: list[str], problem: str, line: int) -> None:
         if problem:
-            raise RowsError(f"{self._where} line {line}, the header, {problem}")
+            raise RowsError(f"{self.where} line {line}, the header, {problem}")
         # Columns without a name, as a sheet leaves them behind, are asked for by none.
         names = [name for name in fields if name]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise RowsError(
-                f"{self._where} has two columns of the same name {twice[0]!r}: rename"
+                f"{self.where} has two columns of the same name {twice[0]!r}: rename"
                 " or drop one"
             )
         self.columns = tuple(fields)

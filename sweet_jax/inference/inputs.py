@@ -71,6 +71,7 @@ def read_inputs(
     input_format: str,
     num_texts: int,
     text_columns: tuple[str, ...] = (),
+    where: str = "the input",
 ) -> Iterator[InputRow]:
     """Returns the rows of a stream, read one at a time; the first is read at once.
 
@@ -80,6 +81,7 @@ def read_inputs(
             tab for pairs.
         num_texts: 1, or 2 for a model of pairs.
         text_columns: of a table; (): found by their usual names.
+        where: what to call the stream in messages.
 
     Raises:
         ValueError: the input has no rows or is of another kind (compressed, UTF-16), or
@@ -93,10 +95,11 @@ def read_inputs(
     if input_format == "text":
         rows = _read_texts(lines, num_texts)
     else:
-        rows = _read_rows(RowReader(lines, input_format), text_columns, num_texts)
+        reader = RowReader(lines, input_format, where)
+        rows = _read_rows(reader, text_columns, num_texts)
     first = next(rows, None)
     if first is None:
-        raise InputError("the input is empty: expected a row or more")
+        raise InputError(f"{where} is empty: expected a row or more")
     return (_check(row) for row in itertools.chain([first], rows))
 
 
@@ -126,11 +129,12 @@ def _read_rows(
     for row in reader:
         if not is_checked and reader.columns is not None:
             text_columns = choose_columns(
-                reader.columns, text_columns, "", "the input", _FLAGS
+                reader.columns, text_columns, "", reader.where, _FLAGS
             )
             if len(text_columns) != num_texts:
                 raise InputError(
-                    f"the input has the text columns {', '.join(text_columns)}, this"
+                    f"{reader.where} has the text columns"
+                    f" {', '.join(text_columns)}, this"
                     f" model takes {_count_texts(num_texts)}: name {num_texts} in"
                     " --text_columns"
                 )
