@@ -15,18 +15,20 @@ from sweet_jax.data.examples import Examples, Table, make_examples
 from sweet_jax.data.files import read_splits
 from sweet_jax.data.notes import (
     describe_absent_classes,
+    describe_overlap,
     describe_repeats,
     describe_texts,
     list_keys,
 )
-from sweet_jax.data.sources import load_tables
+from sweet_jax.data.sources import load_tables, load_task
+from sweet_jax.data.splits import make_locate, make_splits
 from sweet_jax.data.tasks import get_task
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.files import write_json
 from sweet_jax.inference.classifier import load
 from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import DataSettings, SettingsError
+from sweet_jax.settings import DataSettings, Settings, SettingsError
 from sweet_jax.workdir import WorkdirError, read_json, read_settings
 
 _FLAGS = ColumnFlags("--text_columns", "--label_column")
@@ -103,7 +105,11 @@ def evaluate_on(
         "task": f"{data} (trained on {old['task']})",
         "splits": {**old["splits"], "test": len(rows)},
         "origin": {**old["origin"], "test": data},
-        "notes": [*_describe(table, rows, label_names), *old["notes"]],
+        "notes": [
+            *_describe(table, rows, label_names),
+            *_compare_with_training(settings, table, rows),
+            *old["notes"],
+        ],
         "extra_tests": {},
         "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
         "seconds": {
@@ -174,3 +180,25 @@ def _describe(
     yield from describe_repeats(keys, "test", table.locate)
     counts = np.bincount(rows.labels, minlength=len(label_names))
     yield from describe_absent_classes(counts, "test", label_names)
+
+
+def _compare_with_training(
+    settings: Settings, table: Table, rows: Examples
+) -> list[str]:
+    """Returns a note where rows measured are rows that the run was trained on."""
+    if get_task(settings.data.task).kind not in ("embedded", "file", "folder"):
+        return []  # Reading it again may take a network.
+    try:
+        raw = load_task(settings.data)
+        train = make_splits(raw, settings).train
+    except ValueError as error:
+        return [f"the rows are not compared with those of training: {error}"]
+    published = raw.tables["all" if "all" in raw.tables else "train"]
+    return describe_overlap(
+        list_keys(rows.texts, rows.pairs),
+        "test",
+        list_keys(train.texts, train.pairs),
+        "training",
+        table.locate,
+        make_locate(train, published),
+    )

@@ -146,6 +146,17 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     with pytest.raises(WorkdirError, match="is not empty"):
         transfer.evaluate_on(path, settings.data.test_file)
 
+    # Rows of one class, some of which were trained on: measured, and said.
+    lines = Path(settings.data.train_file).read_text().splitlines(keepends=True)
+    one_class = tmp_path / "one_class.jsonl"
+    one_class.write_text("".join(line for line in lines if '"yes"' in line))
+    found, _ = transfer.evaluate_on(path, str(one_class))
+    assert found["splits"]["test"] == 60
+    notes = " ".join(found["notes"])
+    assert "no test row has the class 'no' (1 of 2 classes)" in notes
+    assert "of 60 test rows" in notes
+    assert "are also training rows" in notes
+
     # A folder that an earlier version wrote loads.
     description = json.loads((path / "model" / "model.json").read_text())
     assert description.pop("lte_ranges") == []

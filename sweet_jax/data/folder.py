@@ -63,15 +63,20 @@ def find_tables(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
 
     Raises:
         ValueError: a split of several kinds of files or of several folders, tables
-            beside other data, compressed tables, or a card that names files otherwise.
+            beside other data, compressed tables, a card that names files otherwise, or
+            a name with the words of two splits.
     """
-    places = [folder, folder / "data"]
-    places += [p for p in _list(folder) + _list(folder / "data") if p.is_dir()]
-    places = [p for p in dict.fromkeys(places) if p.is_dir()]
+    roots = [folder, folder / "data"]
+    # The name of the whole folder says nothing about splits.
+    places = dict.fromkeys(roots, "") | {
+        place: _find_split(place.name)
+        for root in roots
+        for place in _list(root)
+        if place not in roots and place.is_dir() and _find_split(place.name)
+    }
     files = {
-        path: _find_split(path.name) or _find_split(place.name)
-        for place in places
-        if place in (folder, folder / "data") or _find_split(place.name)
+        path: split or _find_split(path.name)
+        for place, split in places.items()
         for path in _list(place)
         if path.is_file()
     }
@@ -134,6 +139,16 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _find_split(name: str) -> str:
-    """Returns the split that a name has a word of; empty without one."""
+    """Returns the split that a name has a word of; empty without one.
+
+    Raises:
+        ValueError: it has words of two.
+    """
     words = set(re.split(r"[-._ 0-9]+", name.lower()))
-    return next((s for s, known in _WORDS.items() if words & set(known)), "")
+    found = [split for split, known in _WORDS.items() if words & set(known)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{show(name)} has the words of two splits, {' and '.join(found)}, in its"
+            f" name: rename it, or {_USE_FILES}"
+        )
+    return found[0] if found else ""

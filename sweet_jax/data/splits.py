@@ -177,7 +177,7 @@ def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
     keys, locate = {}, {}
     for name, (rows, split) in sets.items():
         keys[name] = notes_lib.list_keys(rows.texts, rows.pairs)
-        locate[name] = _make_locate(rows, raw.tables.get(split))
+        locate[name] = make_locate(rows, raw.tables.get(split))
     labels = [raw.label_names[label] for label in splits.train.labels]
     found = notes_lib.describe_contradictions(
         keys["training"], labels, locate["training"]
@@ -194,7 +194,7 @@ def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
     return found
 
 
-def _make_locate(rows: Examples, table: Table | None) -> notes_lib.Locate:
+def make_locate(rows: Examples, table: Table | None) -> notes_lib.Locate:
     """Returns what says where a row of a set stands in what was published."""
 
     def locate(i: int) -> str:

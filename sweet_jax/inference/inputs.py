@@ -133,9 +133,8 @@ def _read_rows(
             )
             if len(text_columns) != num_texts:
                 raise InputError(
-                    f"{reader.where} has the text columns"
-                    f" {', '.join(text_columns)}, this"
-                    f" model takes {_count_texts(num_texts)}: name {num_texts} in"
+                    f"{reader.where} has the text columns {', '.join(text_columns)},"
+                    f" this model takes {_count_texts(num_texts)}: name {num_texts} in"
                     " --text_columns"
                 )
             is_checked = True
