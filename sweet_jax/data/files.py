@@ -86,7 +86,7 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
         field: the setting that names it, for messages.
 
     Raises:
-        ValueError: the file cannot be opened, or has another extension.
+        ValueError: no such file, no regular one, or another extension.
     """
     table_format = find_format(path.name)
     if not table_format:
@@ -95,6 +95,12 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
             advice = f"unpack it first; {advice}"
         raise ValueError(
             f"{field}={show(str(path))}: unknown extension {path.suffix!r}, {advice}"
+        )
+    # Opened, a pipe that nobody writes to would be waited for.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"{field}={show(str(path))} is no regular file: a run reads its rows again"
+            " when it goes on, so save them in a file"
         )
     try:
         file = io.FileIO(path)

@@ -8,7 +8,8 @@ from collections import deque
 # Characters of a row, far beyond any text: what a quote left open, or a file without
 # line ends, may take of the memory.
 LONGEST_ROW = 1 << 24
-_MOST_LINE_BYTES = 4 * LONGEST_ROW + 4
+# A longer line could only be a row that is too long; it is not waited for.
+_MOST_LINE_BYTES = 4 * LONGEST_ROW
 _BLOCK_BYTES = 1 << 16
 # How files begin that hold no text: the advice says what to do with them.
 _UNPACK = "is compressed by {}: unpack it first"
@@ -52,7 +53,6 @@ class LineReader:
     Lines end at `\n`, `\r\n` or `\r`, as Python's files see them with `newline=""`;
     what else takes a text apart (U+2028) stays in it. A byte order mark is left out.
     Bytes that are not UTF-8 become lone surrogates, so that they show in their own row.
-    Of a line beyond `LONGEST_ROW` more characters than that are given, not all.
 
     Attributes:
         num_bytes: read so far, which is up to a block ahead of the lines.
@@ -70,6 +70,7 @@ class LineReader:
         self._lines: deque[str] = deque()
         self._rest = bytearray()  # of a line whose end is not read yet
         self._is_start = True
+        self._num_lines = 0  # read so far
         self.num_bytes = 0
 
     def __iter__(self) -> "LineReader":
@@ -80,7 +81,8 @@ class LineReader:
         """Returns the next line; waits for it.
 
         Raises:
-            RowsError: the input is compressed, binary or in another encoding.
+            RowsError: the input is compressed, binary or in another encoding, or a line
+                does not end.
         """
         while not self._lines:
             block = self._file.read(_BLOCK_BYTES)
@@ -111,18 +113,21 @@ class LineReader:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest.clear()
             self._push(lines)
-        room = max(_MOST_LINE_BYTES - len(self._rest), 0)
-        self._rest += rest[:room]
-        if len(rest) > room and rest.endswith(b"\r"):
-            self._rest += b"\r"
+        self._rest += rest
         if self._is_start and len(self._rest) >= _BLOCK_BYTES:
             self._check_start(bytes(self._rest[:_BLOCK_BYTES]))
+        if len(self._rest) > _MOST_LINE_BYTES:
+            raise RowsError(
+                f"{self._where} line {self._num_lines + 1} has more than"
+                f" {_MOST_LINE_BYTES:,} bytes and no end: is it a text file?"
+            )
 
     def _push(self, lines: list[bytes]) -> None:
         if self._is_start:
             self._check_start(lines[0])
             lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
             self._is_start = False
+        self._num_lines += len(lines)
         self._lines.extend(line.decode("utf-8", "surrogateescape") for line in lines)
 
     def _check_start(self, start: bytes) -> None:

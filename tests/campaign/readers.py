@@ -9,12 +9,12 @@ from pathlib import Path
 from campaign.seeds import Seeds, write_table
 from sweet_jax import settings as settings_lib
 from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.data.lines import LineReader
 from sweet_jax.data.sources import load_task
 from sweet_jax.inference.choice import pick_target
 from sweet_jax.inference.classifier import load
 from sweet_jax.inference.exported.loader import ExportedClassifier
 from sweet_jax.inference.inputs import read_inputs
-from sweet_jax.inference.lines import LineReader
 from sweet_jax.prepare import prepare
 from sweet_jax.report import format_run
 from sweet_jax.settings import DataSettings
