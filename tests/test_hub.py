@@ -82,6 +82,48 @@ def test_minus_one_is_a_class_where_it_stands_among_others(hub_cache, tmp_path):
     assert raw.splits["train"].labels.tolist() == [0, 1, 2]
 
 
+def test_boolean_labels_are_the_classes_true_and_false(hub_cache, tmp_path):
+    rows = {"text": ["p", "q"], "label": [True, False]}
+    folder = write_parquet(tmp_path / "things", train=rows, test=rows)
+    assert load_task(DataSettings(task=str(folder))).label_names == ("False", "True")
+
+
+@pytest.mark.parametrize("train_labels", [[-1, 0], ["-1", "0"]])
+def test_a_split_of_minus_one_is_a_class_that_training_has(
+    hub_cache, tmp_path, train_labels
+):
+    minus_one = type(train_labels[0])(-1)
+    folder = write_parquet(
+        tmp_path / "things",
+        train={"text": ["p", "q"], "label": train_labels},
+        test={"text": ["r"], "label": [minus_one]},
+    )
+    raw = load_task(DataSettings(task=str(folder)))
+    assert raw.splits["test"].labels.tolist() == [0]
+    assert raw.notes == ()
+
+
+def test_rows_without_a_label_are_counted_in_a_note(hub_cache, tmp_path):
+    folder = write_parquet(
+        tmp_path / "things",
+        train={"text": ["p", "q", "r"], "label": ["a", None, "b"]},
+        test={"text": ["s"], "label": ["a"]},
+    )
+    raw = load_task(DataSettings(task=str(folder)))
+    assert len(raw.splits["train"]) == 2
+    (note,) = raw.notes
+    assert note.endswith(
+        "(train): 1 of 3 rows have no label (none or -1) and are left out"
+    )
+
+
+def test_a_label_that_is_a_list_is_one_line(hub_cache, tmp_path):
+    rows = {"text": ["p", "q"], "label": [[0, 1], [1]]}
+    folder = write_parquet(tmp_path / "things", train=rows)
+    with pytest.raises(ValueError, match=r"label \[0, 1\] .* is a list, expected an"):
+        load_task(DataSettings(task=str(folder)))
+
+
 def test_mnli_reads_both_validation_splits(hub_cache, tmp_path):
     def make(mark):
         return {
