@@ -120,7 +120,7 @@ def test_rows_without_a_label_are_counted_in_a_note(hub_cache, tmp_path):
 def test_a_label_that_is_a_list_is_one_line(hub_cache, tmp_path):
     rows = {"text": ["p", "q"], "label": [[0, 1], [1]]}
     folder = write_parquet(tmp_path / "things", train=rows)
-    with pytest.raises(ValueError, match=r"label \[0, 1\] .* is a list, expected an"):
+    with pytest.raises(ValueError, match=r"label '\[0, 1\]' .* is a list, expected an"):
         load_task(DataSettings(task=str(folder)))
 
 
@@ -168,7 +168,7 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
         ({"text": ["a", None], "label": [0, 1]}, r"\(train\) row 1 has an empty text"),
         (
             {"text": ["a", "b"], "label": [0.5, 1.0]},
-            r"row 0: label 0.5 .* is a float, expected an int",
+            r"row 0: label .0.5. .* is a float, expected an int",
         ),
         (
             {"text": [1, 2], "label": [0, 1]},

@@ -89,7 +89,8 @@ def read_plainly(data: bytes, table_format: str) -> list[Row]:
             header = fields
             continue
         is_bad = any("\udc80" <= c <= "\udcff" for field in fields for c in field)
-        if len(fields) == len(header) and not is_bad and fields != header:
+        is_header = fields == header and len(header) > 1
+        if len(fields) == len(header) and not is_bad and not is_header:
             rows.append(Row(number, dict(zip(header, fields, strict=True))))
 
 
@@ -340,3 +341,23 @@ def test_a_label_that_names_no_class_is_refused_with_its_line(tmp_path, label):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {label}}}\n')
     assert read_as_training(path)[1].startswith("a.jsonl line 2: label ")
+
+
+def test_messages_stay_short_whatever_the_names(tmp_path):
+    long = "x" * 10_000
+    path = tmp_path / "a.csv"
+    for content in (
+        f"{long},{long}\na,b\n",
+        f"{long},b\na,b\n",
+        ",".join(f"c{i}" for i in range(2000)) + "\na\n",
+        f"text,label\na,{long}\n",
+    ):
+        path.write_text(content)
+        assert len(read_as_training(path)[1]) < 600
+    other = tmp_path / "b.csv"
+    other.write_text(f"text,label\na,{long}y\n")
+    path.write_text(f"text,label\na,{long}\nb,{long[1:]}\n")
+    fields = DataSettings(task="file", train_file=str(path), test_file=str(other))
+    with pytest.raises(ValueError, match="which the training rows lack") as raised:
+        load_task(fields)
+    assert len(str(raised.value)) < 600

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sweet_jax.data.examples import Table
+from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings import DataSettings
 
@@ -38,6 +39,8 @@ _LIKELY_TEXTS = ("body", "message", "comment", "tweet", "title", "document", "in
 _LIKELY_LABELS = ("labels", "class", "category", "target", "sentiment", "stars", "y")
 # What separates columns in files that are called .csv or .tsv all the same.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+# Of columns in a message.
+_MOST_NAMES = 20
 # How published splits are called here; others are not read.
 _SPLIT_NAMES = {
     "train": "train",
@@ -80,12 +83,12 @@ def choose_columns(
     problems, remedies = [], []
     if not found:
         problems.append("no text column of a usual name")
-    problems += [f"no column {name!r}" for name in found if name not in columns]
+    problems += [f"no column {quote(name)}" for name in found if name not in columns]
     if problems:
         likely = [name for name in _LIKELY_TEXTS if name in columns]
         remedies.append(f"{flags.text}={likely[0] if likely else 'NAME'}")
     if label_column and label_column not in columns:
-        problems.append(f"no column {label_column!r}")
+        problems.append(f"no column {quote(label_column)}")
         likely = [name for name in _LIKELY_LABELS if name in columns]
         rest = [name for name in columns if name and name not in found]
         likely += rest if len(rest) == 1 else []
@@ -109,7 +112,9 @@ def choose_columns(
 
 def describe_columns(columns: Sequence[str]) -> str:
     """Returns the names of the columns in quotes, which show blanks."""
-    return f"its columns are {', '.join(map(repr, columns))}"
+    names = ", ".join(map(quote, columns[:_MOST_NAMES]))
+    more = len(columns) - _MOST_NAMES
+    return f"its columns are {names}" + (f" and {more:,} others" if more > 0 else "")
 
 
 def _explain(columns: Sequence[str]) -> str:
@@ -220,9 +225,10 @@ def make_table(
             classes.append(name)
         else:
             raise ValueError(
-                f"{where} row {i}: label {label!r} of column {label_column!r} is a"
-                f" {type(label).__name__}, expected an integer or a string: convert the"
-                f" column, or name another in {flags.label}"
+                f"{where} row {i}: label {quote(str(label))} of column"
+                f" {quote(label_column)} is a {type(label).__name__}, expected an"
+                f" integer or a string: convert the column, or name another in"
+                f" {flags.label}"
             )
     return Table(
         where=where,

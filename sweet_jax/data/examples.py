@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 
 from sweet_jax.data.notes import describe_labels, describe_texts, fold_label
+from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.files import show
 
@@ -127,8 +128,8 @@ def make_task(
     present = set(tables[main].labels)
     if len(present) < 2:
         raise ValueError(
-            f"{tables[main].where} has rows of the one class {present.pop()!r} only:"
-            " a classifier needs two or more"
+            f"{tables[main].where} has rows of the one class {quote(present.pop())}"
+            " only: a classifier needs two or more"
         )
     names = known_names or _sort_names(present)
     splits = {
@@ -187,9 +188,9 @@ def _encode_labels(table: Table, names: Sequence[str]) -> Int32[np.ndarray, " N"
         if label not in index_of_name:
             # Most often it is one of them, written in another way.
             alike = [name for name in names if fold_label(name) == fold_label(label)]
-            hint = f": is it {alike[0]!r}?" if alike else ""
+            hint = f": is it {quote(alike[0])}?" if alike else ""
             raise ValueError(
-                f"{table.locate(i)} has the label {label!r}, which the training rows"
-                f" lack; they have {show(', '.join(names)[:200])}{hint}"
+                f"{table.locate(i)} has the label {quote(label)}, which the training"
+                f" rows lack; they have {show(', '.join(names)[:200])}{hint}"
             )
     return np.array([index_of_name[label] for label in table.labels], np.int32)

@@ -15,6 +15,7 @@ from sweet_jax.data.rows import (
     find_format,
     format_value,
     holds_surrogates,
+    quote,
     take_texts,
 )
 from sweet_jax.data.tasks import Task
@@ -140,7 +141,7 @@ def _read_table(
                     ((), row.problem) if row.problem else take_texts(row, text_columns)
                 )
                 if not problem and label_column not in row.values:
-                    problem = f"has no column {label_column!r}"
+                    problem = f"has no column {quote(label_column)}"
                 if problem:
                     raise ValueError(f"{where} line {row.line} {problem}")
                 label = name_label(row.values[label_column])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sweet_jax.data.rows import quote
+
 Locate = Callable[[int], str]  # position of a row -> "train.csv line 7"
 
 _MISSING = frozenset(
@@ -78,8 +80,8 @@ def describe_labels(labels: Sequence[str], locate: Locate) -> list[str]:
     first = {label: i for i, label in reversed(list(enumerate(labels)))}
     for label in filter(stands_for_missing, counts):
         notes.append(
-            f"{_count(counts[label], len(labels), 'rows')} have the label {label!r},"
-            f" which is a class like the others (first: {locate(first[label])}): is it"
+            f"{_count(counts[label], len(labels), 'rows')} have the label"
+            f" {quote(label)}, which is a class like the others (first: {locate(first[label])}): is it"
             " a missing value?"
         )
     alike = defaultdict(list)
@@ -88,7 +90,7 @@ def describe_labels(labels: Sequence[str], locate: Locate) -> list[str]:
     for group in alike.values():
         if len(group) > 1:
             group.sort(key=counts.__getitem__)
-            names = ", ".join(f"{name!r} ({counts[name]:,})" for name in group[:5])
+            names = ", ".join(f"{quote(name)} ({counts[name]:,})" for name in group[:5])
             notes.append(
                 f"the labels {names} are different classes, though they differ only in"
                 " case, blanks or how they are written (first:"
@@ -124,8 +126,8 @@ def describe_contradictions(
     affected = sum(map(len, several))
     return [
         f"{_count(affected, len(keys), 'training rows')} have a text that stands there"
-        f" with another label, too (first: {labels[one]!r} at {locate(one)},"
-        f" {labels[other]!r} at {locate(other)})"
+        f" with another label, too (first: {quote(labels[one])} at {locate(one)},"
+        f" {quote(labels[other])} at {locate(other)})"
     ]
 
 
@@ -177,7 +179,7 @@ def describe_absent_classes(
     absent = [label for label, n in zip(label_names, counts, strict=True) if not n]
     if not absent:
         return []
-    listed = ", ".join(map(repr, absent[:5])) + ", ..." * (len(absent) > 5)
+    listed = ", ".join(map(quote, absent[:5])) + ", ..." * (len(absent) > 5)
     return [
         f"no {name} row has the class {listed} ({len(absent)} of {len(label_names)}"
         " classes)"

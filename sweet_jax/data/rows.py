@@ -19,6 +19,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # What `LineReader` makes of bytes that are not UTF-8.
 _OTHER_BYTES = re.compile("[\udc80-\udcff]")
+_LONGEST_QUOTE = 60
 TOO_LONG = f"is longer than {LONGEST_ROW:,} characters"
 
 
@@ -169,10 +170,9 @@ class RowReader:
         if problem:
             raise RowsError(f"{self.where} line {line}, the header, {problem}")
         # Columns without a name, as a sheet leaves them behind, are asked for by none.
-        names = [name for name in fields if name]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := _find_twice(filter(None, fields)):
             raise RowsError(
-                f"{self.where} has two columns of the same name {twice[0]!r}: rename"
+                f"{self.where} has two columns of the same name {quote(twice)}: rename"
                 " or drop one"
             )
         self.columns = tuple(fields)
@@ -237,18 +237,25 @@ def take_texts(row: Row, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Returns the texts of a usable row, or (), and then the problem with them."""
     for column in columns:
         if column not in row.values:
-            return (), f"has no column {column!r}"
+            return (), f"has no column {quote(column)}"
         text = row.values[column]
         if not isinstance(text, str):
-            return (), f"has {format_value(text)} as {column!r}, expected a string"
+            return (), f"has {format_value(text)} as {quote(column)}, expected a string"
         if holds_surrogates(text):
-            return (), f"has half of a surrogate pair in {column!r}: that is no Unicode"
+            name = quote(column)
+            return (), f"has half of a surrogate pair in {name}: that is no Unicode"
     return tuple(row.values[column] for column in columns), ""
 
 
 def holds_surrogates(text: str) -> bool:
     """Returns whether a text holds half of a surrogate pair, which is no Unicode."""
     return _SURROGATES.search(text) is not None
+
+
+def quote(text: str) -> str:
+    """Returns the beginning of a text in quotes, for a message."""
+    cut = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+    return repr(cut)
 
 
 def format_value(value: Any) -> str:
@@ -271,7 +278,7 @@ def _parse_object(content: str) -> tuple[dict[str, Any], str]:
     except RecursionError:
         return {}, "is not JSON that can be read: it is nested too deeply"
     except _SameKeyError as error:
-        return {}, f"has the key {str(error)[:40]!r} twice in one object"
+        return {}, f"has the key {quote(str(error))} twice in one object"
     except ValueError:  # Python reads no integers of more than 4,300 digits.
         return {}, "is not JSON that can be read: a number has too many digits"
     if not isinstance(values, dict):
@@ -290,9 +297,18 @@ class _SameKeyError(ValueError):
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _SameKeyError(next(name for name in names if names.count(name) > 1))
+        raise _SameKeyError(_find_twice(name for name, _ in pairs))
     return values
+
+
+def _find_twice(names: Iterable[str]) -> str:
+    """Returns the first name that is there twice; empty if none is."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def _check_fields(fields: list[str], columns: tuple[str, ...], tabs: bool) -> str:

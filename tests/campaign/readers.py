@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from sweet_jax.report import format_run
 from sweet_jax.settings import DataSettings
 from sweet_jax.study.aggregate import aggregate_study
 
+# Asked for the first time, it tries a file there: no deed of a reader.
+tempfile.gettempdir()
 _KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"
 
 
