@@ -107,7 +107,7 @@ WRONG_OPTIONS = {
     "columns": ({"source": "in.csv", "text_columns": ("b",)}, "no column 'b'"),
     "empty": ({"source": "empty.txt"}, "the input is empty"),
     "pairs": ({"source": "pairs.csv"}, "this model takes single texts"),
-    "strict": ({"source": "bad.txt", "strict": True}, "line 2 is no Unicode"),
+    "strict": ({"source": "bad.txt", "strict": True}, "line 2 is not UTF-8"),
 }  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def test_stopped_it_says_how_to_go_on_and_does(command, arguments, tmp_path):
 def test_strict_stops_at_a_row_on_the_screen_too(classifier, tmp_path, capsys):
     source = tmp_path / "in.txt"
     source.write_bytes(b"good\ncaf\xe9\n")
-    with pytest.raises(JobError, match="line 2 is no Unicode"):
+    with pytest.raises(JobError, match="line 2 is not UTF-8"):
         predict_file(classifier, PredictOptions(str(source), None, strict=True))
     said = predict_file(classifier, PredictOptions(str(source), None))
     assert "1 rows could not be used" in said

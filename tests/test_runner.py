@@ -19,6 +19,7 @@ from sweet_jax.exits.calibration import apply_temperatures
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import load_budget
 from sweet_jax.inference.model_folder import ModelFolderError
+from sweet_jax.report import format_summary
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import AnalysisSettings, Settings, SettingsError
 from sweet_jax.training.loop import NonFiniteLossError
@@ -150,12 +151,15 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     lines = Path(settings.data.train_file).read_text().splitlines(keepends=True)
     one_class = tmp_path / "one_class.jsonl"
     one_class.write_text("".join(line for line in lines if '"yes"' in line))
-    found, _ = transfer.evaluate_on(path, str(one_class))
+    found, where = transfer.evaluate_on(path, str(one_class))
     assert found["splits"]["test"] == 60
     notes = " ".join(found["notes"])
     assert "no test row has the class 'no' (1 of 2 classes)" in notes
     assert "of 60 test rows" in notes
-    assert "are also training rows" in notes
+    page = (where / "report.html").read_text()
+    summary = " ".join(format_summary(found).split())
+    for text in (notes, page, summary):
+        assert "are also training rows" in text
 
     # A folder that an earlier version wrote loads.
     description = json.loads((path / "model" / "model.json").read_text())

@@ -81,8 +81,8 @@ def describe_labels(labels: Sequence[str], locate: Locate) -> list[str]:
     for label in filter(stands_for_missing, counts):
         notes.append(
             f"{_count(counts[label], len(labels), 'rows')} have the label"
-            f" {quote(label)}, which is a class like the others (first: {locate(first[label])}): is it"
-            " a missing value?"
+            f" {quote(label)}, which is a class like the others (first:"
+            f" {locate(first[label])}): is it a missing value?"
         )
     alike = defaultdict(list)
     for label in counts:
