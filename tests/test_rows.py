@@ -98,6 +98,7 @@ def read_plainly(data: bytes, table_format: str) -> list[Row]:
 @settings(max_examples=300, deadline=None)
 @example(b"text,label\ra,pos\rb,neg", "csv", [11])
 @example(b'text,label\n"a\r', "csv", [3, 3])
+@example(b'{"text": "a", "id": "\xe9"}\n{"text": "b"}\n', "jsonl", [])
 @example(b'text,label\n"a,pos\nb,pos\nc",pos\nd,pos\n', "csv", [])
 def test_streaming_equals_a_plain_reader(tmp_path_factory, data, table_format, sizes):
     path = tmp_path_factory.getbasetemp() / "rows.bin"
