@@ -17,6 +17,9 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _SIGN = r"""[\s\x00-\x1f\ufeff"']*[-+=@\uff0b\uff0d\uff1d\uff20]"""
 _FORMULA = re.compile(rf"\A(?=[\t\r\n]|{_SIGN})|(?<=[;,\t\r\n])(?={_SIGN})")
 
+# What a spreadsheet reads as the number that it is: labels such as -1 stay themselves.
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+
 
 class AnswerError(ValueError):
     """The model gave what is no answer: one line that says for which row."""
@@ -84,7 +87,9 @@ def format_csv(answers: Iterable[AnswerRow], formulas: str = "escape") -> str:
 
 
 def _format_csv_row(answer: AnswerRow, escapes: bool) -> str:
-    label = _FORMULA.sub("'", answer.label) if escapes else answer.label
+    label = answer.label
+    if escapes and not _NUMBER.fullmatch(label):
+        label = _FORMULA.sub("'", label)
     # Half of a surrogate pair is no UTF-8.
     label = label.encode("utf-8", "backslashreplace").decode()
     if re.search(r'[",\r\n]', label):  # csv.writer leaves \r alone.
