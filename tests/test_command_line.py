@@ -71,7 +71,7 @@ WRONG_FILES: dict[str, tuple[str, str | bytes, str]] = {
         "test.jsonl line 3 has an empty text",
     ),
     "empty file": ("test.jsonl", "", "test.jsonl is empty"),
-    "not UTF-8": ("test.jsonl", b'{"text": "caf\xe9"}', "line 1 is not UTF-8 (byte 0xe9"),
+    "not UTF-8": ("test.jsonl", b'{"text": "caf\xe9"}', "line 1 is not UTF-8"),
     "ragged row": (
         "test.csv", "text,label\na,1\nb,c,0\n", "test.csv line 3 has 3 fields"
     ),
