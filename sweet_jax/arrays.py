@@ -117,19 +117,24 @@ class LogitBank:
         save_npz(path, arrays | {"digest": np.array(digest)})
 
     @classmethod
-    def load(cls, path: Path, remedy: str = COPY_AGAIN) -> "LogitBank":
+    def load(
+        cls, path: Path, remedy: str = COPY_AGAIN, digest: str | None = None
+    ) -> "LogitBank":
         """Reads a bank written by `save`.
 
         Args:
             path: the file.
             remedy: what the person can do about a damaged file, for the message.
+            digest: of what the bank depends on; None: any.
 
         Raises:
-            FileError: it is missing or damaged, or holds what no bank does: numbers
-                that are not finite, no rows, labels of no class.
+            FileError: it is missing, damaged or of another digest, or holds what no
+                bank does: numbers that are not finite, no rows, labels of no class.
         """
         arrays = load_npz(path, _BANK, remedy)
-        arrays.pop("digest")
+        found = str(arrays.pop("digest"))
+        if digest is not None and found != digest:
+            raise FileError(f"{path} is of another training: {remedy}")
         bank = cls(**arrays)
         if problem := bank._find_problem():
             raise FileError(f"{path} is damaged ({problem}): {remedy}")
@@ -238,7 +243,7 @@ def _find_members(
 def _check_header(
     name: str,
     spec: ArraySpec,
-    data: zipfile.ZipExtFile,
+    data: Any,
     num_bytes: int,
     sizes: dict[str, int],
 ) -> None:
@@ -247,7 +252,7 @@ def _check_header(
     Args:
         name: of the array.
         spec: what it must be.
-        data: a .npy file.
+        data: a .npy file, open for reading.
         num_bytes: its length.
         sizes: what letters stand for; those met first are added.
 

@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -180,16 +182,54 @@ def write_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        allow_reading(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(path)
-        raise
+        with _name_path(temporary, path):
+            yield temporary
+            allow_reading(temporary)
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`, which replaces it when the body ends.
+
+    Where the body or the disk fails, `path` stays as it was, and nothing is left
+    behind; errors are named as in `write_whole`.
+    """
+    path = path.resolve()
+    temporary, old = (path.with_name(f".{path.name}.{end}") for end in ("tmp", "old"))
+    try:
+        with _name_path(temporary, path):
+            for leftover in (temporary, old):  # Of a process that was killed.
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _name_path(temporary: Path, path: Path) -> Iterator[None]:
+    """Gives errors of the system the name of what is written, not of a temporary."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            name = str(error.filename or temporary)
+            error.filename = name.replace(str(temporary), str(path))
+        raise
+    # safetensors and tokenizers have errors of their own for what the system says.
+    except Exception as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
