@@ -347,10 +347,12 @@ def test_files_have_the_mode_of_new_ones(tmp_path, mask):
 def test_an_update_keeps_the_weights_and_their_checksums(folder):
     description, _ = load_model_folder(folder)
     before = read_checksums(folder)
+    inode = (folder / "params.safetensors").stat().st_ino
     changed = dataclasses.replace(description, temperatures=(2.0, 2.0))
     update_description(folder, changed, make_calibration(changed))
     after = read_checksums(folder)
     assert load_model_folder(folder)[0] == changed
+    assert (folder / "params.safetensors").stat().st_ino == inode
     assert {name for name in before if before[name] != after[name]} == {"model.json"}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 

@@ -109,7 +109,11 @@ def update_description(
     with write_folder(path) as folder:
         for name in checksums:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path / name, folder / name)
+            # No second copy of the weights; what changes is replaced, not written to.
+            try:
+                (folder / name).hardlink_to(path / name)
+            except OSError:  # A file system without links.
+                shutil.copyfile(path / name, folder / name)
         calibration.save(folder / _CALIBRATION, description.digest)
         write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
         write_checksums(folder)
