@@ -10,9 +10,11 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from sweet_jax.arrays import LogitBank
 from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.inference.model_folder import ModelDescription, save_model_folder
+from sweet_jax.inference.description import ModelDescription
+from sweet_jax.inference.model_folder import save_model_folder
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings import ExitSettings
@@ -52,6 +54,9 @@ DESCRIPTION = ModelDescription(
     cost_fractions=(0.5, 1.0),
     thresholds={},
     digest="0" * 16,
+    separate_tables=False,
+    lte_ranges=(),
+    bucket_rows=(4, 2, 2),
 )
 
 
@@ -91,8 +96,25 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
         unflatten_paths(params),
         source / "config.json",
         load_tokenizer(source, config.max_positions),
+        make_calibration(description),
     )
     return folder
+
+
+def make_calibration(description: ModelDescription) -> LogitBank:
+    """Returns random outputs on 8 calibration rows, as many in each part."""
+    num_rows, num_exits = 8, len(description.exit_layers)
+    num_classes = len(description.label_names)
+    rng, rows_N = np.random.default_rng(0), np.arange(num_rows)
+    scores_NE = rng.random((num_rows, num_exits), np.float32)
+    return LogitBank(
+        logits=rng.normal(size=(num_rows, num_exits, num_classes)).astype("f4"),
+        labels=(rows_N % num_classes).astype(np.int32),
+        weights=np.ones(num_rows, np.float32),
+        row_ids=rows_N,
+        part=(rows_N % 2).astype(np.int32),
+        lte=scores_NE if description.lte_ranges else None,
+    )
 
 
 def write_lines(path: Path, count: int, seed: int = 0) -> Path:

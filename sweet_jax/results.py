@@ -9,7 +9,7 @@ from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
 from sweet_jax.evaluation.banks import Evaluation
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.inference.costs import SegmentCosts
-from sweet_jax.inference.model_folder import ModelDescription
+from sweet_jax.inference.description import ModelDescription
 from sweet_jax.models.initial import compute_shapes
 from sweet_jax.prepare import Prepared
 from sweet_jax.training.metrics_log import read_cost

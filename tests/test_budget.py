@@ -15,11 +15,8 @@ from sweet_jax.evaluation.curves import choose_threshold
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.inference.budget import Budget, load_budget, make_budget
 from sweet_jax.inference.choice import pick_target
-from sweet_jax.inference.model_folder import (
-    ModelDescription,
-    ModelFolderError,
-    update_description,
-)
+from sweet_jax.inference.description import ModelDescription
+from sweet_jax.inference.model_folder import ModelFolderError
 from sweet_jax.inference.risk_control import RISKS, mark_errors
 from sweet_jax.inference.threshold_paths import find_exits
 
@@ -293,7 +290,8 @@ def make_description(**changes) -> ModelDescription:
         member_exits=((0, 1, 2, 3),),
         temperatures=(1.5, 1.0, 2.0, 0.5),
         cost_fractions=tuple(COSTS_E.tolist()),
-        thresholds={"confidence": [{"target": 2.0, "score": 0.5}]},
+        buckets=(32,),
+        bucket_rows=(600,),
         digest="digest",
     )
     return dataclasses.replace(description, **changes)
@@ -303,9 +301,7 @@ def test_a_model_folder_brings_its_budget(tmp_path, rng):
     lte_NE = rng.random((600, 4)).astype(np.float32)
     bank = dataclasses.replace(make_bank(rng), lte=lte_NE)
     description = make_description(lte_ranges=((0.0, 1.0),) * 4)
-    with pytest.raises(ModelFolderError, match=r"repeat .*for speed-ups 2$"):
-        load_budget(tmp_path, description)
-    update_description(tmp_path, description, bank)
+    bank.save(tmp_path / "calibration.npz", description.digest)
     loaded = load_budget(tmp_path, description)
     temperatures = np.array(description.temperatures, np.float32)
     ranges = np.array(description.lte_ranges, np.float32)
@@ -314,9 +310,26 @@ def test_a_model_folder_brings_its_budget(tmp_path, rng):
         assert loaded.choose_risk(0.1, criterion=criterion) == made.choose_risk(
             0.1, criterion=criterion
         )
-    # It is one of the files that checksums protect, and stays at an update without it.
-    update_description(tmp_path, description)
-    sums = json.loads((tmp_path / "checksums.json").read_text())
-    assert set(sums) == {"model.json", "calibration.npz"}
-    with pytest.raises(ModelFolderError, match="of another training"):
-        load_budget(tmp_path, make_description(digest="other"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"digest": "other"}, "is of another training: copy the folder again"),
+        ({"bucket_rows": (599,)}, "has other rows, exits or classes than model.json"),
+        ({"label_names": ("a", "b")}, "has other rows, exits or classes"),
+        ({"lte_ranges": ((0.0, 1.0),) * 4}, "has other rows, exits or classes"),
+        ({"exit_layers": (0,), "member_exits": ((0,),)}, "has other rows, exits"),
+    ],
+)
+def test_calibration_rows_of_another_model_are_refused(tmp_path, rng, changes, message):
+    if "exit_layers" in changes:
+        changes = changes | {"temperatures": (1.0,), "cost_fractions": (1.0,)}
+    make_bank(rng).save(tmp_path / "calibration.npz", "digest")
+    with pytest.raises(ModelFolderError, match=message):
+        load_budget(tmp_path, make_description(**changes))
+
+
+def test_missing_calibration_rows_are_one_line(tmp_path):
+    with pytest.raises(ModelFolderError, match="npz is missing: copy the folder"):
+        load_budget(tmp_path, make_description())

@@ -262,10 +262,10 @@ def test_an_altered_an_incomplete_and_a_newer_folder_are_refused(folder, tmp_pat
     (copy / "manifest.json").write_text(text)
     program = copy / "segment_1.jaxexp"
     program.write_bytes(program.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"segment_1\.jaxexp is missing or altered"):
+    with pytest.raises(ValueError, match=r"segment_1\.jaxexp was altered or damaged"):
         ExportedClassifier(copy)
     program.unlink()
-    with pytest.raises(ValueError, match=r"segment_1\.jaxexp is missing or altered"):
+    with pytest.raises(ValueError, match=r"lacks the file segment_1\.jaxexp: copy"):
         ExportedClassifier(copy)
 
 

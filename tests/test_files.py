@@ -17,6 +17,7 @@ from sweet_jax.files import (
     show,
     take_lock,
     write_bytes,
+    write_folder,
     write_json,
     write_whole,
 )
@@ -130,6 +131,29 @@ def test_a_full_disk_is_named() -> None:
         write_whole(Path("/dev/shm/never")),
     ):
         raise error
+
+
+def test_a_folder_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    (tmp_path / ".a.tmp").mkdir()  # Of a process that was killed.
+    for content in ("first", "second"):
+        with write_folder(path) as folder:
+            (folder / "file").write_text(content)
+        assert (path / "file").read_text() == content
+    with pytest.raises(OSError, match="No space") as error, write_folder(path):
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == str(path)
+    assert (path / "file").read_text() == "second"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_rust_says_of_a_full_disk_is_an_error_of_the_system(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(OSError, match="No space left") as error, write_whole(path):
+        raise RuntimeError("Error: I/O error (os error 28)")
+    assert (error.value.errno, error.value.filename) == (28, str(path))
 
 
 def test_written_files_have_the_mode_of_new_ones(tmp_path: Path) -> None:

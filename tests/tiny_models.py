@@ -23,6 +23,7 @@ DESCRIPTION = dataclasses.replace(
     exit_layers=(0, 2),
     max_length=16,
     buckets=(16,),
+    bucket_rows=(8,),
     cost_fractions=(1 / 3, 1.0),
     separate_tables=True,
 )
@@ -39,7 +40,9 @@ def write_model_folder(
         scale: standard deviation of the weights.
         **changes: fields of the description.
     """
-    description = dataclasses.replace(DESCRIPTION, **changes)
+    buckets = changes.get("buckets", DESCRIPTION.buckets)
+    counts = {"bucket_rows": (8, *[0] * (len(buckets) - 1))}
+    description = dataclasses.replace(DESCRIPTION, **(counts | changes))
     layers = description.exit_layers
     config = load_config(encoder)
     model = MultiExitClassifier(
@@ -72,5 +75,6 @@ def write_model_folder(
         unflatten_paths(flat),
         encoder / "config.json",
         load_tokenizer(encoder, config.max_positions),
+        benchmarks.tiny_model.make_calibration(description),
     )
     return flat

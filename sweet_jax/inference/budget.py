@@ -15,7 +15,8 @@ from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.curves import CalibratedBank, calibrate_bank, find_best
 from sweet_jax.exits.criteria import FULL, compute_scores, threshold_range
 from sweet_jax.inference.choice import Choice, Evidence
-from sweet_jax.inference.model_folder import ModelDescription, load_calibration
+from sweet_jax.inference.description import ModelDescription
+from sweet_jax.inference.model_folder import load_calibration
 from sweet_jax.inference.risk_control import (
     check_level,
     compute_p_values,

@@ -23,15 +23,14 @@ from sweet_jax.data.tokenize import (
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.curves import calibrate_bank
 from sweet_jax.exits.criteria import compute_scores
+from sweet_jax.files import show
 from sweet_jax.inference.cascade_run import POOLING, Pooling
 from sweet_jax.inference.choice import pick_target
 from sweet_jax.inference.costs import SegmentCosts
 from sweet_jax.inference.decisions import ExitRule
+from sweet_jax.inference.description import ModelDescription
 from sweet_jax.inference.engine import CHUNK_BATCHES, Engine
-from sweet_jax.inference.model_folder import (
-    ModelDescription,
-    load_model_folder,
-)
+from sweet_jax.inference.model_folder import load_model_folder
 from sweet_jax.inference.segments import Segments
 from sweet_jax.inference.served_model import build_model
 from sweet_jax.inference.shapes import Shapes
@@ -116,8 +115,8 @@ class AdaptiveClassifier:
         """Returns what the model is, in a line."""
         d = self.description
         return (
-            f"AdaptiveClassifier({d.method} on {d.task}, exits after layers"
-            f" {d.exit_layers}, labels {d.label_names})"
+            f"AdaptiveClassifier({show(d.method)} on {show(d.task)}, exits after layers"
+            f" {d.exit_layers}, labels {show(', '.join(d.label_names))})"
         )
 
     def predict(
@@ -224,7 +223,7 @@ class AdaptiveClassifier:
 
         Raises:
             ValueError: as `predict`; of the thresholds at once, of the texts as they
-                are read.
+                are read; or an input's probabilities are no numbers.
         """
         return self._answer(texts, self.make_rule(thresholds, criterion), pooling)
 
@@ -239,9 +238,15 @@ class AdaptiveClassifier:
         temperatures = rule.temperatures.tolist()
         try:
             answers = self.engine.run(self._read(texts), rule, pooling, stats)
-            for answer in answers:
+            for number, answer in enumerate(answers):
                 i = answer.exit_index
                 p = _compute_softmax(answer.logits_C, temperatures[i])
+                if math.isnan(p[0]):  # Then all are: they have one sum.
+                    raise ValueError(
+                        f"input {number}: exit {i} gives probabilities that are no"
+                        " numbers: its weights are too large to compute with; take"
+                        " another model"
+                    )
                 yield Prediction(
                     self.label_names[p.index(max(p))],
                     p,

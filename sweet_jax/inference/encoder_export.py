@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from sweet_jax import files
 from sweet_jax.arrays import Params
 from sweet_jax.convert.hf_config import load_config, read_config
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import export_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.inference.model_folder import (
-    ModelDescription,
-    ModelFolderError,
-    load_model_folder,
-)
+from sweet_jax.files import show, write_folder
+from sweet_jax.inference.description import ModelDescription
+from sweet_jax.inference.model_folder import ModelFolderError, load_model_folder
 from sweet_jax.models.multi_exit import find_segment
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
@@ -51,21 +48,20 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
     encoder, exit_params = take_parts(description, params, number)
     # Theirs is a map of the first token's state, in families that have one.
     has_pooler = description.pooling == "cls" and NAME_MAPS[config.family].has_pooler
-    export_encoder(
-        encoder,
-        exit_params["pooler"] if has_pooler else None,
-        config,
-        read_config(folder / "encoder"),
-        out,
-        exit_params.get("norm"),
-    )
-    tokenizer.save_pretrained(str(out))
-    for file in out.iterdir():
-        files.allow_reading(file)
+    with write_folder(out) as temporary:
+        export_encoder(
+            encoder,
+            exit_params["pooler"] if has_pooler else None,
+            config,
+            read_config(folder / "encoder"),
+            temporary,
+            exit_params.get("norm"),
+        )
+        tokenizer.save_pretrained(str(temporary))
     return (
         f"{out}: {config.family}, {layers[number] + 1} layers,"
         f" {'with the pooler of' if has_pooler else 'without a pooler, up to'}"
-        f" exit {number} of {description.method} on {description.task}"
+        f" exit {number} of {show(description.method)} on {show(description.task)}"
     )
 
 

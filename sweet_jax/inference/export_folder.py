@@ -1,16 +1,17 @@
 """A model folder as an exported folder, which runs without this package.
 
-manifest.json     what the model is, the programs with their arguments, checksums
+manifest.json     what the model is, the programs with their arguments
+checksums.json    sha256 of every other file
 segment_I.jaxexp  the program of segment I (jax.export: StableHLO for every platform)
 weights.npz       all parameters, float32, at their paths; programs share them
 tokenizer/        as published
 loader.py         runs the folder with jax, numpy and flatbuffers (exported/loader.py)
+checks.py         what the loader verifies first (exported/checks.py)
 pytorch/          on request, the same model for PyTorch (see `pytorch_export`)
 """
 
 import dataclasses
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,17 @@ import numpy as np
 from sweet_jax.arrays import save_npz
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.exits.criteria import threshold_range
+from sweet_jax.files import write_bytes, write_folder, write_json
 from sweet_jax.inference.classifier import AdaptiveClassifier, load
-from sweet_jax.inference.exported.loader import SCHEMA
-from sweet_jax.inference.model_folder import compute_checksums
+from sweet_jax.inference.exported.checks import MANIFEST, SCHEMA
+from sweet_jax.inference.model_folder import write_checksums
 from sweet_jax.inference.programs import PLATFORMS, Program, Specs, export_programs
 from sweet_jax.inference.pytorch_export import write_pytorch
 from sweet_jax.trees import flatten_paths
 
 # The loader's criterion; it needs nothing but logits and temperatures.
 CRITERION = "confidence"
-_LOADER = Path(__file__).with_name("exported") / "loader.py"
+_HERE = Path(__file__).with_name("exported")
 
 
 class ExportError(ValueError):
@@ -61,28 +63,24 @@ def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
     if out.exists():
         raise ExportError(f"{out} is there already: name another folder with --out")
     classifier = load(model)
-    temporary = out.resolve().with_name(f".{out.resolve().name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    d, params = classifier.description, classifier.params
+    with write_folder(out) as temporary:
         programs = _write_programs(classifier, temporary)
-        shutil.copytree(model / "tokenizer", temporary / "tokenizer")
-        shutil.copyfile(_LOADER, temporary / "loader.py")
-        encoder = load_config(
-            model / "encoder", classifier.description.ignore_attributes
-        )
+        # Contents alone: the folder may have been made read-only.
+        for file in (model / "tokenizer").rglob("*"):
+            copy = temporary / file.relative_to(model)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_file():
+                shutil.copyfile(file, copy)
+        for name in ("loader.py", "checks.py"):
+            shutil.copyfile(_HERE / name, temporary / name)
+        encoder = load_config(model / "encoder", d.ignore_attributes)
         manifest = _describe(classifier, encoder.vocab_size, programs)
-        # Before the part for PyTorch, which the loader neither needs nor verifies.
-        manifest["checksums"] = compute_checksums(temporary)
         if pytorch:
-            d, params = classifier.description, classifier.params
             write_pytorch(model, d, params, temporary / "pytorch")
-        text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        write_json(temporary / MANIFEST, manifest)
+        write_checksums(temporary)
         size = sum(file.stat().st_size for file in temporary.rglob("*"))
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return (
         f"{out}: {len(programs)} programs for {', '.join(PLATFORMS)}, inputs of up to"
         f" {manifest['max_length']} tokens, {size / 1e6:.1f} MB"
@@ -102,7 +100,7 @@ def _write_programs(classifier: AdaptiveClassifier, folder: Path) -> list[Progra
             d.max_length,
         )
     for i, program in enumerate(programs):
-        (folder / _name_program(i)).write_bytes(program.exported.serialize())
+        write_bytes(folder / _name_program(i), bytes(program.exported.serialize()))
     flat = flatten_paths(classifier.params)
     save_npz(folder / "weights.npz", {path: np.asarray(x) for path, x in flat.items()})
     return programs
@@ -111,7 +109,7 @@ def _write_programs(classifier: AdaptiveClassifier, folder: Path) -> list[Progra
 def _describe(
     classifier: AdaptiveClassifier, vocab_size: int, programs: list[Program]
 ) -> dict[str, Any]:
-    """Returns the manifest, but for the checksums."""
+    """Returns the manifest."""
     d = classifier.description
     kept = (
         *("method", "task", "metric", "label_names", "has_pairs", "exit_layers"),
@@ -132,6 +130,10 @@ def _describe(
         ),
         # Numbers from here on are refused; types are 0 or 1 where a model reads them.
         "limits": {"token_ids": vocab_size, "mask": 2, "type_ids": 2},
+        "weights": {
+            path: list(leaf.shape)
+            for path, leaf in flatten_paths(classifier.params).items()
+        },
         "programs": [
             {
                 "file": _name_program(i),

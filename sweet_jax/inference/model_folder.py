@@ -9,80 +9,53 @@ checksums.json        sha256 of every other file
 """
 
 import dataclasses
-import hashlib
-import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from sweet_jax.arrays import LogitBank, Params, read_digest
+from sweet_jax.arrays import LogitBank, Params
+from sweet_jax.convert.hf_config import load_config
+from sweet_jax.files import (
+    FileError,
+    check_schema,
+    hash_file,
+    read_as,
+    read_object,
+    show,
+    write_folder,
+    write_json,
+    write_whole,
+)
+from sweet_jax.inference.description import SCHEMA, ModelDescription
+from sweet_jax.inference.exported.checks import (
+    CHECKSUMS,
+    FolderError,
+    read_checksums,
+    verify_files,
+)
+from sweet_jax.inference.served_model import compute_served_shapes
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
-SCHEMA = 1
-_CHECKSUMS = "checksums.json"
-_CALIBRATION = "calibration.npz"  # Folders of earlier versions have none.
+REMEDY = (
+    "copy the folder again; a run writes its own again where it is deleted and the"
+    " run's command repeated"
+)
+_DESCRIPTION = "model.json"
+_CONFIG = "encoder/config.json"
+_PARAMS = "params.safetensors"
+_CALIBRATION = "calibration.npz"
+# Of all files but the last two together, and of the last: far above any run's.
+_MOST_BYTES, _MOST_CALIBRATION_BYTES = 256 << 20, 2 << 30
 
 
-class ModelFolderError(ValueError):
+class ModelFolderError(FileError):
     """The folder is no model, damaged, altered or of a newer schema."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelDescription:
-    """What a model folder says of its model (model.json).
-
-    Attributes:
-        method: as shown to people, such as `sweet(a=0.2)`.
-        task: name of the task it was trained on.
-        metric: of its scores.
-        label_names: name of each class.
-        has_pairs: inputs are pairs of texts.
-        exit_layers: the layer each exit reads.
-        member_exits: the exits of each model trained on its own.
-        shared_pooler: one pooler for all exits (faithful_release).
-        pooling: `mean` or `cls`.
-        dtype: computation type.
-        matmul_precision: of jax, in training.
-        ignore_attributes: of the encoder's config.json.
-        max_length: longest input in tokens.
-        buckets: lengths that batches are padded to.
-        temperatures: of each exit.
-        cost_fractions: of leaving at each exit.
-        thresholds: criterion -> [{target, threshold, ...}], chosen on calibration.
-        digest: of the training settings and inputs.
-        schema: of this description.
-        separate_tables: each segment has its own copy of tables that layers share.
-        lte_ranges: lowest and highest learning-to-exit score of each exit on the rows
-            of the fit; () where no exit has a head for it.
-        bucket_rows: calibration rows whose length falls into each bucket; () in folders
-            of earlier versions.
-    """
-
-    method: str
-    task: str
-    metric: str
-    label_names: tuple[str, ...]
-    has_pairs: bool
-    exit_layers: tuple[int, ...]
-    member_exits: tuple[tuple[int, ...], ...]
-    shared_pooler: bool
-    pooling: str
-    dtype: str
-    matmul_precision: str
-    ignore_attributes: tuple[str, ...]
-    max_length: int
-    buckets: tuple[int, ...]
-    temperatures: tuple[float, ...]
-    cost_fractions: tuple[float, ...]
-    thresholds: dict[str, list[dict[str, Any]]]
-    digest: str
-    schema: int = SCHEMA
-    separate_tables: bool = False
-    lte_ranges: tuple[tuple[float, float], ...] = ()
-    bucket_rows: tuple[int, ...] = ()
 
 
 def save_model_folder(
@@ -91,7 +64,7 @@ def save_model_folder(
     params: Params,
     encoder_config: Path,
     tokenizer: Any,
-    calibration: LogitBank | None = None,
+    calibration: LogitBank,
 ) -> None:
     """Writes a model folder, whole or not at all.
 
@@ -101,124 +74,181 @@ def save_model_folder(
         params: of the serving model.
         encoder_config: config.json of the encoder.
         tokenizer: of the encoder (has `save_pretrained`).
-        calibration: outputs on the calibration rows; None: no budget can be met later.
+        calibration: outputs on the calibration rows.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "encoder").mkdir(parents=True)
-    shutil.copyfile(encoder_config, temporary / "encoder" / "config.json")
-    tokenizer.save_pretrained(str(temporary / "tokenizer"))
-    flat = {name: np.asarray(leaf) for name, leaf in flatten_paths(params).items()}
-    save_file(flat, temporary / "params.safetensors")
-    update_description(temporary, description, calibration)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    with write_folder(path) as folder:
+        (folder / _CONFIG).parent.mkdir()
+        shutil.copyfile(encoder_config, folder / _CONFIG)
+        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        flat = {name: np.asarray(leaf) for name, leaf in flatten_paths(params).items()}
+        with write_whole(folder / _PARAMS) as file:
+            save_file(flat, file)
+        calibration.save(folder / _CALIBRATION, description.digest)
+        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_checksums(folder)
 
 
 def update_description(
-    path: Path, description: ModelDescription, calibration: LogitBank | None = None
+    path: Path, description: ModelDescription, calibration: LogitBank
 ) -> None:
-    """Writes what evaluation knows of a model whose weights the folder holds.
+    """Replaces what evaluation knows of a model whose weights the folder holds.
 
     Args:
         path: the folder.
         description: what the model is.
-        calibration: outputs on the calibration rows; None: the folder keeps its own.
+        calibration: outputs on the calibration rows.
+
+    Raises:
+        ModelFolderError: the folder is damaged: it gets no new checksums.
     """
-    if calibration is not None:
-        calibration.save(path / _CALIBRATION, description.digest)
-    text = json.dumps(dataclasses.asdict(description), indent=1, ensure_ascii=False)
-    (path / "model.json").write_text(text + "\n", encoding="utf-8")
-    text = json.dumps(compute_checksums(path), indent=1)
-    (path / _CHECKSUMS).write_text(text + "\n", encoding="utf-8")
+    try:
+        checksums = _read_checksums(path)
+        verify_files(path, checksums, checksums, 1 << 50)
+    except (FileError, FolderError) as error:
+        raise ModelFolderError(str(error)) from error
+    with write_folder(path) as folder:
+        for name in checksums:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # No second copy of the weights; what changes is replaced, not written to.
+            try:
+                (folder / name).hardlink_to(path / name)
+            except OSError:  # A file system without links.
+                shutil.copyfile(path / name, folder / name)
+        calibration.save(folder / _CALIBRATION, description.digest)
+        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_checksums(folder)
 
 
-def compute_checksums(folder: Path) -> dict[str, str]:
-    """Returns name -> sha256 of every file in a folder, but for `checksums.json`."""
+def write_checksums(folder: Path) -> None:
+    """Writes checksums.json: name -> sha256 of every other file."""
     files = (file for file in folder.rglob("*") if file.is_file())
     names = sorted(file.relative_to(folder).as_posix() for file in files)
-    return {name: _hash(folder / name) for name in names if name != _CHECKSUMS}
+    sums = {name: hash_file(folder / name) for name in names if name != CHECKSUMS}
+    write_json(folder / CHECKSUMS, sums)
 
 
 def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
-    """Reads and verifies a model folder.
+    """Reads and verifies a model folder, which may come from anyone.
+
+    Nothing in it is run, and no memory is taken before sizes are known to fit.
 
     Raises:
-        ModelFolderError: no such folder, a newer schema, a file missing or altered.
+        ModelFolderError: no such folder, a newer schema, files that are missing,
+            altered or not listed, or that hold what no run writes: parameters of other
+            shapes than the description and the encoder have, NaN or infinity.
+        ValueError: the encoder's config.json is refused (`load_config`).
     """
-    if not (path / "model.json").is_file():
+    if not (path / _DESCRIPTION).is_file():
         raise ModelFolderError(
-            f"{path} is no model folder: it has no model.json (a run writes it as"
+            f"{path} is no model folder: it has no {_DESCRIPTION} (a run writes it as"
             " WORKDIR/model)"
         )
     try:
-        fields = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        sums = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}): copy it again") from error
-    if not isinstance(sums, dict) or "schema" not in fields:
-        raise ModelFolderError(f"{path} is damaged (no schema): copy it again")
-    if fields["schema"] > SCHEMA:
-        raise ModelFolderError(
-            f"{path} has schema {fields['schema']}, this version reads up to {SCHEMA}:"
-            " update sweet_jax"
+        # Before all else: a newer version may have other files.
+        content = read_object(path / _DESCRIPTION, REMEDY)
+        check_schema(content, SCHEMA, path / _DESCRIPTION, REMEDY)
+        checksums = _read_checksums(path)
+        small = checksums.keys() - {_PARAMS, _CALIBRATION}
+        verify_files(path, checksums, small, _MOST_BYTES)
+        verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES)
+        description = read_as(
+            path / _DESCRIPTION, ModelDescription, SCHEMA, remedy=REMEDY
         )
-    for name, expected in sums.items():
-        if not (path / name).is_file():
-            raise ModelFolderError(f"{path} lacks the file {name}: copy it again")
-        if _hash(path / name) != expected:
-            raise ModelFolderError(
-                f"{path / name} was altered or damaged (its checksum differs): copy the"
-                " folder again"
-            )
-    known = {field.name for field in dataclasses.fields(ModelDescription)}
-    kept = {name: _freeze(value) for name, value in fields.items() if name in known}
-    kept["thresholds"] = fields["thresholds"]
-    params = unflatten_paths(load_file(path / "params.safetensors"))
-    return ModelDescription(**kept), params
+        shapes = _compute_shapes(path, description)
+        params = _read_params(path, checksums, shapes)
+    except (FileError, FolderError) as error:
+        raise ModelFolderError(str(error)) from error
+    return description, unflatten_paths(params)
 
 
 def load_calibration(path: Path, description: ModelDescription) -> LogitBank:
     """Reads the outputs on the calibration rows, before temperature, both parts.
 
     Raises:
-        ModelFolderError: the folder has none, they are damaged, or they are of another
-            training than the description.
+        ModelFolderError: they are missing, damaged, or of another training or model
+            than the description.
     """
     file = path / _CALIBRATION
-    if not file.is_file():
-        stored = sorted(
-            {
-                row["target"]
-                for rows in description.thresholds.values()
-                for row in rows
-                if row["score"] is not None
-            }
-        )
+    try:
+        bank = LogitBank.load(file, REMEDY, description.digest)
+    except FileError as error:
+        raise ModelFolderError(str(error)) from error
+    d = description
+    found = (*bank.logits.shape, bank.lte is not None)
+    sizes = (sum(d.bucket_rows), len(d.exit_layers), len(d.label_names))
+    if found != (*sizes, bool(d.lte_ranges)):
         raise ModelFolderError(
-            f"{path} has no {_CALIBRATION} to choose thresholds on (the folder is of an"
-            " earlier version): delete results.json of its run and repeat the run's"
-            " command, which evaluates again without training, or take a threshold of"
-            f" model.json, chosen for speed-ups {', '.join(f'{s:g}' for s in stored)}"
+            f"{file} has other rows, exits or classes than {_DESCRIPTION}: {REMEDY}"
         )
-    if read_digest(file) != description.digest:
-        raise ModelFolderError(
-            f"{file} is damaged or of another training than model.json: copy the folder"
-            " again"
-        )
-    return LogitBank.load(file)
+    return bank
 
 
 def compute_folder_digest(path: Path) -> str:
     """Returns the sha256 of a model folder: of the checksums of all its files."""
-    return _hash(path / _CHECKSUMS)
+    return hash_file(path / CHECKSUMS)
 
 
-def _freeze(value: Any) -> Any:
-    """Returns JSON's lists as tuples."""
-    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+def _read_checksums(path: Path) -> dict[str, str]:
+    """Returns name -> sha256 of the files, those that every model has among them."""
+    checksums = read_checksums(path)
+    wanted = {_DESCRIPTION, _CONFIG, _PARAMS, _CALIBRATION}
+    if missing := sorted(wanted - checksums.keys()):
+        raise FileError(f"{path} lacks the file {missing[0]}: {REMEDY}")
+    return checksums
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _compute_shapes(
+    path: Path, description: ModelDescription
+) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of the parameters of the model that a folder describes."""
+    config = load_config(path / "encoder", description.ignore_attributes)
+    problem = None
+    if description.buckets[-1] > config.max_positions:
+        problem = f"buckets up to {description.buckets[-1]} of {config.max_positions}"
+    if description.exit_layers[-1] >= config.num_layers:
+        problem = f"exit_layers up to {description.exit_layers[-1]} of"
+        problem += f" {config.num_layers} layers"
+    if problem:
+        raise FileError(
+            f"{path / _DESCRIPTION} contradicts {_CONFIG} ({problem}): {REMEDY}"
+        )
+    return compute_served_shapes(description, config)
+
+
+def _read_params(
+    path: Path, checksums: dict[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Returns the parameters, which have exactly these paths and shapes."""
+    file = path / _PARAMS
+    num_bytes = 4 * sum(map(math.prod, shapes.values()))
+    # What else the format holds are names and places.
+    most_bytes = num_bytes + 1000 * len(shapes) + (1 << 20)
+    verify_files(path, checksums, [_PARAMS], most_bytes)
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            found = {}
+            for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
+                view = tensors.get_slice(name)
+                found[name] = (tuple(view.get_shape()), view.get_dtype())
+            wanted = {name: (shape, "F32") for name, shape in shapes.items()}
+            if found != wanted:
+                differing = min({*found.items()} ^ {*wanted.items()}, key=str)[0]
+                raise FileError(
+                    f"{file} has other tensors than {_DESCRIPTION} and {_CONFIG}"
+                    f" describe, the first {show(differing[:100])}: found"
+                    f" {found.get(differing)}, expected {wanted.get(differing)}:"
+                    f" {REMEDY}"
+                )
+            params = {name: tensors.get_tensor(name) for name in found}
+    except SafetensorError as error:
+        raise FileError(f"{file} is damaged ({show(str(error))}): {REMEDY}") from error
+    for name, values in params.items():
+        # The least and the largest of NaN are NaN, and take no memory to find.
+        if not np.isfinite([values.min(), values.max()]).all():
+            wrong = np.count_nonzero(~np.isfinite(values))
+            raise FileError(
+                f"{file}: {wrong} of {values.size} values of {name} are not finite"
+                " numbers: such a model answers nothing; take another, or train it"
+                " again"
+            )
+    return params

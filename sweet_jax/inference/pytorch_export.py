@@ -3,6 +3,7 @@
 encoder_I/          an encoder as Hugging Face names it; of a multi_model, each exit's
 exits.safetensors   norm, pooler and classifier of each exit, as `0.pooler.weight`
 reader.py           a reference reader (exported/pytorch_reader.py)
+checks.py           what it verifies first (exported/checks.py)
 """
 
 import shutil
@@ -14,11 +15,12 @@ from safetensors.numpy import save_file
 from sweet_jax.arrays import Params
 from sweet_jax.convert.hf_config import load_config, read_config
 from sweet_jax.convert.safetensors import export_encoder
+from sweet_jax.files import write_whole
+from sweet_jax.inference.description import ModelDescription
 from sweet_jax.inference.encoder_export import take_parts
-from sweet_jax.inference.model_folder import ModelDescription
 from sweet_jax.trees import flatten_paths
 
-_READER = Path(__file__).with_name("exported") / "pytorch_reader.py"
+_HERE = Path(__file__).with_name("exported")
 # As `torch.nn` names and lays them out; a head of learning to exit stays behind.
 _NAMES = {
     "norm/scale": "norm.weight",
@@ -60,5 +62,7 @@ def write_pytorch(
                 # A Linear's weight is [out, in]; a transposed view must be copied.
                 laid = leaf.T if path.endswith("kernel") else leaf
                 tensors[f"{number}.{_NAMES[path]}"] = np.ascontiguousarray(laid)
-    save_file(tensors, out / "exits.safetensors", metadata={"format": "pt"})
-    shutil.copyfile(_READER, out / "reader.py")
+    with write_whole(out / "exits.safetensors") as file:
+        save_file(tensors, file, metadata={"format": "pt"})
+    shutil.copyfile(_HERE / "pytorch_reader.py", out / "reader.py")
+    shutil.copyfile(_HERE / "checks.py", out / "checks.py")

@@ -12,8 +12,8 @@ from sweet_jax.inference.budget import Budget, load_budget
 from sweet_jax.inference.choice import Choice
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
 from sweet_jax.inference.decisions import ExitRule
+from sweet_jax.inference.description import ModelDescription
 from sweet_jax.inference.engine import Engine
-from sweet_jax.inference.model_folder import ModelDescription, ModelFolderError
 
 
 class Targets:
@@ -75,15 +75,10 @@ class Targets:
         Measured once, on full batches; the first call compiles.
 
         Raises:
-            ModelFolderError: the folder does not say how long its rows were.
+            ModelFolderError: the folder's calibration rows cannot be used.
         """
         d = self._description
-        if not d.bucket_rows:
-            raise ModelFolderError(
-                f"{self._folder} does not say how long its calibration rows were (it is"
-                " of an earlier version): delete results.json of its run and repeat"
-                " the run's command, which evaluates again without training"
-            )
+        self._find_budget()  # Its rows are as many as the description counts.
         with self._lock:
             if self._costs is None:
                 lengths = np.repeat(d.buckets, d.bucket_rows)

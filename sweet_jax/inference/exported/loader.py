@@ -7,8 +7,7 @@ The first exit whose confidence reaches the threshold answers a row, and only un
 rows go on to the next program.
 """
 
-import hashlib
-import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,15 @@ import jax
 import numpy as np
 from jax import export
 
-SCHEMA, FULL = 1, float("inf")  # No confidence reaches FULL: every exit runs.
+if __package__:  # In sweet_jax.
+    from sweet_jax.inference.exported import checks
+else:  # In an exported folder.
+    import checks  # type: ignore[no-redef]
+
+FULL = float("inf")  # No confidence reaches FULL: every exit runs.
+# Where Python keeps what it made of this file.
+_BUT_FOR = ("__pycache__",)
+_MOST_BYTES = 1 << 30  # Of programs and tokenizer together.
 
 
 class Answers(NamedTuple):
@@ -34,20 +41,21 @@ class ExportedClassifier:
     def __init__(self, folder: str | Path) -> None:
         """Reads the folder; ValueError: it is newer, altered or incomplete."""
         folder = Path(folder)
-        self.manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        if self.manifest["schema"] > SCHEMA:
-            raise ValueError(f"{folder} is newer than this loader: take the one in it")
-        for name, checksum in self.manifest["checksums"].items():
-            data = (folder / name).read_bytes() if (folder / name).is_file() else b""
-            if hashlib.sha256(data).hexdigest() != checksum:
-                raise ValueError(f"{folder / name} is missing or altered: copy again")
-        with np.load(folder / "weights.npz") as arrays:
-            weights = {name: jax.device_put(arrays[name]) for name in arrays}
+        self.manifest = checks.read_manifest(folder)
+        shapes = self.manifest["weights"]
+        sums = checks.read_checksums(folder, _BUT_FOR)
+        checks.verify_files(folder, sums, sums.keys() - {"weights.npz"}, _MOST_BYTES)
+        most = _MOST_BYTES + checks.count_bytes(*shapes.values())
+        checks.verify_files(folder, sums, ["weights.npz"], most)
+        weights = checks.read_weights(folder / "weights.npz", shapes)
+        on_device = {name: jax.device_put(x) for name, x in weights.items()}
         self._programs = []
         for program in self.manifest["programs"]:
-            run = export.deserialize(bytearray((folder / program["file"]).read_bytes()))
-            read = {name: weights[name] for name in program["weights"]}
-            inputs = [(x["name"], x["shape"][0] == "batch") for x in program["inputs"]]
+            run = _read_program(folder / program["file"], program, shapes)
+            read = {name: on_device[name] for name in program["weights"]}
+            inputs = [
+                (x["name"], x["shape"][:1] == ["batch"]) for x in program["inputs"]
+            ]
             self._programs.append((inputs, read, jax.jit(run.call)))
 
     def __call__(
@@ -72,6 +80,11 @@ class ExportedClassifier:
             state = {n: state[n][take] if by_row else state[n] for n, by_row in inputs}
             state |= call(weights, state)
             z = np.asarray(state["logits"])[: len(rows)]
+            if not np.isfinite(z).all():
+                row = rows[~np.isfinite(z).all(axis=1)][0]
+                raise ValueError(
+                    f"row {row}: exit {i} gives logits that are not finite"
+                )
             odds = np.exp((z - z.max(axis=1, keepdims=True)) / temperatures[i])
             exits[rows], logits[rows] = i, z
             shares[rows] = odds / odds.sum(axis=1, keepdims=True)
@@ -98,3 +111,39 @@ class ExportedClassifier:
         if not (state["mask"][:, 0].all() and (np.diff(state["mask"]) <= 0).all()):
             raise ValueError("mask: expected 1 at each row's tokens, 0 behind them")
         return state
+
+
+def _read_program(path: Path, program: Any, shapes: Any) -> export.Exported:
+    """Returns a program that is what the manifest says and computes, nothing else."""
+    try:
+        exported = export.deserialize(bytearray(path.read_bytes()))
+        calls = re.findall(
+            r"custom_call(?! @shape_assertion\()", exported.mlir_module()
+        )
+        found = [
+            [(str(list(x.shape)), str(x.dtype)) for x in avals]
+            for avals in (exported.in_avals, exported.out_avals)
+        ]
+    except Exception as error:  # What deserialising raises is of any kind.
+        reason = checks.describe(error)
+        raise checks.FolderError(
+            f"{path} is no program that jax {jax.__version__} reads: {reason}"
+        ) from error
+    wanted = [
+        [(shapes[name], "float32") for name in program["weights"]]
+        + [(x["shape"], x["dtype"]) for x in program["inputs"]],
+        [(x["shape"], x["dtype"]) for x in program["outputs"]],
+    ]
+    if found != [[(_format(shape), dtype) for shape, dtype in x] for x in wanted]:
+        raise checks.FolderError(
+            f"{path} is not the program that the manifest describes"
+        )
+    if calls:
+        raise checks.FolderError(
+            f"{path} calls code outside of itself, as no segment does"
+        )
+    return exported
+
+
+def _format(shape: list[Any]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -8,9 +8,9 @@ an exit's logits by its temperature (manifest.json) before they are compared.
 """
 
 import copy
-import json
 from pathlib import Path
 
+import checks
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -43,13 +43,25 @@ class MultiExitModel(nn.Module):
     """The encoder, or that of each exit of a multi_model, and the exits."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Reads the `pytorch` folder, and the manifest beside it."""
+        """Reads the `pytorch` folder, and the manifest beside it.
+
+        ValueError: a file of the exported folder is missing, not listed or altered.
+        """
         super().__init__()
-        folder = Path(folder)
-        self.manifest = json.loads((folder.parent / "manifest.json").read_text("utf-8"))
+        folder = Path(folder).resolve()
+        sums = checks.read_checksums(folder.parent, ("__pycache__",))
+        read = [name for name in sums if name.startswith((checks.MANIFEST, "pytorch/"))]
+        checks.verify_files(folder.parent, sums, read, 1 << 40)
+        self.manifest = checks.read_manifest(folder.parent)
         owners = range(len(self.manifest["member_exits"]))
+        # No pickles, no code of the folder, nothing from the network.
         encoders = [
-            AutoModel.from_pretrained(folder / f"encoder_{i}", trust_remote_code=False)
+            AutoModel.from_pretrained(
+                folder / f"encoder_{i}",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
             for i in owners
         ]
         width = encoders[0].config.hidden_size
