@@ -12,7 +12,9 @@
 """
 
 import dataclasses
+import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sweet_jax.files import write_whole
+from sweet_jax.files import COPY_AGAIN, FileError, check_file, show, write_whole
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
@@ -115,19 +117,168 @@ class LogitBank:
         save_npz(path, arrays | {"digest": np.array(digest)})
 
     @classmethod
-    def load(cls, path: Path) -> "LogitBank":
-        """Reads a bank written by `save`."""
-        # np.load alone leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
-            return cls(**{name: arrays[name] for name in arrays if name != "digest"})
+    def load(cls, path: Path, remedy: str = COPY_AGAIN) -> "LogitBank":
+        """Reads a bank written by `save`.
+
+        Args:
+            path: the file.
+            remedy: what the person can do about a damaged file, for the message.
+
+        Raises:
+            FileError: it is missing or damaged, or holds what no bank does: numbers
+                that are not finite, no rows, labels of no class.
+        """
+        arrays = load_npz(path, _BANK, remedy)
+        arrays.pop("digest")
+        bank = cls(**arrays)
+        if problem := bank._find_problem():
+            raise FileError(f"{path} is damaged ({problem}): {remedy}")
+        return bank
+
+    def _find_problem(self) -> str | None:
+        """Returns what keeps the bank from being evaluated."""
+        if 0 in self.logits.shape:
+            return f"logits of shape {self.logits.shape}"
+        for name in ("logits", "weights", "lte"):
+            values = getattr(self, name)
+            if values is not None and not np.isfinite(values).all():
+                return f"{np.count_nonzero(~np.isfinite(values))} {name} are not finite"
+        num_classes = self.logits.shape[2]
+        if self.labels.min() < 0 or self.labels.max() >= num_classes:
+            return f"labels outside of 0 to {num_classes - 1}"
+        if self.part.min() < 0 or self.part.max() > 1:
+            return "parts other than 0 and 1"
+        return "weights below 0" if self.weights.min() < 0 else None
+
+
+class ArraySpec(NamedTuple):
+    """What an array of an .npz file must be.
+
+    Attributes:
+        kind: of its numbers, as numpy's `dtype.kind`: "f", "i", or "U" for text.
+        shape: its sizes; a letter stands for any size, the same one wherever it stands.
+        optional: the file may lack it.
+    """
+
+    kind: str
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+
+_BANK = {
+    "logits": ArraySpec("f", ("N", "E", "C")),
+    "labels": ArraySpec("i", ("N",)),
+    "weights": ArraySpec("f", ("N",)),
+    "row_ids": ArraySpec("i", ("N",)),
+    "part": ArraySpec("i", ("N",)),
+    "lte": ArraySpec("f", ("N", "E"), optional=True),
+    "digest": ArraySpec("U", ()),
+}
+
+
+def load_npz(
+    path: Path, specs: Mapping[str, ArraySpec], remedy: str = COPY_AGAIN
+) -> dict[str, np.ndarray]:
+    """Reads arrays that `save_npz` wrote, without trust.
+
+    Nothing is unpickled, and no array takes more memory than it has bytes in the file.
+
+    Args:
+        path: the file.
+        specs: name -> what the array must be; no others may be there.
+        remedy: what the person can do about a damaged file, for the message.
+
+    Raises:
+        FileError: the file is missing or damaged, or an array is missing, unknown or
+            of another kind or shape.
+    """
+    check_file(path, remedy)
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = _find_members(file, path.stat().st_size, specs)
+            sizes: dict[str, int] = {}
+            for name, member in members.items():
+                with file.open(member) as data:
+                    _check_header(name, specs[name], data, member.file_size, sizes)
+            arrays = {}
+            for name, member in members.items():
+                with file.open(member) as data:
+                    arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
+            return arrays
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileError(f"{path} cannot be read ({reason}): {remedy}") from error
+    # What zipfile and numpy raise of damaged files is of a dozen kinds.
+    except Exception as error:
+        reason = show(str(error))[:200] or type(error).__name__
+        raise FileError(f"{path} is damaged ({reason}): {remedy}") from error
+
+
+def _find_members(
+    file: zipfile.ZipFile, num_bytes: int, specs: Mapping[str, ArraySpec]
+) -> dict[str, zipfile.ZipInfo]:
+    """Returns name -> its entry; ValueError: not exactly those of the specs."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in file.infolist():
+        name = member.filename.removesuffix(".npy")
+        if name not in specs or name in members:
+            raise ValueError(f"{member.filename[:80]!r} is unknown or there twice")
+        # Bytes as they are: compressed ones could be a thousand times as many.
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed")
+        if not member.compress_size == member.file_size <= num_bytes:
+            raise ValueError(f"{name} is cut short")
+        members[name] = member
+    for name, spec in specs.items():
+        if name not in members and not spec.optional:
+            raise ValueError(f"it has no {name}")
+    return members
+
+
+def _check_header(
+    name: str,
+    spec: ArraySpec,
+    data: zipfile.ZipExtFile,
+    num_bytes: int,
+    sizes: dict[str, int],
+) -> None:
+    """Checks an array before its data are read.
+
+    Args:
+        name: of the array.
+        spec: what it must be.
+        data: a .npy file.
+        num_bytes: its length.
+        sizes: what letters stand for; those met first are added.
+
+    Raises:
+        ValueError: it is something else, or has more or fewer bytes than it says.
+    """
+    version = np.lib.format.read_magic(data)
+    if version != (1, 0):  # The only one that numbers are written with.
+        raise ValueError(f"{name} has .npy version {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    if dtype.kind != spec.kind or not dtype.isnative or dtype.itemsize > 1024:
+        raise ValueError(f"{name} is of type {dtype}")
+    wanted = tuple(sizes.get(x, x) if isinstance(x, str) else x for x in spec.shape)
+    fits = len(shape) == len(wanted) and all(
+        size >= 0 and (isinstance(x, str) or size == x)
+        for size, x in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        shown = str(shape)[:80]
+        expected = ", ".join(map(str, wanted))
+        raise ValueError(f"{name} has shape {shown}, expected ({expected})")
+    sizes |= {x: n for x, n in zip(spec.shape, shape, strict=True) if type(x) is str}
+    if data.tell() + math.prod(shape) * dtype.itemsize != num_bytes:
+        raise ValueError(f"{name} is cut short or too long for shape {shape}")
 
 
 def read_digest(path: Path) -> str | None:
-    """Returns the digest stored in an .npz file; None if it is absent or damaged."""
+    """Returns the digest of a bank's file; None if it is absent or damaged."""
     try:
-        with np.load(path) as arrays:
-            return str(arrays["digest"]) if "digest" in arrays else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return str(load_npz(path, _BANK)["digest"])
+    except FileError:
         return None
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # Far above every file of ours, and read in a second.
 _MOST_BYTES = 64 << 20
-_COPY_AGAIN = "copy it again"
+COPY_AGAIN = "copy it again"
 
 
 class FileError(ValueError):
@@ -28,7 +28,7 @@ class FileError(ValueError):
 
 
 def read_bytes(
-    path: Path, remedy: str = _COPY_AGAIN, most_bytes: int = _MOST_BYTES
+    path: Path, remedy: str = COPY_AGAIN, most_bytes: int = _MOST_BYTES
 ) -> bytes:
     """Returns the content of a regular file.
 
@@ -40,22 +40,42 @@ def read_bytes(
     Raises:
         FileError: it is missing, no regular file, too large, or cannot be read.
     """
+    check_file(path, remedy, most_bytes)
     try:
-        if not path.is_file():  # A pipe or a device would be waited for, or never end.
-            what = "is no regular file" if path.exists() else "is missing"
-            raise FileError(f"{path} {what}: {remedy}")
-        size = path.stat().st_size
-        if size > most_bytes:
-            raise FileError(
-                f"{path} has {size} bytes, at most {most_bytes} are read: {remedy}"
-            )
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise FileError(f"{path} cannot be read ({reason}): {remedy}") from error
 
 
-def parse_json(data: bytes, path: Path, remedy: str = _COPY_AGAIN) -> Any:
+def check_file(
+    path: Path, remedy: str = COPY_AGAIN, most_bytes: int | None = None
+) -> None:
+    """Checks that a path is a regular file; a pipe or a device may never end.
+
+    Args:
+        path: the file.
+        remedy: what the person can do, for the message.
+        most_bytes: its largest size; None: any.
+
+    Raises:
+        FileError: it is missing, no regular file or too large.
+    """
+    try:
+        if not path.is_file():
+            what = "is no regular file" if path.exists() else "is missing"
+            raise FileError(f"{path} {what}: {remedy}")
+        size = path.stat().st_size
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileError(f"{path} cannot be read ({reason}): {remedy}") from error
+    if most_bytes is not None and size > most_bytes:
+        raise FileError(
+            f"{path} has {size} bytes, at most {most_bytes} are read: {remedy}"
+        )
+
+
+def parse_json(data: bytes, path: Path, remedy: str = COPY_AGAIN) -> Any:
     """Returns the value of strict JSON in UTF-8: no NaN, no infinity.
 
     Raises:
@@ -73,7 +93,7 @@ def parse_json(data: bytes, path: Path, remedy: str = _COPY_AGAIN) -> Any:
         raise FileError(f"{path} is damaged ({error}): {remedy}") from error
 
 
-def read_json(path: Path, remedy: str = _COPY_AGAIN) -> Any:
+def read_json(path: Path, remedy: str = COPY_AGAIN) -> Any:
     """Reads strict JSON.
 
     Raises:
@@ -82,7 +102,7 @@ def read_json(path: Path, remedy: str = _COPY_AGAIN) -> Any:
     return parse_json(read_bytes(path, remedy), path, remedy)
 
 
-def read_object(path: Path, remedy: str = _COPY_AGAIN) -> dict[str, Any]:
+def read_object(path: Path, remedy: str = COPY_AGAIN) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
@@ -95,7 +115,7 @@ def read_object(path: Path, remedy: str = _COPY_AGAIN) -> dict[str, Any]:
 
 
 def read_as(
-    path: Path, kind: type[T], schema: int | None = None, remedy: str = _COPY_AGAIN
+    path: Path, kind: type[T], schema: int | None = None, remedy: str = COPY_AGAIN
 ) -> T:
     """Reads a JSON file as a dataclass or pydantic model, strictly.
 
@@ -127,7 +147,7 @@ def read_as(
 
 
 def check_schema(
-    content: dict[str, Any], newest: int, path: Path, remedy: str = _COPY_AGAIN
+    content: dict[str, Any], newest: int, path: Path, remedy: str = COPY_AGAIN
 ) -> None:
     """Checks the version that a file of ours states.
 
