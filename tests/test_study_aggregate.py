@@ -360,7 +360,7 @@ def swap_banks(path: Path) -> None:
         (lambda p: (p / "results.json").write_text("{"), "results.json is damaged"),
         (lambda p: (p / "cell.json").write_text("[]"), "cell.json is damaged"),
         (lambda p: (p / "logits_test.npz").write_bytes(b"PK"), "npz is damaged"),
-        (lambda p: (p / "logits_test.npz").unlink(), "npz is not there"),
+        (lambda p: (p / "logits_test.npz").unlink(), "npz is missing"),
         (lambda p: change_results(p, seed=5), "of sweet with seed 5, planned was"),
         (lambda p: change_results(p, schema=2), "has schema 2, this version reads"),
         (lambda p: change_results(p, metric="f1"), "its metric f1 are not those"),

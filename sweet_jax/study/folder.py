@@ -9,13 +9,13 @@ read stops the reading.
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
+from sweet_jax.files import FileError
 
 SCHEMA = 1
 # Of results.json, what a study reads; fields that older files lack are not among them.
@@ -208,12 +208,8 @@ def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> Finished
 def _read_bank(path: Path) -> LogitBank:
     try:
         bank = LogitBank.load(path)
-    except FileNotFoundError as error:
-        raise CellError(f"{path} is not there") from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise CellError(
-            f"{path} is damaged ({' '.join(str(error).split())})"
-        ) from error
+    except FileError as error:
+        raise CellError(str(error)) from error
     # Two runs may have collected the rows in different orders.
     return bank.select(np.argsort(bank.row_ids, kind="stable"))
 
