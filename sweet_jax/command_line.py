@@ -130,6 +130,6 @@ def _is_raised_here(error: BaseException) -> bool:
 
 
 def _is_worth_showing(record: std_logging.LogRecord) -> bool:
-    """Keeps our own progress; of the libraries (orbax says much), warnings only."""
+    """Keeps our own progress; of the libraries, warnings only."""
     ours = record.pathname.startswith(_PACKAGE)
     return ours or record.levelno >= std_logging.WARNING

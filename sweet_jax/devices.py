@@ -128,6 +128,13 @@ def wait_for_hosts(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def share_number(number: int) -> int:
+    """Returns the first host's number, on every host."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 

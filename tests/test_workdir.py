@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from golden.make_workdir import INPUTS, PATH, make_settings, record
 
+from sweet_jax import checksums
 from sweet_jax import settings as settings_lib
+from sweet_jax.files import write_json
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.workdir import Workdir, WorkdirError, read_settings
 
@@ -16,8 +18,9 @@ OLD = json.loads(PATH.read_text(encoding="utf-8"))
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
     """A work directory of the first version."""
-    (tmp_path / "config.json").write_text(json.dumps(OLD["config"]), encoding="utf-8")
+    write_json(tmp_path / "config.json", OLD["config"])
     (tmp_path / "versions.json").write_text("{}", encoding="utf-8")
+    checksums.record(tmp_path, "config.json")
     return tmp_path
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweet_jax.files import FileError
 from sweet_jax.report import (
     ReportError,
     format_comparison,
@@ -41,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             comparison, paths = write_comparison(options.runs, options.output)
             print(format_comparison(comparison))
-    except (ReportError, OSError) as error:
+    except (FileError, OSError) as error:
         # An OSError is the disk's: no permission, no space.
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"{error.filename}: {error.strerror}: the report is not written"
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
         return 2
     print("", *(f"wrote {path}" for path in paths), sep="\n")
     return 0

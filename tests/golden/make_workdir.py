@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from sweet_jax.files import read_json
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
-from sweet_jax.workdir import Workdir, read_json
+from sweet_jax.workdir import Workdir
 
 PATH = Path(__file__).with_name("workdir.json")
 # Digests of inputs: any text.
