@@ -187,14 +187,14 @@ def tokenize_examples(
         )
     texts = [_replace_surrogates(text) for text in examples.texts]
     pairs = [_replace_surrogates(text) for text in examples.pairs or ()]
-    path = arrays = None
-    if cache_dir is not None:
+    if cache_dir is None:
+        arrays = _encode(tokenizer, texts, pairs, max_length)
+    else:
         key = _compute_key(tokenizer, texts, pairs, max_length)
         path = cache_dir / f"tokens_{key}.npz"
         arrays = _load_arrays(path, key)
-    if arrays is None:
-        arrays = _encode(tokenizer, texts, pairs, max_length)
-        if path is not None:
+        if arrays is None:
+            arrays = _encode(tokenizer, texts, pairs, max_length)
             _save_arrays(path, arrays | {"key": np.array(key)})
     return Tokenized(
         token_ids=arrays["token_ids"],
