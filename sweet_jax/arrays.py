@@ -16,7 +16,7 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -241,7 +241,7 @@ def _find_members(
 def _check_header(
     name: str,
     spec: ArraySpec,
-    data: IO[bytes],
+    data: Any,
     num_bytes: int,
     sizes: dict[str, int],
 ) -> None:

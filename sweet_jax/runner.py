@@ -129,7 +129,7 @@ class _Pipeline:
         self._bank_names = [name for name in prepared.rows if name != "train"]
         self._outputs = (METRICS, *map(_bank_file, self._bank_names), MODEL, CURVES)
         # Asked once, before any host writes.
-        self._intact = work.find_intact(self._outputs)
+        self._intact = work.find_intact((*self._outputs, RESULTS))
         self._has_params = MODEL in self._intact or bool(
             checksums.find_intact(work.path, [PARAMS])
         )

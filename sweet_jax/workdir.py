@@ -152,16 +152,18 @@ class Workdir:
 
         Of what was written and is no longer so, a line is logged.
         """
-        if not (self.path / checksums.FILE_NAME).exists():
-            return frozenset()  # Nothing is finished.
-        names = list(names)
-        intact = checksums.find_intact(self.path, names)
-        if self._writes:
-            for name in sorted(checksums.find_recorded(self.path, names) - intact):
-                logging.warning(
-                    "%s is missing, altered or damaged: it is made again",
-                    self.path / name,
-                )
+        recorded = checksums.find_recorded(self.path, names)
+        intact = checksums.find_intact(self.path, recorded)
+        for name in sorted(recorded - intact):
+            logging.warning(
+                "%s is missing, altered or damaged: it is made again", self.path / name
+            )
+        if RESULTS not in recorded and (self.path / RESULTS).exists():
+            logging.warning(
+                "%s has no checksum of %s: every output is made again",
+                self.path / checksums.FILE_NAME,
+                RESULTS,
+            )
         return intact
 
     def record(self, *names: str) -> None:
@@ -174,11 +176,9 @@ class Workdir:
 
     def read_results(self) -> dict[str, Any] | None:
         """Returns results.json if it is whole and of these settings, else None."""
-        try:
-            checksums.check_recorded(self.path, RESULTS, REMEDY)
-            results = read_object(self.path / RESULTS, REMEDY)
-        except FileError:
+        if RESULTS not in checksums.find_intact(self.path, [RESULTS]):
             return None
+        results = read_object(self.path / RESULTS, REMEDY)
         return results if results["digest"] == self.evaluation_digest else None
 
 
