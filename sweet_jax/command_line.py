@@ -167,7 +167,7 @@ class _Formatter(std_logging.Formatter):
 
 
 def _is_worth_showing(record: std_logging.LogRecord) -> bool:
-    """Keeps our own progress; of the libraries (orbax says much), warnings only.
+    """Keeps our own progress; of the libraries, warnings only.
 
     Of a damaged or full cache jax says so for each program; once is enough.
     """

@@ -61,7 +61,7 @@ def check_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        wanted = jax.config.jax_platforms
+        wanted = jax.config.jax_platforms  # type: ignore[attr-defined]
         reason = str(error).split("\n")[0] or "this jax knows no such device"
         raise ValueError(
             f"jax cannot use JAX_PLATFORMS={wanted} ({reason}): unset it, or install"
@@ -157,6 +157,13 @@ def wait_for_hosts(name: str) -> None:
     """Waits until every host of the run has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def share_number(number: int) -> int:
+    """Returns the first host's number, on every host."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:

@@ -244,8 +244,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all; NaN and infinity are refused (ValueError)."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode())
+    write_bytes(path, format_json(value).encode())
+
+
+def format_json(value: Any) -> str:
+    """Returns the text that `write_json` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def allow_reading(path: Path) -> None:

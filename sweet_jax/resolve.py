@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -312,6 +313,8 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         if isinstance(value, str):
             return value
     elif isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"{name}={value}: allowed are finite numbers")
         if isinstance(default, float):
             return float(value)
         if value == int(value):

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float32
+from safetensors.numpy import load_file
 
-from sweet_jax import report
+from sweet_jax import checksums, report
 from sweet_jax.analysis.probes import ConflictProbes
-from sweet_jax.arrays import LogitBank, Params, read_digest, save_npz
+from sweet_jax.arrays import LogitBank, Params, save_npz
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
 from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
@@ -30,11 +31,7 @@ from sweet_jax.exits.calibration import (
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.files import write_json
 from sweet_jax.inference.costs import SegmentCosts, measure_costs
-from sweet_jax.inference.model_folder import (
-    load_model_folder,
-    save_model_folder,
-    update_description,
-)
+from sweet_jax.inference.model_folder import save_model_folder, update_description
 from sweet_jax.inference.segments import Segments
 from sweet_jax.models.initial import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
@@ -44,7 +41,16 @@ from sweet_jax.settings import Settings, SettingsError
 from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.method import Member
 from sweet_jax.training.selection import BestEpoch
-from sweet_jax.workdir import Workdir, default_workdir
+from sweet_jax.trees import unflatten_paths
+from sweet_jax.workdir import (
+    CURVES,
+    METRICS,
+    MODEL,
+    PARAMS,
+    RESULTS,
+    Workdir,
+    default_workdir,
+)
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0
@@ -86,12 +92,13 @@ def run(
     try:
         load_seconds = time.perf_counter() - start
         pipeline = _Pipeline(prepared, work, quiet, load_seconds)
-        results, lacks_probes = work.read_results(), pipeline.lacks_probes
+        results, lacks_probes = pipeline.read_results(), pipeline.lacks_probes
         has_page = (work.path / report.PAGE).exists()
         wait_for_hosts("all know whether the run is finished")
         if results is not None and has_page and not lacks_probes:
             logging.info("%s is finished: nothing to do", work.path)
             return work.path, results
+        work.require_writing()
         if results is None:
             pipeline.run()
         elif lacks_probes:
@@ -130,17 +137,30 @@ class _Pipeline:
             self._probes = ConflictProbes(
                 model, member, self._settings, self._data, work.path
             )
+        self._bank_names = [name for name in prepared.rows if name != "train"]
+        if self._settings.faithful_release:
+            self._bank_names.append(_FIT)
+        self._outputs = (METRICS, *map(_bank_file, self._bank_names), MODEL, CURVES)
+        # Asked once, before any host writes.
+        self._intact = work.find_intact((*self._outputs, RESULTS))
+        self._has_params = MODEL in self._intact or bool(
+            checksums.find_intact(work.path, [PARAMS])
+        )
+        self._params: Params | None = None
 
     @property
     def lacks_probes(self) -> bool:
         """Whether something that is wanted of training has not been measured."""
         return self._probes is not None and bool(self._probes.open_steps)
 
+    def read_results(self) -> dict[str, Any] | None:
+        """Returns results.json if the run is finished and its files are whole."""
+        if not self._intact.issuperset(self._outputs):
+            return None
+        return self._work.read_results()
+
     def probe_trained(self) -> None:
         """Measures what a training that is over has left: its last parameters.
-
-        From the model folder, not from the checkpoint: one that does not read, such as
-        an older version's, would have the run trained again.
 
         Raises:
             SettingsError: they are not those of the last step.
@@ -152,19 +172,16 @@ class _Pipeline:
                 " epoch, not its last step: set analysis.gradient_conflict=True from"
                 " the start, in another --workdir"
             )
-        _, params = load_model_folder(self._work.path / "model")
-        self._probes.measure_trained(params)
+        self._probes.measure_trained(self._get_params())
 
     def run(self) -> None:
-        """Runs what is not yet done; the first host writes it down."""
-        banks, params = self._read_banks(), None
-        start = time.perf_counter()
-        if banks is not None and self.lacks_probes:
+        """Runs the remaining stages; only the first host writes files."""
+        if not (self._has_params and METRICS in self._intact):
+            self._train()
+        elif self.lacks_probes:
             self.probe_trained()
-        if banks is None:
-            params = self._train()
-            start = time.perf_counter()
-            banks = self._collect(params)
+        start = time.perf_counter()
+        banks = self._read_banks() or self._collect()
         if not is_first_host():
             return
         if self._settings.faithful_release:
@@ -187,31 +204,42 @@ class _Pipeline:
             collector=self._collector,
             load_seconds=self._load_seconds,
             evaluate_seconds=seconds,
-            costs=self._measure_costs(params),
+            costs=self._measure_costs(),
         )
         self._save_model(
-            params,
-            evaluations["test"],
-            banks["calibration"],
-            temperatures,
-            lte_ranges,
+            evaluations["test"], banks["calibration"], temperatures, lte_ranges
         )
-        save_npz(self._work.path / "curves.npz", evaluations["test"].arrays)
+        save_npz(self._work.path / CURVES, evaluations["test"].arrays)
         # A page without its results, or of earlier ones, would stand for finished.
         (self._work.path / report.PAGE).unlink(missing_ok=True)
-        write_json(self._work.path / "results.json", results)
+        write_json(self._work.path / RESULTS, results)
+        self._work.record(*self._outputs, PARAMS, RESULTS)
 
-    def _train(self) -> Params:
-        """Trains every member, or restores it, and returns the serving parameters."""
+    def _get_params(self) -> Params:
+        """Returns the serving parameters, on the host."""
+        if self._params is None:
+            assert self._has_params
+            self._params = unflatten_paths(load_file(self._work.path / PARAMS))
+        return self._params
+
+    def _train(self) -> None:
+        """Trains every member, or restores it; what evaluation left is done again."""
+        self._intact = frozenset()
+        if is_first_host():
+            self._work.forget_outputs()
+            # Every checkpoint has its copy of it, and puts it back.
+            (self._work.path / METRICS).unlink(missing_ok=True)
         trained = [
             self._train_one(member, model)
             for member, model in zip(
                 self._prepared.members, self._prepared.models, strict=True
             )
         ]
-        if len(trained) == 1:
-            return trained[0]
-        return {f"member_{i}": params for i, params in enumerate(trained)}
+        self._params = (
+            trained[0]
+            if len(trained) == 1
+            else {f"member_{i}": params for i, params in enumerate(trained)}
+        )
 
     def _train_one(self, member: Member, model: MultiExitClassifier) -> Params:
         prepared, settings = self._prepared, self._settings
@@ -224,36 +252,30 @@ class _Pipeline:
             pooler if settings.exits.pooler_init == "checkpoint" else None,
             prepared.loaded.final_norm,
         )
+        metrics = self._work.path / METRICS
+        store = Checkpoints(root / "steps", self._work.training_digest, metrics)
         best = None
         if settings.train.select == "best":
-            best = BestEpoch(
-                Checkpoints(root / "best", keep=1),
-                self._make_selection_score(model),
-                initial,
-            )
-        store = Checkpoints(root / "steps")
-        try:
-            params = train_member(
-                model,
-                member,
-                initial,
-                self._data,
-                settings,
-                find_segment=functools.partial(
-                    find_segment, exit_layers=settings.exits.layers
-                ),
-                store=store,
-                metrics_path=self._work.path / "metrics.jsonl",
-                on_epoch_end=None if best is None else best.offer,
-                probes=None if self._probes is None else self._probes.make_probes(),
-                quiet=self._quiet,
-            )
-            store.keep_newest(1)
-            if self._probes is not None:
-                self._probes.finish()
-            return jax.device_get(params if best is None else best.take())
-        finally:
-            store.close()
+            best = BestEpoch(store, self._make_selection_score(model), initial)
+        params = train_member(
+            model,
+            member,
+            initial,
+            self._data,
+            settings,
+            find_segment=functools.partial(
+                find_segment, exit_layers=settings.exits.layers
+            ),
+            store=best or store,
+            metrics_path=metrics,
+            on_epoch_end=None if best is None else best.offer,
+            probes=None if self._probes is None else self._probes.make_probes(),
+            quiet=self._quiet,
+        )
+        store.keep_newest(1)
+        if self._probes is not None:
+            self._probes.finish()
+        return jax.device_get(params) if best is None else best.take()
 
     def _make_selection_score(
         self, model: MultiExitClassifier
@@ -284,34 +306,26 @@ class _Pipeline:
 
         return compute_selection_score
 
-    def _bank_path(self, name: str) -> Path:
-        return self._work.path / f"logits_{name}.npz"
-
-    def _bank_names(self) -> list[str]:
-        names = [name for name in self._prepared.rows if name != "train"]
-        return [*names, _FIT] if self._settings.faithful_release else names
-
     def _read_banks(self) -> dict[str, LogitBank] | None:
-        """Returns the stored banks if all are of this training, with its model."""
-        digest = self._work.training_digest
-        paths = {name: self._bank_path(name) for name in self._bank_names()}
-        has_model = (self._work.path / "model" / "model.json").is_file()
-        if not has_model or any(read_digest(p) != digest for p in paths.values()):
+        """Returns the stored banks; None where one of them is to be collected again."""
+        paths = {name: _bank_file(name) for name in self._bank_names}
+        if not self._intact.issuperset(paths.values()):
             return None
-        return {name: LogitBank.load(path) for name, path in paths.items()}
+        return {n: LogitBank.load(self._work.path / p) for n, p in paths.items()}
 
-    def _collect(self, params: Params) -> dict[str, LogitBank]:
+    def _collect(self) -> dict[str, LogitBank]:
         banks = {}
-        for name in self._bank_names():
+        for name in self._bank_names:
             is_calibration = name in _CALIBRATION
             collector = self._make_fit_collector() if name == _FIT else self._collector
             banks[name] = collector.collect(
-                params,
+                self._get_params(),
                 self._prepared.rows["calibration" if is_calibration else name],
                 self._prepared.splits.part if is_calibration else None,
             )
             if is_first_host():
-                banks[name].save(self._bank_path(name), self._work.training_digest)
+                path = self._work.path / _bank_file(name)
+                banks[name].save(path, self._work.training_digest)
         return banks
 
     def _make_fit_collector(self) -> Collector:
@@ -348,16 +362,14 @@ class _Pipeline:
             lte_ranges=lte_ranges,
         )
 
-    def _measure_costs(self, params: Params | None) -> SegmentCosts | None:
+    def _measure_costs(self) -> SegmentCosts | None:
         """Returns what the segments take on test rows; None where it is not wanted."""
         prepared, settings = self._prepared, self._settings
         if not settings.evaluate.measure_costs:
             return None
-        if params is None:
-            _, params = load_model_folder(self._work.path / "model")
         segments = Segments(
             join_models(prepared.models),
-            params,
+            self._get_params(),
             len(settings.exits.layers),
             prepared.num_classes,
             settings.encoder.matmul_precision,
@@ -372,7 +384,6 @@ class _Pipeline:
 
     def _save_model(
         self,
-        params: Params | None,
         evaluation: Evaluation,
         calibration: LogitBank,
         temperatures: Float32[np.ndarray, " E"],
@@ -386,18 +397,24 @@ class _Pipeline:
             temperatures,
             lte_ranges,
         )
-        folder = self._work.path / "model"
-        if params is None:  # Only evaluate.* changed since the model was written.
+        folder = self._work.path / MODEL
+        # Its weights stay where they lie, if every file is as it was written: new
+        # checksums must not cover damage.
+        if MODEL in self._intact:
             update_description(folder, description, calibration)
             return
         save_model_folder(
             folder,
             description,
-            params,
+            self._get_params(),
             prepared.folder / "config.json",
             prepared.tokenizer,
             calibration,
         )
+
+
+def _bank_file(name: str) -> str:
+    return f"logits_{name}.npz"
 
 
 def keep_layers(encoder: Params, num_layers: int) -> Params:

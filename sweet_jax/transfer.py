@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax import report
+from sweet_jax import checksums, report
 from sweet_jax.arrays import LogitBank, save_npz
 from sweet_jax.data.columns import ColumnFlags
 from sweet_jax.data.examples import Examples, Table, make_examples
@@ -25,11 +25,20 @@ from sweet_jax.data.splits import make_locate, make_splits
 from sweet_jax.data.tasks import get_task
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
-from sweet_jax.files import write_json
+from sweet_jax.files import read_object, write_json
 from sweet_jax.inference.classifier import load
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import DataSettings, Settings, SettingsError
-from sweet_jax.workdir import WorkdirError, read_json, read_settings
+from sweet_jax.workdir import (
+    CURVES,
+    MODEL,
+    REMEDY,
+    RESULTS,
+    WorkdirError,
+    read_settings,
+)
+
+_CALIBRATION, _TEST = "logits_calibration.npz", "logits_test.npz"
 
 # What an evaluation that was stopped leaves: the page comes last.
 _UNFINISHED = ("logits_test.npz", "curves.npz", "results.json", "plots")
@@ -67,9 +76,11 @@ def evaluate_on(
     start = time.perf_counter()
     settings = from_config_dict(read_settings(run))
     configure_jax(settings.encoder.matmul_precision)
-    if not (run / "results.json").is_file():
+    if not (run / RESULTS).is_file():
         raise WorkdirError(f"{run} is not finished: run its command again first")
-    old = read_json(run / "results.json")
+    for name in (RESULTS, _CALIBRATION, MODEL):
+        checksums.check_recorded(run, name, REMEDY)
+    old = read_object(run / RESULTS, REMEDY)
     path = output or run / "evaluations" / (Path(data).stem or data)
     if path.exists() and any(p.name not in _UNFINISHED for p in path.iterdir()):
         raise WorkdirError(f"{path} is not empty: name another --output")
@@ -80,8 +91,8 @@ def evaluate_on(
         label_column or settings.data.label_column,
     )
     rows = make_examples(table, label_names, settings.data.allow_empty_text)
-    calibration = LogitBank.load(run / "logits_calibration.npz")
-    classifier = load(run / "model", settings.evaluate.batch_size)
+    calibration = LogitBank.load(run / _CALIBRATION, REMEDY)
+    classifier = load(run / MODEL, settings.evaluate.batch_size)
     if classifier.description.has_pairs != (rows.pairs is not None):
         wanted = (
             "pairs of texts" if classifier.description.has_pairs else "single texts"
@@ -122,9 +133,10 @@ def evaluate_on(
         },
     }
     path.mkdir(parents=True, exist_ok=True)
-    bank.save(path / "logits_test.npz", classifier.description.digest)
-    save_npz(path / "curves.npz", evaluation.arrays)
-    write_json(path / "results.json", results)
+    bank.save(path / _TEST, classifier.description.digest)
+    save_npz(path / CURVES, evaluation.arrays)
+    write_json(path / RESULTS, results)
+    checksums.record(path, _TEST, CURVES, RESULTS)
     report.write_report(path)
     return results, path
 

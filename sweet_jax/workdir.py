@@ -1,14 +1,25 @@
 """A run's work directory: whose it is, what it depends on, what is finished in it."""
 
-import json
+import errno
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from sweet_jax import files
-from sweet_jax.files import take_lock, write_json
+from absl import logging
+
+from sweet_jax import checksums
+from sweet_jax.files import (
+    FileError,
+    check_schema,
+    format_json,
+    hash_file,
+    read_object,
+    take_lock,
+    write_bytes,
+    write_json,
+)
 from sweet_jax.settings import (
     Settings,
     compute_digest,
@@ -18,7 +29,19 @@ from sweet_jax.settings import (
 )
 
 SCHEMA = 1
-_REMEDY = "remove the work directory, or name another with --workdir"
+CONFIG = "config.json"
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+CURVES = "curves.npz"
+MODEL = "model"
+PARAMS = "model/params.safetensors"
+CONFLICT = "gradient_conflict.json"
+# What each of these files is made from stays in the work directory.
+REMEDY = "repeat the command of the run, which makes it again"
+_CONFIG_REMEDY = (
+    "Repeat the command that made the run, with the same settings, or name another"
+    " --workdir"
+)
 _NONE = object()  # a field that one side lacks
 _PACKAGES = (
     "sweet_jax",
@@ -26,7 +49,6 @@ _PACKAGES = (
     "jaxlib",
     "flax",
     "optax",
-    "orbax-checkpoint",
     "numpy",
     "scipy",
     "transformers",
@@ -50,17 +72,12 @@ def default_workdir(settings: Settings) -> Path:
     )
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a work directory.
-
-    Raises:
-        FileError: the file is missing or damaged.
-    """
-    return files.read_json(path, _REMEDY)
-
-
 class Workdir:
-    """An opened work directory; closed at the end of the process or by `close`."""
+    """An opened work directory; closed at the end of the process or by `close`.
+
+    Its checksums.json lists the files of a finished run; what differs from it is made
+    again by the run's own command.
+    """
 
     def __init__(
         self, path: Path, settings: Settings, inputs: Mapping[str, str], writes: bool
@@ -78,6 +95,7 @@ class Workdir:
                 listed), or another process works in it.
         """
         self.path, self._writes = path, writes
+        self._lock: IO[str] | None = None
         training = training_fields(settings) | {
             f"inputs.{name}": digest for name, digest in inputs.items()
         }
@@ -85,69 +103,97 @@ class Workdir:
         self.evaluation_digest = compute_digest(
             evaluation_fields(settings) | {"training": self.training_digest}
         )
-        config = path / "config.json"
-        if config.exists():
-            _check_same(read_json(config)["training"], training, path)
-        # Dot files are the lock and half-written ones of a process killed right here.
-        elif path.exists() and any(p.name[0] != "." for p in path.iterdir()):
-            raise WorkdirError(
-                f"{path} exists, is not empty and holds no run: name another --workdir"
-            )
+        stored = to_dict(settings)
+        content = {"schema": SCHEMA, "settings": stored, "training": training}
+        text = format_json(content)
+        config = path / CONFIG
+        _check_config(config, training, text)
         if not writes:
             return
         path.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(path / ".lock")
-        if lock is None:
+        try:
+            self._lock = take_lock(path / ".lock")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS):
+                raise
+            # A finished run is only read; `require_writing` is asked before the rest.
+            self._refusal = error.strerror
+            return
+        if self._lock is None:
             raise WorkdirError(
                 f"another process works in {path}: wait for it, or name another"
                 " --workdir"
             )
-        self._lock = lock
-        content = json.loads(
-            json.dumps(
-                {
-                    "schema": SCHEMA,
-                    "settings": to_dict(settings),
-                    "training": training,
-                }
-            )
-        )
         # Left alone where nothing changed: a finished run is not written to.
         versions = path / "versions.json"
-        if not config.exists() or read_json(config) != content or not versions.exists():
-            write_json(config, content)
+        is_same = config.exists() and hash_file(config) == checksums.hash_text(text)
+        is_recorded = CONFIG in checksums.find_intact(path, [CONFIG])
+        if not (is_same and is_recorded and versions.exists()):
+            write_bytes(config, text.encode())
+            checksums.record(path, CONFIG)
             write_json(versions, collect_versions())
 
     def close(self) -> None:
-        """Lets other processes in."""
-        if self._writes:
+        """Releases the lock."""
+        if self._lock is not None:
             self._lock.close()
 
+    def require_writing(self) -> None:
+        """Raises WorkdirError if the directory is there to be read only."""
+        if self._writes and self._lock is None:
+            raise WorkdirError(
+                f"{self.path} holds no finished run of these settings and cannot be"
+                f" written ({self._refusal}): allow writing, or name another --workdir"
+            )
+
+    def find_intact(self, names: Iterable[str]) -> frozenset[str]:
+        """Returns those of the run's outputs that are as they were written.
+
+        Of what was written and is no longer so, a line is logged.
+        """
+        recorded = checksums.find_recorded(self.path, names)
+        intact = checksums.find_intact(self.path, recorded)
+        for name in sorted(recorded - intact):
+            logging.warning(
+                "%s is missing, altered or damaged: it is made again", self.path / name
+            )
+        if RESULTS not in recorded and (self.path / RESULTS).exists():
+            logging.warning(
+                "%s has no checksum of %s: every output is made again",
+                self.path / checksums.FILE_NAME,
+                RESULTS,
+            )
+        return intact
+
+    def record(self, *names: str) -> None:
+        """Writes down what files of the finished run are."""
+        checksums.record(self.path, *names)
+
+    def forget_outputs(self) -> None:
+        """Takes every output of the run for unfinished."""
+        checksums.forget(self.path, kept=(CONFIG,))
+
     def read_results(self) -> dict[str, Any] | None:
-        """Returns results.json if it is that of these settings, else None."""
-        path = self.path / "results.json"
-        if not path.exists():
+        """Returns results.json if it is whole and of these settings, else None."""
+        if RESULTS not in checksums.find_intact(self.path, [RESULTS]):
             return None
-        results = read_json(path)
-        current = results["digest"] == self.evaluation_digest
-        return results if current else None
+        results = read_object(self.path / RESULTS, REMEDY)
+        return results if results["digest"] == self.evaluation_digest else None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Returns the settings of a run as nested dicts.
 
     Raises:
-        WorkdirError: the directory holds no run, or one of a newer schema.
+        WorkdirError: the directory holds no run.
+        FileError: config.json is damaged, or of a newer schema.
     """
-    config = path / "config.json"
-    if not config.is_file():
-        raise WorkdirError(f"{path} is no work directory: it has no config.json")
-    content = read_json(config)
-    if content["schema"] > SCHEMA:
-        raise WorkdirError(
-            f"{config} has schema {content['schema']}, this version reads up to"
-            f" {SCHEMA}: update sweet_jax"
-        )
+    config = path / CONFIG
+    if not path.is_dir() or not (config.exists() or (path / RESULTS).exists()):
+        raise WorkdirError(f"{path} is no work directory: it has no {CONFIG}")
+    checksums.check_recorded(path, CONFIG, REMEDY)
+    content = read_object(config, REMEDY)
+    check_schema(content, SCHEMA, config, REMEDY)
     return content["settings"]
 
 
@@ -182,10 +228,45 @@ def list_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     ]
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    """Raises WorkdirError with what differs between a stored run and this one."""
-    if differences := list_differences(old, new):
-        raise WorkdirError(
-            f"{path} holds a run of other settings: {'; '.join(differences)}. Name"
-            " another --workdir, or use the same settings"
-        )
+def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
+    """Checks that a work directory is new, or holds a run of these settings.
+
+    Args:
+        config: config.json in it.
+        training: fields and digests of this run.
+        text: of its config.json. Where the file is damaged, its checksum still tells
+            whether this is the run that it described.
+
+    Raises:
+        WorkdirError: the directory holds something else.
+    """
+    folder = config.parent
+    # Dot files are the lock and half-written ones of a process killed right here.
+    if not folder.exists() or all(p.name[0] == "." for p in folder.iterdir()):
+        return
+    try:
+        recorded = checksums.read_checksums(folder)
+    except FileError:
+        recorded = {}
+    try:
+        old = read_object(config, REMEDY)["training"]
+        differences = list_differences(old, training)
+        if not differences:
+            return
+        problem = f"holds a run of other settings: {'; '.join(differences)}"
+        remedy = "Name another --workdir, or use the same settings"
+        if CONFIG in recorded and recorded[CONFIG] != hash_file(config):
+            problem = f"has a {CONFIG} that was altered or damaged"
+            remedy = _CONFIG_REMEDY
+    except (FileError, KeyError, TypeError, AttributeError) as error:
+        if CONFIG not in recorded and not config.exists():
+            raise WorkdirError(
+                f"{folder} exists, is not empty and holds no run: name another"
+                " --workdir"
+            ) from error
+        problem = f"has no {CONFIG} that can be read"
+        remedy = _CONFIG_REMEDY if CONFIG in recorded else "Name another --workdir"
+    if CONFIG in recorded and recorded[CONFIG] == checksums.hash_text(text):
+        logging.warning("%s %s: it is written again", folder, problem)
+        return
+    raise WorkdirError(f"{folder} {problem}. {remedy}")

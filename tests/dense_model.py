@@ -156,22 +156,19 @@ def train_dense(
     settings = from_config_dict(fields)
     model = model or make_dense_model()
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    store = Checkpoints(root / "steps", keep=100)
     root.mkdir(exist_ok=True)
-    try:
-        params = train_member(
-            model,
-            member,
-            init_dense_params(model),
-            TrainData(rows or make_rows(), buckets, 0),
-            settings,
-            find_segment=lambda path: find_segment(path, EXIT_LAYERS),
-            store=store,
-            metrics_path=root / "metrics.jsonl",
-            quiet=True,
-        )
-    finally:
-        store.close()
+    metrics = root / "metrics.jsonl"
+    params = train_member(
+        model,
+        member,
+        init_dense_params(model),
+        TrainData(rows or make_rows(), buckets, 0),
+        settings,
+        find_segment=lambda path: find_segment(path, EXIT_LAYERS),
+        store=Checkpoints(root / "steps", log=metrics, keep=100),
+        metrics_path=metrics,
+        quiet=True,
+    )
     lines = (root / "metrics.jsonl").read_text().splitlines()
     untimed = [
         {k: v for k, v in json.loads(line).items() if "second" not in k}

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sweet_jax.checksums import record
+
 EXIT_LAYERS = (0, 1, 3, 5)
 NUM_STEPS = 120
 CRITERIA = ("confidence", "entropy", "margin", "patience")
@@ -96,7 +98,14 @@ def make_workdir(
         rows = _make_log(rng, method, len(exit_layers))
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (path / "metrics.jsonl").write_text(text)
+    record_files(path)
     return path
+
+
+def record_files(workdir: Path) -> None:
+    """Takes the files of a run for what it wrote, in its checksums.json."""
+    names = ("results.json", "config.json", "curves.npz", "metrics.jsonl")
+    record(workdir, *(name for name in names if (workdir / name).exists()))
 
 
 def change_results(workdir: Path, **changes: Any) -> dict[str, Any]:
@@ -104,6 +113,7 @@ def change_results(workdir: Path, **changes: Any) -> dict[str, Any]:
     path = workdir / "results.json"
     results = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps(results), encoding="utf-8")
+    record_files(workdir)
     return results
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
+from sweet_jax.checksums import record, write_sealed
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.exits.learned import fit_lte_ranges
+from sweet_jax.study.folder import READ_FILES
 
 EXIT_LAYERS = (0, 1, 3, 5)
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 100.0)  # nothing reaches the last one
@@ -77,8 +79,7 @@ def write_plan(
     """Writes plan.json."""
     plan = {"schema": 1, "name": "a study", "cells": list(entries)}
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**plan, "choices": list(choices)})
-    (folder / "plan.json").write_text(text, encoding="utf-8")
+    write_sealed(folder / "plan.json", {**plan, "choices": list(choices)})
 
 
 def write_cell(
@@ -134,6 +135,7 @@ def write_cell(
     (path / "results.json").write_text(json.dumps(results), encoding="utf-8")
     test.save(path / "logits_test.npz", "digest")
     calibration.save(path / "logits_calibration.npz", "digest")
+    record(path, *READ_FILES)
     write_status(path, "finished", peak_memory_bytes=1_500_000_000)
     return path
 
@@ -167,14 +169,14 @@ def write_status(
 ) -> None:
     """Writes cell.json."""
     path.mkdir(parents=True, exist_ok=True)
-    record = {
+    content = {
         "schema": 1,
         "status": status,
         "error": error,
         "peak_memory_bytes": peak_memory_bytes,
         "seconds": 120.0,
     }
-    (path / "cell.json").write_text(json.dumps(record), encoding="utf-8")
+    write_sealed(path / "cell.json", content)
 
 
 def _make_bank(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from html_page import Page
-from report_files import NUM_STEPS, change_results, make_workdir
+from report_files import NUM_STEPS, change_results, make_workdir, record_files
 
+from sweet_jax.files import FileError
 from sweet_jax.report import files, format_summary, style, write_report
 from sweet_jax.report.__main__ import main
 
@@ -74,7 +75,7 @@ def test_report_never_imports_jax(commanded: tuple[Path, str]):
     assert f"\nwrote {workdir / 'report.html'}\n" in printed
     assert "HEAVY []" in printed
     # What every command has, of the standard library alone.
-    ours = ["", ".caches", ".files", ".process", ".stopping"]
+    ours = ["", ".caches", ".checksums", ".files", ".process", ".stopping"]
     assert f"OURS {[f'sweet_jax{name}' for name in ours]}" in printed
 
 
@@ -214,10 +215,10 @@ def _break_settings(workdir: Path) -> None:
         (_break_kind, "is not a directory"),
         (_break_curves, "curves.npz is damaged"),
         (_break_array, "curves.npz lacks share/margin/share: "),
-        (_break_missing_curves, "has no curves.npz"),
+        (_break_missing_curves, "curves.npz is missing"),
         # The line after the steps' and the one of the cost.
-        (_break_log, f"metrics.jsonl line {NUM_STEPS + 2} is not JSON"),
-        (_break_config, "config.json is damaged"),
+        (_break_log, f"metrics.jsonl, line {NUM_STEPS + 2}, is damaged"),
+        (_break_config, "config.json holds no JSON object"),
         (_break_settings, "config.json is damaged"),
     ],
 )
@@ -226,6 +227,8 @@ def test_bad_input_is_one_line_and_status_2(
 ):
     workdir = Path(shutil.copytree(finished, tmp_path / "run"))
     break_it(workdir)
+    if (workdir / "checksums.json").exists():
+        record_files(workdir)  # An odd file that the run wrote itself.
     assert main([str(workdir)]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -233,6 +236,25 @@ def test_bad_input_is_one_line_and_status_2(
     if workdir.is_dir():
         # Half a report would be taken for a whole one.
         assert not (workdir / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["results.json", "curves.npz", "metrics.jsonl", "config.json", "checksums.json"],
+)
+def test_a_file_that_changed_is_not_read(finished: Path, tmp_path: Path, name: str):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    data = bytearray((workdir / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    for content in (bytes(data), data[: len(data) // 2], b"", None):
+        (workdir / name).unlink()
+        if content is not None:
+            (workdir / name).write_bytes(content)
+        elif name == "results.json":
+            return  # The run is unfinished.
+        with pytest.raises(FileError, match=f"{name}.*: repeat the command of the run"):
+            write_report(workdir)
+        (workdir / name).write_bytes(data)
 
 
 def test_output_belongs_to_comparisons(finished: Path, tmp_path: Path, capsys):

@@ -1,6 +1,5 @@
 """Gradient conflict as the report shows it, from files alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from html_page import Page
 from report_files import make_workdir
 
 from sweet_jax import report
+from sweet_jax.checksums import write_sealed
+from sweet_jax.files import FileError
 from sweet_jax.report import files, gradients, style, write_report
 
 KINDS = ("attention/query", "norms")
@@ -55,7 +56,8 @@ def make_conflict(
 
     return {
         "schema": 1,
-        "method_label": "early_exit",
+        "method_label": "sweet",
+        "seed": 0,
         "exit_layers": list(exit_layers),
         "num_steps": 120,
         "num_batches": 8,
@@ -153,7 +155,7 @@ def test_page_and_summary_show_it_where_it_was_measured(tmp_path: Path):
     workdir = make_workdir(tmp_path)
     without = report.format_run(workdir)
     conflict = make_conflict((0, 1, 3, 5))
-    (workdir / "gradient_conflict.json").write_text(json.dumps(conflict))
+    write_sealed(workdir / "gradient_conflict.json", conflict)
     *_, picture, page = write_report(workdir)
     assert picture.name == "gradient_conflict.png"
     shown = Page(page.read_text())
@@ -171,17 +173,30 @@ def test_page_and_summary_show_it_where_it_was_measured(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("{", "is damaged"),
-        ("[]", "is damaged"),
-        ('{"schema": "1"}', r"is damaged \(no schema number\): move it away"),
-        ('{"schema": 99}', "has schema 99, this version reads up to 1"),
-        ('{"schema": 1, "groups": []}', "lacks measurements, missing_steps"),
+        ({"schema": "1"}, r"is damaged \(it has no schema\): move it away"),
+        ({"schema": 99}, "has schema 99, this version reads up to 1"),
+        ({"schema": 1, "groups": []}, "lacks exit_layers, measurements, .*: move it"),
     ],
 )
-def test_a_file_that_does_not_read_is_one_line(tmp_path: Path, text, message):
-    (tmp_path / "gradient_conflict.json").write_text(text)
-    with pytest.raises(files.ReportError, match=message) as caught:
-        files.read_conflict(tmp_path)
+def test_a_file_of_another_version_is_one_line(tmp_path: Path, content, message):
+    write_sealed(tmp_path / "gradient_conflict.json", content)
+    with pytest.raises(FileError, match=message) as caught:
+        files.read_conflict(tmp_path, {})
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_changed_or_is_of_another_run_is_one_line(tmp_path: Path):
+    workdir, path = make_workdir(tmp_path), tmp_path / "gradient_conflict.json"
+    write_sealed(path, make_conflict((0, 1, 3, 5)))
+    text = path.read_text()
+    for other in ("", "{}", text[:100], text.replace('"step": 0', '"step": 1')):
+        path.write_text(other)
+        with pytest.raises(FileError, match=r"is damaged|was altered"):
+            report.write_report(workdir)
+    write_sealed(path, make_conflict((0, 1, 3, 5)) | {"seed": 7})
+    with pytest.raises(FileError, match="is of another run: move it away"):
+        report.write_report(workdir)
+    path.unlink()
+    report.write_report(workdir)

@@ -22,7 +22,9 @@ from study_files import (
     write_status,
 )
 
+from sweet_jax import checksums
 from sweet_jax.arrays import LogitBank
+from sweet_jax.checksums import write_sealed
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.statistics import two_level_interval
 from sweet_jax.study.aggregate import aggregate_study
@@ -306,10 +308,19 @@ def test_rows_are_drawn_anew_for_every_task_and_kept_over_sizes(tmp_path: Path):
     assert [group["train_size"] for group in record["groups"]] == [250, 1000]
 
 
+_READ = (
+    "plan.json",
+    "cell.json",
+    "results.json",
+    "logits_test.npz",
+    "checksums.json",
+)
+
+
 def test_a_copy_of_the_small_files_gives_the_same(small: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     for path in small.rglob("*"):
-        if path.name in ("plan.json", "cell.json", "results.json", "logits_test.npz"):
+        if path.name in _READ:
             (copy / path.relative_to(small)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy / path.relative_to(small))
     assert aggregate_study(copy, 30) == aggregate_study(small, 30)
@@ -347,21 +358,31 @@ def change_results(path: Path, **changes: Any) -> None:
     """Changes fields of a cell's results.json."""
     results = json.loads((path / "results.json").read_text())
     (path / "results.json").write_text(json.dumps({**results, **changes}))
+    checksums.record(path, "results.json")
 
 
 def swap_banks(path: Path) -> None:
     """Gives a cell the bank of another seed."""
     other = path.with_name(path.name.replace("-s1-", "-s2-"))
     shutil.copy(other / "logits_test.npz", path / "logits_test.npz")
+    checksums.record(path, "logits_test.npz")
+
+
+def change_one_byte(path: Path) -> None:
+    """Changes one byte of a bank, nowhere near its numbers."""
+    data = (path / "logits_test.npz").read_bytes()
+    (path / "logits_test.npz").write_bytes(data.replace(b"digest", b"digesT"))
 
 
 @pytest.mark.parametrize(
     ("damage", "error"),
     [
-        (lambda p: (p / "results.json").write_text("{"), "results.json is damaged"),
-        (lambda p: (p / "cell.json").write_text("[]"), "cell.json is damaged"),
-        (lambda p: (p / "logits_test.npz").write_bytes(b"PK"), "npz is damaged"),
+        (lambda p: (p / "results.json").write_text("{"), "results.json was altered"),
+        (lambda p: (p / "cell.json").write_text("[]"), "cell.json .*: delete it and"),
+        (lambda p: (p / "logits_test.npz").write_bytes(b"PK"), "npz was altered"),
+        (change_one_byte, "npz was altered .*: delete cell.json beside it and repeat"),
         (lambda p: (p / "logits_test.npz").unlink(), "npz is missing"),
+        (lambda p: (p / "checksums.json").unlink(), "checksums.json is missing"),
         (lambda p: change_results(p, seed=5), "of sweet with seed 5, planned was"),
         (lambda p: change_results(p, schema=2), "has schema 2, this version reads"),
         (lambda p: change_results(p, metric="f1"), "its metric f1 are not those"),
@@ -386,6 +407,7 @@ def test_cells_of_other_test_rows_are_not_compared(small: Path):
     with np.load(path / "logits_test.npz") as arrays:
         changed = {**arrays, "row_ids": arrays["row_ids"] + 1}
     np.savez(path / "logits_test.npz", **changed)
+    checksums.record(path, "logits_test.npz")
     [failed] = aggregate_study(small, 30)["failed"]
     assert "test rows are not those" in failed["error"]
 
@@ -394,20 +416,27 @@ def test_cells_of_other_test_rows_are_not_compared(small: Path):
     ("content", "error"),
     [
         (None, "is not a study .no plan.json in it."),
-        ("{", "plan.json is damaged .*: repeat the study's command"),
-        ('{"schema": 2}', "has schema 2, this version reads 1: update"),
-        ('{"schema": 1, "name": "x"}', "plan.json lacks cells, choices"),
+        ({"schema": 2}, "has schema 2, this version reads 1: update"),
+        ({"schema": 1, "name": "x"}, "plan.json lacks cells, choices"),
         (
-            '{"schema": 1, "name": "x", "cells": [{"name": "a"}], "choices": []}',
+            {"schema": 1, "name": "x", "cells": [{"name": "a"}], "choices": []},
             "a cell lacks purpose, task, encoder, train_size, method, seed",
         ),
     ],
 )
 def test_a_plan_that_cannot_be_read_stops(tmp_path: Path, content, error: str):
     if content is not None:
-        (tmp_path / "plan.json").write_text(content)
+        write_sealed(tmp_path / "plan.json", content)
     with pytest.raises(StudyError, match=error):
         aggregate_study(tmp_path)
+
+
+def test_a_plan_that_changed_is_not_read(small: Path):
+    text = (small / "plan.json").read_text()
+    for damaged in ("", "{}", text[:200], text.replace('"seed": 1', '"seed": 3', 1)):
+        (small / "plan.json").write_text(damaged)
+        with pytest.raises(StudyError, match=r"plan.json .*: delete it and repeat"):
+            aggregate_study(small)
 
 
 def test_bad_folders_and_plans_with_two_cells_for_one_stop(tmp_path: Path):

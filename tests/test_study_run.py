@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from sweet_jax.checksums import record, write_sealed
 from sweet_jax.settings import Settings, SettingsError, StudySettings, to_dict
 from sweet_jax.study import cells, run
 from sweet_jax.study.claims import Claims
+from sweet_jax.study.folder import READ_FILES
 from sweet_jax.study.plan import Plan, make_plan
 from sweet_jax.study.run import describe_plan, run_study
 
@@ -87,7 +89,7 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
         folder = tmp_path / "cells" / cell.name
         folder.mkdir(parents=True)
         status = {"schema": 1, "status": "finished", "error": None}
-        (folder / "cell.json").write_text(json.dumps(status))
+        write_sealed(folder / "cell.json", status)
     assert run_study(plan, tmp_path) == []  # Nothing is left to run.
     # The scores that are there were not run at a rate that was chosen.
     with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
@@ -111,7 +113,9 @@ def test_a_cell_has_ended_when_its_process_says_so(base, tmp_path, monkeypatch):
     [cell] = plan.cells
     folder = tmp_path / "cells" / cell.name
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text('{"seconds": {"train": 2.0}}')
+    for name in READ_FILES:
+        (folder / name).write_text('{"seconds": {"train": 2.0}}')
+    record(folder, *READ_FILES)
     (folder / "report.html").touch()
     # With nobody at work the run is `sweet_jax.main`'s own.
     assert describe_plan(plan, tmp_path).count("finished") == 1

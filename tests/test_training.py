@@ -26,7 +26,7 @@ from sweet_jax.settings import ExitSettings, OptimSettings
 from sweet_jax.training.loop import measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
 from sweet_jax.training.method import METHODS, make_members, separates_segments
-from sweet_jax.training.metrics_log import MetricsLog, cut_metrics
+from sweet_jax.training.metrics_log import MetricsLog
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.phases import Objective, Phase
 from sweet_jax.training.state import TrainState, make_train_step
@@ -509,18 +509,6 @@ def test_sweet_needs_less_temporary_memory_than_early_exit(model):
         phase = make_members(settings, 3)[0].phases[0]
         sizes[method] = measure_step(big, phase, settings, 32).temporary_bytes
     assert sizes["sweet"] < 0.75 * sizes["early_exit"], sizes
-
-
-def test_cutting_metrics_keeps_other_members_and_whole_lines(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"member": "a", "step": 1}\n{"member": "b", "step": 5}\n'
-        '{"member": "a", "step": 2}\n{"member": "a", "st'
-    )
-    cut_metrics(path, "a", 1)
-    assert (
-        path.read_text() == '{"member": "a", "step": 1}\n{"member": "b", "step": 5}\n'
-    )
 
 
 def test_a_pause_is_no_training_time(tmp_path):

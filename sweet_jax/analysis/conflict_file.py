@@ -1,10 +1,11 @@
 """gradient_conflict.json (schema 1): what was measured of a run, step by step.
 
-    schema, method_label, exit_layers, num_steps, num_batches, batch_rows
+    schema, method_label, seed, exit_layers, num_steps, num_batches, batch_rows
     groups        [{name, level, segment, exits, pairs, num_parameters}]
     measurements  [{step, conflicts}], a conflict per group: cosine, cosine_error,
                   cosine_of_mean, norm_ratio (each per pair), norm, norm_of_mean (exits)
     missing_steps wanted, but passed before anyone asked for them
+    sha256        of all of the above
 
 What the numbers are says `gradient_conflict.Conflict`; null stands for its None.
 """
@@ -16,11 +17,13 @@ from typing import Any
 
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.files import write_json
-from sweet_jax.workdir import WorkdirError, read_json
+from sweet_jax.checksums import read_sealed, write_sealed
+from sweet_jax.files import FileError, check_schema
+from sweet_jax.workdir import CONFLICT, WorkdirError
 
 SCHEMA = 1
-FILE_NAME = "gradient_conflict.json"
+# Its steps are past, and no other file has them.
+_REMEDY = "move it away and repeat the run's command, which measures what it still can"
 
 # Fields of `Conflict` that are the group's, not the measurement's.
 _GROUP_FIELDS = ("exits", "pairs")
@@ -42,9 +45,10 @@ class ConflictFile:
             writes: False on all but the first of several hosts.
 
         Raises:
-            WorkdirError: the file is damaged, or was measured otherwise.
+            FileError: the file is damaged.
+            WorkdirError: it was measured otherwise.
         """
-        self.path, self._writes = workdir / FILE_NAME, writes
+        self.path, self._writes = workdir / CONFLICT, writes
         self._content: dict[str, Any] = {
             **header,
             "measurements": [],
@@ -52,9 +56,10 @@ class ConflictFile:
         }
         if not self.path.exists():
             return
-        found = read_json(self.path)
-        if not isinstance(found, dict) or not found.keys() >= self._content.keys():
-            raise WorkdirError(f"{self.path} is damaged or too new: move it away")
+        found = read_sealed(self.path, _REMEDY)
+        check_schema(found, SCHEMA, self.path, _REMEDY)
+        if not found.keys() >= self._content.keys():
+            raise FileError(f"{self.path} is damaged: {_REMEDY}")
         if differing := sorted(k for k, v in header.items() if found[k] != v):
             raise WorkdirError(
                 f"{self.path} was measured with other {', '.join(differing)}: keep"
@@ -88,11 +93,12 @@ class ConflictFile:
 
     def _write(self) -> None:
         if self._writes:
-            write_json(self.path, self._content)
+            write_sealed(self.path, self._content)
 
 
 def make_header(
     method_label: str,
+    seed: int,
     exit_layers: Sequence[int],
     num_steps: int,
     batch_rows: Sequence[Sequence[int]],
@@ -103,6 +109,7 @@ def make_header(
 
     Args:
         method_label: as shown to people.
+        seed: of the run.
         exit_layers: the layer each exit reads.
         num_steps: of training.
         batch_rows: per batch, the rows' positions in their published split.
@@ -113,6 +120,7 @@ def make_header(
     return {
         "schema": SCHEMA,
         "method_label": method_label,
+        "seed": seed,
         "exit_layers": list(exit_layers),
         "num_steps": num_steps,
         "num_batches": len(batch_rows),

@@ -86,6 +86,7 @@ class ConflictProbes:
         )
         header = make_header(
             settings.method_label,
+            settings.seed,
             settings.exits.layers,
             self.num_steps,
             [batch.row_ids[batch.row_ids >= 0].tolist() for batch in self._batches],

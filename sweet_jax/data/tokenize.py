@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,13 +17,21 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sweet_jax.arrays import save_npz
+from sweet_jax.arrays import ArraySpec, load_npz, save_npz
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenizer_folder import read_tokenizer
 from sweet_jax.data.vocabulary import check_tokenizer
+from sweet_jax.files import FileError
 
 # Part of the cache key: raise it when the stored arrays change their meaning.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_CACHED = {
+    "token_ids": ArraySpec("i", ("S",)),
+    "type_ids": ArraySpec("i", ("S",)),
+    "offsets": ArraySpec("i", ("R",)),
+    "truncated_rows": ArraySpec("i", ()),
+    "key": ArraySpec("U", ()),
+}
 _PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>")
 
 
@@ -173,15 +180,15 @@ def tokenize_examples(
         )
     texts = [_replace_surrogates(text) for text in examples.texts]
     pairs = [_replace_surrogates(text) for text in examples.pairs or ()]
-    path = arrays = None
-    if cache_dir is not None:
+    if cache_dir is None:
+        arrays = _encode(tokenizer, texts, pairs, max_length)
+    else:
         key = _compute_key(tokenizer, texts, pairs, max_length)
         path = cache_dir / f"tokens_{key}.npz"
-        arrays = _load_arrays(path, len(texts))
-    if arrays is None:
-        arrays = _encode(tokenizer, texts, pairs, max_length)
-        if path is not None:
-            _save_arrays(path, arrays)
+        arrays = _load_arrays(path, key)
+        if arrays is None:
+            arrays = _encode(tokenizer, texts, pairs, max_length)
+            _save_arrays(path, arrays | {"key": np.array(key)})
     return Tokenized(
         token_ids=arrays["token_ids"],
         type_ids=arrays["type_ids"],
@@ -287,25 +294,20 @@ def _encode(
     }
 
 
-def _load_arrays(path: Path, num_rows: int) -> dict[str, np.ndarray] | None:
+def _load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
     """Returns the stored arrays, or None where they are absent or damaged."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        # Every member's checksum is verified as it is read. Opened here, as np.load
-        # leaves the file open when it is no archive.
-        with path.open("rb") as file, np.load(file) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        offsets = arrays["offsets"]
-        is_whole = (
-            len(offsets) == num_rows + 1
-            and offsets[-1] == len(arrays["token_ids"]) == len(arrays["type_ids"])
-            and "truncated_rows" in arrays
-        )
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        logging.warning("damaged token cache %s (%s): tokenising again", path, error)
+        arrays = load_npz(path, _CACHED, "tokenising again")
+    except FileError as error:
+        logging.warning("token cache: %s", error)
         return None
-    return arrays if is_whole else None
+    # Of other rows or another tokenizer, whatever the file is called.
+    if str(arrays["key"]) != key:
+        logging.warning("token cache: %s is of other texts: tokenising again", path)
+        return None
+    return arrays
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from sweet_jax.report.files import (
     read_conflict,
     read_results,
     read_run,
-    write_whole,
+    write_file,
 )
 from sweet_jax.report.gradients import describe_conflict
 from sweet_jax.report.html import make_comparison_html, make_report_html
@@ -55,8 +55,9 @@ def format_run(workdir: Path) -> str:
     Raises:
         ReportError: as `write_report`.
     """
-    lines = [format_summary(read_results(workdir))]
-    conflict = read_conflict(workdir)
+    results = read_results(workdir)
+    lines = [format_summary(results)]
+    conflict = read_conflict(workdir, results)
     if conflict is not None:
         lines += wrap(f"gradient conflict: {describe_conflict(conflict)}")
     return "\n".join(lines)
@@ -74,11 +75,11 @@ def write_report(workdir: Path) -> list[Path]:
     run = read_run(workdir)
     pictures = plot_run(run)
     written = [
-        write_whole(workdir / "plots" / f"{picture.name}.png", picture.png)
+        write_file(workdir / "plots" / f"{picture.name}.png", picture.png)
         for picture in pictures
     ]
     page = make_report_html(run, pictures).encode()
-    return [*written, write_whole(workdir / PAGE, page)]
+    return [*written, write_file(workdir / PAGE, page)]
 
 
 def write_comparison(
@@ -108,7 +109,7 @@ def write_comparison(
         comparison.title, comparison.notes, [picture], comparison.tables
     )
     return comparison, [
-        write_whole(target / "comparison.json", record),
-        write_whole(target / "plots" / f"{picture.name}.png", picture.png),
-        write_whole(target / "comparison.html", page.encode()),
+        write_file(target / "comparison.json", record),
+        write_file(target / "plots" / f"{picture.name}.png", picture.png),
+        write_file(target / "comparison.html", page.encode()),
     ]

@@ -5,13 +5,20 @@ the files.
 """
 
 import dataclasses
-import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sweet_jax.checksums import check_recorded, find_recorded, read_sealed
+from sweet_jax.files import (
+    FileError,
+    check_schema,
+    parse_json,
+    read_object,
+    write_bytes,
+)
 
 SCHEMA = 1
 RELIABILITY_STAGES = ("before", "after")
@@ -33,12 +40,19 @@ _EXIT_FIELDS = frozenset(
 )  # fmt: skip
 _EXTRA_TEST_FIELDS = frozenset(("exits", "at_speedup", "area"))
 _CONFLICT_FIELDS = frozenset(
-    ("schema", "num_steps", "num_batches", "groups", "measurements", "missing_steps")
-)
+    (
+        "schema", "method_label", "seed", "exit_layers", "num_steps", "num_batches",
+        "groups", "measurements", "missing_steps",
+    )
+)  # fmt: skip
+# What the measurements say of their run, and results.json, too.
+_OF_BOTH = ("method_label", "seed", "exit_layers")
+_REMEDY = "repeat the command of the run, which makes it again"
+_CONFLICT_REMEDY = "move it away"
 
 
-class ReportError(ValueError):
-    """A result file cannot be read: one line with where, why and what to do."""
+class ReportError(FileError):
+    """A run cannot be reported on: one line with where, why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +111,7 @@ def read_run(workdir: Path) -> Run:
         curves=_read_curves(workdir / "curves.npz", results),
         metrics=_read_metrics(workdir / "metrics.jsonl"),
         settings=_read_settings(workdir / "config.json"),
-        conflict=read_conflict(workdir),
+        conflict=read_conflict(workdir, results),
     )
 
 
@@ -126,8 +140,9 @@ def read_results(workdir: Path) -> dict[str, Any]:
             f"{workdir} is not a work directory (no results.json in it): give the"
             " directory that a run has written"
         )
-    results = read_json_object(path)
-    _check_schema(path, results, "evaluate again")
+    check_recorded(workdir, path.name, _REMEDY)
+    results = read_object(path, _REMEDY)
+    check_schema(results, SCHEMA, path, _REMEDY)
     check_fields(path, _FIELDS, results)
     _check_exits(path, results, "exits")
     if "extra_tests" in results:
@@ -138,43 +153,31 @@ def read_results(workdir: Path) -> dict[str, Any]:
     return results
 
 
-def read_conflict(workdir: Path) -> dict[str, Any] | None:
+def read_conflict(workdir: Path, results: dict[str, Any]) -> dict[str, Any] | None:
     """Reads gradient_conflict.json; None where gradient conflict was not measured.
 
     Raises:
-        ReportError: the file is damaged, of a newer schema or incomplete.
+        FileError: the file is damaged, of a newer schema or incomplete.
+        ReportError: it is of another run than `results`.
     """
     path = workdir / "gradient_conflict.json"
     if not path.exists():
         return None
-    conflict = read_json_object(path)
-    _check_schema(path, conflict, "move it away")
+    conflict = read_sealed(path, _CONFLICT_REMEDY)
+    check_schema(conflict, SCHEMA, path, _CONFLICT_REMEDY)
     if missing := sorted(_CONFLICT_FIELDS - conflict.keys()):
-        raise ReportError(f"{path} lacks {', '.join(missing)}: move it away")
+        lacking = ", ".join(missing)
+        raise ReportError(f"{path} lacks {lacking}: {_CONFLICT_REMEDY}")
+    if any(conflict[name] != results[name] for name in _OF_BOTH):
+        raise ReportError(f"{path} is of another run: {_CONFLICT_REMEDY}")
     return conflict
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Writes a file atomically, so that a killed writer leaves no half file."""
+def write_file(path: Path, content: bytes) -> Path:
+    """Writes a file whole, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, content)
     return path
-
-
-def _check_schema(path: Path, content: dict[str, Any], advice: str) -> None:
-    schema = content.get("schema")
-    if not isinstance(schema, int):
-        raise ReportError(f"{path} is damaged (no schema number): {advice}")
-    if schema > SCHEMA:
-        raise ReportError(
-            f"{path} has schema {schema}, this version reads up to {SCHEMA}: update"
-            " sweet_jax"
-        )
 
 
 def _check_exits(path: Path, measures: dict[str, Any], place: str) -> None:
@@ -187,37 +190,18 @@ def check_fields(
 ) -> None:
     """Raises ReportError if fields of a file are not there."""
     if missing := sorted(fields - found.keys()):
-        raise ReportError(f"{path} lacks {', '.join(missing)}{place}: evaluate again")
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; raises ReportError if the file is damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ReportError(
-            f"{path} is damaged ({error}): delete it and repeat the run's command"
-        ) from error
-    if not isinstance(value, dict):
-        raise ReportError(
-            f"{path} is damaged (not a JSON object): delete it and repeat the run's"
-            " command"
-        )
-    return value
+        raise ReportError(f"{path} lacks {', '.join(missing)}{place}: {_REMEDY}")
 
 
 def _read_curves(path: Path, results: dict[str, Any]) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise ReportError(f"{path.parent} has no curves.npz: evaluate again")
+    check_recorded(path.parent, path.name, _REMEDY)
     try:
         # np.load alone leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
             curves = {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise ReportError(
-            f"{path} is damaged ({' '.join(str(error).split())}): delete it and repeat"
-            " the run's command"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ReportError(f"{path} is damaged ({reason}): {_REMEDY}") from error
     needed = {
         f"{kind}/{criterion}/{name}"
         for criterion in results["curves"]
@@ -235,21 +219,16 @@ def _read_curves(path: Path, results: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     if missing := sorted(needed - curves.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ReportError(f"{path} lacks {missing[0]}{more}: evaluate again")
+        raise ReportError(f"{path} lacks {missing[0]}{more}: {_REMEDY}")
     return curves
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+    if not _is_there(path):
         return []
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ReportError(
-                f"{path} line {number} is not JSON: delete that line"
-            ) from error
+        row = parse_json(line, path.with_name(f"{path.name}, line {number},"), _REMEDY)
         # Rows of other kinds (evaluations, remarks) may stand between the steps.
         if isinstance(row, dict) and {"step", "loss"} <= row.keys():
             rows.append(row)
@@ -257,12 +236,20 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not _is_there(path):
         return {}
-    config = read_json_object(path)
+    config = read_object(path, _REMEDY)
     if not isinstance(config.get("settings"), dict):
-        raise ReportError(f"{path} is damaged (no settings): repeat the run's command")
+        raise ReportError(f"{path} is damaged (no settings): {_REMEDY}")
     return _flatten(config["settings"])
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file that some runs lack is there, and as it was written."""
+    if not find_recorded(path.parent, [path.name]) and not path.exists():
+        return False
+    check_recorded(path.parent, path.name, _REMEDY)
+    return True
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet_jax.report import html, tables
-from sweet_jax.report.files import write_whole
+from sweet_jax.report.files import write_file
 from sweet_jax.report.study_plots import plot_sizes, plot_study
 from sweet_jax.report.study_record import (
     View,
@@ -51,14 +51,14 @@ def write_study_report(folder: Path) -> list[Path]:
     sizes = plot_sizes(record)
     pictures = [picture for part in by_view.values() for picture in part] + sizes
     written = [
-        write_whole(folder / "plots" / f"{picture.name}.png", picture.png)
+        write_file(folder / "plots" / f"{picture.name}.png", picture.png)
         for picture in pictures
     ]
     page = make_study_html(record, by_view, sizes)
     return [
         *written,
-        write_whole(folder / "study.md", format_study_markdown(record).encode()),
-        write_whole(folder / STUDY_PAGE, page.encode()),
+        write_file(folder / "study.md", format_study_markdown(record).encode()),
+        write_file(folder / STUDY_PAGE, page.encode()),
     ]
 
 

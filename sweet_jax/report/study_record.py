@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweet_jax.files import show
+from sweet_jax.files import read_object, show
 from sweet_jax.report import tables
-from sweet_jax.report.files import ReportError, check_fields, read_json_object
+from sweet_jax.report.files import ReportError, check_fields
 
 RECORD = "study.json"
 SCHEMA = 3
@@ -93,7 +93,7 @@ def read_study_record(folder: Path) -> dict[str, Any]:
         raise ReportError(
             f"{folder} has no {RECORD}: python -m sweet_jax.study makes it"
         )
-    record = read_json_object(path)
+    record = read_object(path, "python -m sweet_jax.study makes it again")
     if record.get("schema") != SCHEMA:
         raise ReportError(
             f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}:"

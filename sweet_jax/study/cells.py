@@ -19,13 +19,18 @@ import numpy as np
 
 from sweet_jax import stopping
 from sweet_jax.arrays import LogitBank
+from sweet_jax.checksums import (
+    check_recorded,
+    find_intact,
+    read_sealed,
+    write_sealed,
+)
 from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.files import write_json
+from sweet_jax.files import read_object
 from sweet_jax.settings import Settings, to_dict
-from sweet_jax.workdir import read_json
+from sweet_jax.study.folder import READ_FILES, REMEDY, STATUS, STATUS_REMEDY
 
 SCHEMA = 1
-STATUS = "cell.json"
 FINISHED = "finished"
 FAILED = "failed"
 _PROCESS = "sweet_jax.study.cell_process"
@@ -36,7 +41,7 @@ _STOP_SECONDS = 30.0
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Returns how the cell in a work directory ended; None if it has not."""
     path = folder / STATUS
-    return read_json(path) if path.is_file() else None
+    return read_sealed(path, STATUS_REMEDY) if path.is_file() else None
 
 
 def is_finished(folder: Path) -> bool:
@@ -49,19 +54,22 @@ def is_finished(folder: Path) -> bool:
 
 
 def can_adopt(folder: Path) -> bool:
-    """Whether there is a finished run without cell.json.
+    """Whether there is a finished run, its files whole, without cell.json.
 
     `sweet_jax.main` made it, the study was killed between the two, or the process that
     works on the cell is about to write it.
     """
-    run_files = (folder / "results.json", folder / "report.html")
-    return read_status(folder) is None and all(path.is_file() for path in run_files)
+    return (
+        read_status(folder) is None
+        and (folder / "report.html").is_file()
+        and find_intact(folder, READ_FILES) == frozenset(READ_FILES)
+    )
 
 
 def adopt_cell(folder: Path) -> None:
     """Writes the status of a finished run that has none."""
-    seconds = sum(read_json(folder / "results.json")["seconds"].values())
-    write_json(
+    seconds = sum(_read_results(folder)["seconds"].values())
+    write_sealed(
         folder / STATUS,
         {
             "schema": SCHEMA,
@@ -120,7 +128,7 @@ def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 1),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / STATUS, status)
+    write_sealed(folder / STATUS, status)
     return status
 
 
@@ -129,12 +137,19 @@ def score_selection(folder: Path) -> float:
 
     The rows of part 0 are there for choices; the test rows are not looked at.
     """
-    bank = LogitBank.load(folder / "logits_calibration.npz").select_part(0)
-    metric = read_json(folder / "results.json")["metric"]
+    name = "logits_calibration.npz"
+    check_recorded(folder, name, REMEDY)
+    bank = LogitBank.load(folder / name, REMEDY).select_part(0)
+    metric = _read_results(folder)["metric"]
     answers_NE = bank.logits.argmax(axis=2)
     return float(
         np.mean([score_predictions(metric, bank.labels, a_N) for a_N in answers_NE.T])
     )
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    check_recorded(folder, "results.json", REMEDY)
+    return read_object(folder / "results.json", REMEDY)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

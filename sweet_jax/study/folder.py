@@ -8,16 +8,23 @@ read stops the reading.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.files import FileError
+from sweet_jax.checksums import check_recorded, read_sealed
+from sweet_jax.files import FileError, read_object
 
 SCHEMA = 1
+PLAN = "plan.json"
+STATUS = "cell.json"
+PLAN_REMEDY = "delete it and repeat the study's command"
+STATUS_REMEDY = "delete it and repeat the study's command"
+REMEDY = f"delete {STATUS} beside it and repeat the study's command, or copy it again"
+# Of a cell, what a study reads.
+READ_FILES = ("results.json", "logits_test.npz", "logits_calibration.npz")
 # Of results.json, what a study reads; fields that older files lack are not among them.
 _RESULT_FIELDS = (
     "schema", "method", "method_label", "metric", "seed", "exit_layers", "exits",
@@ -100,14 +107,14 @@ def read_study(folder: Path) -> Study:
     Raises:
         StudyError: there is no plan, or it is damaged or of a newer schema.
     """
-    plan = _read_plan(folder / "plan.json")
+    plan = _read_plan(folder / PLAN)
     entries = [_read_entry(folder, row) for row in plan["cells"]]
     _check_distinct(folder, entries)
     study = Study(str(plan["name"]), entries, plan["choices"], [], {}, [])
     for entry in entries:
         path = folder / "cells" / entry.name
         try:
-            if not (path / "cell.json").exists():
+            if not (path / STATUS).exists():
                 study.missing.append(entry.name)
                 continue
             status = _read_status(path)
@@ -117,7 +124,7 @@ def read_study(folder: Path) -> Study:
                     study.missing.append(entry.name)
                     continue
                 study.finished.append(_read_cell(path, entry, status))
-        except CellError as error:
+        except (CellError, FileError) as error:
             study.failed[entry.name] = str(error)
     return study
 
@@ -132,9 +139,9 @@ def _read_plan(path: Path) -> dict[str, Any]:
             " that a study has written"
         )
     try:
-        plan = _read_object(path)
-    except CellError as error:
-        raise StudyError(f"{error}: repeat the study's command") from error
+        plan = read_sealed(path, PLAN_REMEDY)
+    except FileError as error:
+        raise StudyError(str(error)) from error
     if plan.get("schema") != SCHEMA:
         raise StudyError(
             f"{path} has schema {plan.get('schema')}, this version reads {SCHEMA}:"
@@ -178,7 +185,7 @@ def _check_distinct(folder: Path, entries: list[CellEntry]) -> None:
 
 def _read_status(path: Path) -> dict[str, Any]:
     """Returns cell.json of a finished cell."""
-    status = _read_object(path / "cell.json")
+    status = read_sealed(path / STATUS, STATUS_REMEDY)
     if status.get("status") != "finished":
         error = str(status.get("error") or "no error was written down")
         raise CellError(" ".join(error.split()))
@@ -186,7 +193,9 @@ def _read_status(path: Path) -> dict[str, Any]:
 
 
 def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> FinishedCell:
-    results = _read_object(path / "results.json")
+    for name in ("results.json", "logits_test.npz"):
+        check_recorded(path, name, REMEDY)
+    results = read_object(path / "results.json", REMEDY)
     missing = [name for name in _RESULT_FIELDS if name not in results]
     if missing:
         raise CellError(f"{path / 'results.json'} lacks {', '.join(missing)}")
@@ -206,19 +215,6 @@ def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> Finished
 
 
 def _read_bank(path: Path) -> LogitBank:
-    try:
-        bank = LogitBank.load(path)
-    except FileError as error:
-        raise CellError(str(error)) from error
+    bank = LogitBank.load(path, REMEDY)
     # Two runs may have collected the rows in different orders.
     return bank.select(np.argsort(bank.row_ids, kind="stable"))
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CellError(f"{path} is damaged ({error})") from error
-    if not isinstance(value, dict):
-        raise CellError(f"{path} is damaged (not a JSON object)")
-    return value

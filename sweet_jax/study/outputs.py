@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from sweet_jax.checksums import check_recorded, record
 from sweet_jax.files import write_json
 from sweet_jax.report import show_names, write_study_report
 from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
-from sweet_jax.study.folder import StudyError
+from sweet_jax.study.folder import READ_FILES, REMEDY, StudyError
 
-# Of a cell, all that an aggregation reads, and what the run was.
+# Of a cell, all that an aggregation reads, and what the run was; cell.json follows.
 KEPT = (
-    "cell.json",
     "config.json",
     "results.json",
     "logits_calibration.npz",
     "logits_test.npz",
     "gradient_conflict.json",
 )
+
+_RECORDED = frozenset(("config.json", *READ_FILES))
 
 
 def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -76,9 +78,14 @@ def keep_study(folder: Path, target: Path) -> None:
         if cells.is_finished(copy) or not cells.is_finished(cell):
             continue
         copy.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            if (cell / name).is_file():
-                _copy(cell / name, copy / name)
+        kept = [name for name in KEPT if (cell / name).is_file()]
+        for name in kept:
+            if name in _RECORDED:
+                check_recorded(cell, name, REMEDY)
+            _copy(cell / name, copy / name)
+        record(copy, *_RECORDED.intersection(kept))  # The banks are compressed now.
+        # Last, as a cell that has it is complete.
+        shutil.copyfile(cell / cells.STATUS, copy / cells.STATUS)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "plan.json", target / "plan.json")
 

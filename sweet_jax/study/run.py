@@ -8,17 +8,18 @@ from typing import Any
 
 from absl import logging
 
+from sweet_jax.checksums import read_sealed, write_sealed
 from sweet_jax.data.sources import load_task
-from sweet_jax.files import show, write_json
+from sweet_jax.files import read_json, show
 from sweet_jax.models.presets import find_encoder
 from sweet_jax.settings import SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.claims import Claims
+from sweet_jax.study.folder import PLAN, PLAN_REMEDY
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
-from sweet_jax.workdir import list_differences, read_json
+from sweet_jax.workdir import list_differences
 
 SCHEMA = 1
-PLAN = "plan.json"
 _WAIT_SECONDS = 10.0
 
 
@@ -228,14 +229,14 @@ def _check_folder(plan: Plan, folder: Path) -> None:
     """Raises SettingsError where the folder holds something else than this study."""
     path = folder / PLAN
     if not path.exists():
-        # Cells alone: copied together from several machines.
-        strangers = [p.name for p in folder.glob("*") if p.name != "cells"]
-        if strangers:
+        # Cells copied together from several machines, or a plan that was damaged.
+        strangers = [p.name for p in folder.glob("*")]
+        if strangers and "cells" not in strangers:
             raise SettingsError(
                 f"{folder} holds {strangers[0]} and no study: name another --workdir"
             )
         return
-    stored = read_json(path)
+    stored = read_sealed(path, PLAN_REMEDY)
     before, now = stored["base"], _flatten_base(plan)
     if differing := list_differences(before, now):
         raise SettingsError(
@@ -280,7 +281,7 @@ def _flatten_base(plan: Plan) -> dict[str, Any]:
 
 def _write_plan(plan: Plan, folder: Path) -> None:
     """Writes plan.json: all cells, of every shard, and the rates chosen so far."""
-    write_json(
+    write_sealed(
         folder / PLAN,
         {
             "schema": SCHEMA,

@@ -33,7 +33,7 @@ class Board:
         """Writes what was measured at a step."""
         if self._writer is None:
             return
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboardX.summary import scalar
 
         with self._drop_on_error():

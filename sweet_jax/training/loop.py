@@ -10,10 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -34,17 +35,22 @@ from sweet_jax.models.initial import compute_shapes, make_example_batch
 from sweet_jax.settings import Settings
 from sweet_jax.stopping import hold
 from sweet_jax.training.interrupt import Interrupted, should_stop
-from sweet_jax.training.metrics_log import MetricsLog, cut_metrics
+from sweet_jax.training.metrics_log import MetricsLog
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.phases import Member, Objective, Phase
 from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
+from sweet_jax.trees import flatten_paths
 
 # Folded into the seed's key, so that dropout shares no key with fresh weights.
 _DROPOUT_STREAM = 1
+_DIVERGED = (
+    "lower optim.encoder_learning_rate or optim.exit_learning_rate, in another"
+    " --workdir; the last good checkpoint stays in this one"
+)
 
 
-class NonFiniteLossError(ValueError):
-    """The loss of an exit is NaN or infinite."""
+class NonFiniteError(ValueError):
+    """A loss, a gradient or a parameter is NaN or infinite."""
 
 
 @runtime_checkable
@@ -148,7 +154,7 @@ def train_member(
         settings: of the run.
         find_segment: path -> segment, for clipping.
         store: checkpoints of this member.
-        metrics_path: metrics.jsonl, cut back to the restored step.
+        metrics_path: metrics.jsonl, as it was at the restored step.
         on_epoch_end: called with (epochs done, parameters) after each epoch.
         probes: called with (steps done, parameters) at their steps; 0 is before the
             first. The step that a run goes on from is one of them: who makes probes
@@ -159,7 +165,8 @@ def train_member(
         The parameters after the last step, on the mesh.
 
     Raises:
-        NonFiniteLossError: names step and exit; the last good checkpoint stays.
+        NonFiniteError: names the step, and the exit or parameter; the last good
+            checkpoint stays.
         Interrupted: a signal came; the state after the last step is saved.
     """
     probes = probes or {}
@@ -176,18 +183,17 @@ def train_member(
         return next(run for run in runs if step <= run.stop).make_target(params)
 
     step, state = store.restore_newest(make_target) or (0, None)
-    writes = is_first_host()
-    if writes:
-        cut_metrics(metrics_path, member.name, step)
-    if step:
+    if step == 0:
+        _check_start(params)
+    else:
         logging.info("%s goes on after step %d", member.name or "training", step)
     rng = jax.random.fold_in(jax.random.key(settings.seed), _DROPOUT_STREAM)
     rng = replicate(rng, mesh)
     if step in probes:
         probes[step](step, replicate(params, mesh) if state is None else state.params)
 
-    metrics_path = metrics_path if writes else None
-    with MetricsLog(metrics_path, member.name, step, num_steps, quiet) as log:
+    log_path = metrics_path if is_first_host() else None
+    with MetricsLog(log_path, member.name, step, num_steps, quiet) as log:
         for run in runs:
             if step >= run.stop:
                 continue
@@ -216,7 +222,9 @@ def train_member(
                     if ends_epoch and on_epoch_end is not None:
                         on_epoch_end(step // steps_per_epoch, state.params)
                     if saves or stops or step == run.stop:
-                        store.save(step, state)
+                        on_host = jax.device_get(state)
+                        _check_finite(on_host, step)
+                        store.save(step, on_host)
                     if stops:
                         # The next process probes what it restores.
                         raise Interrupted(step)
@@ -359,7 +367,7 @@ def _write_metrics(
     """Reads a step's metrics from the device and writes them.
 
     Raises:
-        NonFiniteLossError: a loss is NaN or infinite.
+        NonFiniteError: a loss or the gradient is NaN or infinite.
     """
     metrics = jax.device_get(metrics)
     weight = float(metrics.weight)
@@ -369,21 +377,66 @@ def _write_metrics(
         for name, sum_E in sums.items()
         if sum_E is not None
     }
+    gradient_norm = float(metrics.gradient_norm)
     for loss_E in losses.values():
-        bad = [i for i, loss in enumerate(loss_E) if not math.isfinite(loss)]
-        if bad:
-            raise NonFiniteLossError(
-                f"the loss of exit {bad[0]} is {loss_E[bad[0]]} at step {step}: lower"
-                " optim.encoder_learning_rate or optim.exit_learning_rate; the last"
-                " good checkpoint stays"
-            )
+        for i, loss in enumerate(loss_E):
+            if not math.isfinite(loss):
+                _fail_at(step, f"the loss of exit {i} is {loss}")
+    if not math.isfinite(gradient_norm):
+        _fail_at(step, f"the gradient's norm is {gradient_norm}")
     log.write(
         step,
         {
             "epoch": round(epoch, 4),
             **{n: [round(loss, 6) for loss in loss_E] for n, loss_E in losses.items()},
             "learning_rate": run.compute_learning_rate(step),
-            "gradient_norm": round(float(metrics.gradient_norm), 6),
+            "gradient_norm": round(gradient_norm, 6),
         },
         num_examples=weight,
     )
+
+
+def _fail_at(step: int, what: str) -> NoReturn:
+    """Raises NonFiniteError about a step whose losses or gradients are no numbers."""
+    if step == 1:  # No parameter has moved yet, so no learning rate is at fault.
+        raise NonFiniteError(
+            f"{what} at step 1, before any parameter has moved: the encoder's weights"
+            " are too large for encoder.dtype, or damaged; take others, or set"
+            " encoder.dtype=float32, in another --workdir"
+        )
+    raise NonFiniteError(f"training diverged: {what} at step {step}: {_DIVERGED}")
+
+
+def _check_start(params: Params) -> None:
+    """Raises NonFiniteError if a parameter is no number before the first step."""
+    if name := _find_nonfinite(params):
+        raise NonFiniteError(
+            f"the weights hold NaN or infinity before the first step (first in {name}):"
+            " encoder.name is damaged, or the result of a training that diverged; take"
+            " another one"
+        )
+
+
+def _check_finite(state: TrainState, step: int) -> None:
+    """Raises NonFiniteError if a state is not to be kept.
+
+    The loss of a step is that of the parameters before it, so it is no check of these.
+    """
+    name = _find_nonfinite(state.params)
+    if name is None and not all(map(_is_finite, jax.tree.leaves(state.opt_state))):
+        name = "the optimiser's moments"
+    if name is not None:
+        raise NonFiniteError(
+            f"training diverged: NaN or infinity in {name} after step {step}:"
+            f" {_DIVERGED}"
+        )
+
+
+def _find_nonfinite(params: Params) -> str | None:
+    """Returns the path of the first parameter that holds NaN or infinity."""
+    flat = flatten_paths(params)
+    return next((path for path, leaf in flat.items() if not _is_finite(leaf)), None)
+
+
+def _is_finite(leaf: Any) -> bool:
+    return bool(np.isfinite(leaf).all())

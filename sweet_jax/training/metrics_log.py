@@ -15,26 +15,6 @@ from tqdm import tqdm
 from sweet_jax.training.board import Board
 
 
-def cut_metrics(path: Path, member: str, step: int) -> None:
-    """Drops the rows of `member` after `step`, and a half-written last line.
-
-    A resumed run writes them again; without the cut they would stand there twice.
-    """
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # The line that was being written at a kill -9.
-            continue
-        if row["member"] != member or row["step"] <= step:
-            kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
-
-
 class MetricsLog:
     """Writes a row per step and shows the run's progress.
 
@@ -50,7 +30,7 @@ class MetricsLog:
         num_steps: int,
         quiet: bool,
     ) -> None:
-        """Opens metrics.jsonl for appending, after `cut_metrics`."""
+        """Opens metrics.jsonl for appending."""
         quiet = quiet or path is None
         # Unbuffered: what a full disk did not take is not tried again at the end.
         self._file = None if path is None else path.open("ab", buffering=0)

@@ -8,38 +8,80 @@ import numpy as np
 from absl import logging
 
 from sweet_jax.arrays import Params
-from sweet_jax.training.loop import StateStore
+from sweet_jax.training.loop import NonFiniteError, StateStore
 
 
 class BestEpoch:
-    """The parameters of the epoch with the highest selection score so far."""
+    """A store that keeps the best parameters so far in each checkpoint.
+
+    A checkpoint and the best epoch until then are one: neither can be damaged, or set
+    back, without the other.
+    """
 
     def __init__(
         self, store: StateStore, score_fn: Callable[[Params], float], params: Params
     ) -> None:
-        """Takes up what an earlier process kept.
+        """Nothing is best yet.
 
         Args:
-            store: where the best parameters are kept, numbered by epoch.
+            store: of the checkpoints.
             score_fn: parameters -> selection score; calibration part 0 only.
-            params: parameters of the right shapes.
+            params: parameters before training.
         """
         self._store, self._score_fn = store, score_fn
-        self._target = {"params": params, "score": np.zeros((), np.float64)}
-        kept = store.restore_newest(lambda epoch: self._target)
-        self._best = float(kept[1]["score"]) if kept else -np.inf
+        self._best = {
+            "params": _copy(params),
+            "score": np.array(-np.inf),
+            "epoch": np.array(0),
+        }
+
+    @property
+    def epoch(self) -> int:
+        """The best epoch so far; 0 before the first one."""
+        return int(self._best["epoch"])
+
+    def save(self, step: int, state: Any) -> None:
+        """Keeps the state of a step, and with it what is best."""
+        self._store.save(step, {"state": state, "best": self._best})
+
+    def restore_newest(
+        self, make_target: Callable[[int], Any]
+    ) -> tuple[int, Any] | None:
+        """Returns the newest state that reads, and takes up what was best then."""
+        found = self._store.restore_newest(
+            lambda step: {"state": make_target(step), "best": self._best}
+        )
+        if found is None:
+            return None
+        step, kept = found
+        self._best = kept["best"]
+        return step, kept["state"]
 
     def offer(self, epoch: int, params: Params) -> None:
-        """Keeps the parameters if they score higher; of equals the earlier stays."""
+        """Takes the parameters if they score higher; of equals the earlier stays."""
         score = self._score_fn(params)
         logging.info("epoch %d: mean exit score %.4f on part 0", epoch, score)
-        if score > self._best:
-            host = jax.device_get(params)
-            self._store.save(epoch, {"params": host, "score": np.float64(score)})
-            self._best = score
+        if score > self._best["score"]:  # Never of NaN.
+            self._best = {
+                "params": _copy(params),
+                "score": np.array(score),
+                "epoch": np.array(epoch),
+            }
 
-    def take(self) -> Any:
-        """Returns the best parameters."""
-        kept = self._store.restore_newest(lambda epoch: self._target)
-        assert kept is not None, "no epoch was offered"
-        return kept[1]["params"]
+    def take(self) -> Params:
+        """Returns the best parameters, on the host.
+
+        Raises:
+            NonFiniteError: no epoch had a score.
+        """
+        if self.epoch == 0:
+            raise NonFiniteError(
+                "no epoch has a score on the calibration rows, only NaN: set"
+                " train.select=last, in another --workdir"
+            )
+        return self._best["params"]
+
+
+def _copy(params: Params) -> Params:
+    """Returns a copy on the host: the next step reuses the memory of these."""
+    return jax.tree.map(np.array, params)
