@@ -115,7 +115,7 @@ def describe_contradictions(
         labels: names by row.
         locate: says where a row stands.
     """
-    rows = defaultdict(list)
+    rows: dict[str, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
         rows[key].append(i)
     several = [same for same in rows.values() if len({labels[i] for i in same}) > 1]
