@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from campaign.mutate import ELSEWHERE, SECRET, mutate_folder
 from campaign.readers import Reader, rehash
 from campaign.seeds import Seeds
 from campaign.watch import TooLong, Watch, watching
-from sweet_jax.devices import find_cache
+from sweet_jax.caches import find_cache
 
 MOST_SECONDS = 5.0
 # When a reader is taken for one that hangs.
@@ -60,6 +61,9 @@ def run_trials(
     source = reader.find(seeds)
     for name in (SECRET, ELSEWHERE):
         (scratch / name).write_text("secret", encoding="utf-8")
+    # Temporary files go where a reader may write, and nowhere else.
+    (seeds.root / "temporary").mkdir(exist_ok=True)
+    tempfile.tempdir = str(seeds.root / "temporary")
     # What is imported and compiled at the first use is no matter of a trial.
     reader.read(source, seeds)
     for number in range(first, first + count):
@@ -68,10 +72,7 @@ def run_trials(
         rng = Random(f"{reader.name} {number}")
         changes = [mutate_folder(folder, rng)]
         while rng.random() < 0.2:
-            if any(
-                p.is_file() and p.stat().st_size < 1 << 24 for p in folder.rglob("*")
-            ):
-                changes.append(_mutate_again(folder, rng))
+            changes.append(_mutate_again(folder, rng))
         if rng.random() < 0.7:
             rehash(folder)
         yield _try(reader, seeds, scratch, number, " and ".join(changes))

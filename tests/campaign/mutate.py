@@ -18,6 +18,7 @@ ELSEWHERE = "elsewhere.txt"
 EVIL = "evil_module"
 EVIL_CODE = "raise SystemExit('code of the folder ran')\n"
 _MARK = "@@raw@@"
+_MOST_BYTES = 1 << 24  # What is larger was made so.
 # Values that JSON's own types allow, and that no field of ours or theirs expects.
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**40, -(2**63), 10**400, 0.0, -0.5, 1e308),
@@ -50,8 +51,8 @@ class _RunsWhenUnpickled:
 
 def mutate_folder(folder: Path, rng: Random) -> str:
     """Makes one hostile change to a folder; returns what it was."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    path = rng.choice(files)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    path = rng.choice(sorted(p for p in files if p.stat().st_size < _MOST_BYTES))
     name = path.relative_to(folder).as_posix()
     if rng.random() < 0.75:
         kind, mutate = _find_mutation(path)
@@ -257,7 +258,8 @@ def _replace_by(make: Callable[[Path, Path], None]) -> Callable[..., None]:
 
 
 def _swap(path: Path, folder: Path, rng: Random) -> None:
-    other = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+    files = (p for p in folder.rglob("*") if p.is_file())
+    other = rng.choice(sorted(p for p in files if p.stat().st_size < _MOST_BYTES))
     one, two = path.read_bytes(), other.read_bytes()
     path.write_bytes(two)
     other.write_bytes(one)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import hashlib
+import io
 import json
-import tempfile
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from campaign.seeds import Seeds, write_table
 from sweet_jax import settings as settings_lib
@@ -19,10 +23,9 @@ from sweet_jax.inference.inputs import read_inputs
 from sweet_jax.prepare import prepare
 from sweet_jax.report import format_run
 from sweet_jax.settings import DataSettings
-from sweet_jax.study.aggregate import aggregate_study
+from sweet_jax.study.folder import read_study
+from sweet_jax.trees import unflatten_paths
 
-# Asked for the first time, it tries a file there: no deed of a reader.
-tempfile.gettempdir()
 _KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"
 
 
@@ -80,7 +83,9 @@ def _make_table_reader(ending: str) -> Reader:
 
     def read(folder: Path, seeds: Seeds) -> None:
         path = folder / f"rows{ending}"
-        with path.open("rb", buffering=0) as file:
+        # A pipe is waited for, as the command does; here nobody writes to it.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with io.FileIO(number) as file:
             for _ in read_inputs(LineReader(file), ending[1:], 1, ("sentence",)):
                 pass
 
@@ -101,11 +106,12 @@ def _read_data_folder(folder: Path, seeds: Seeds) -> None:
 
 
 def _read_checkpoint(folder: Path, seeds: Seeds) -> None:
-    store = Checkpoints(folder)
-    try:
-        store.restore_newest(lambda step: {"a": 0})
-    finally:
-        store.close()
+    (newest,) = seeds.checkpoints.glob("[0-9]*/state.safetensors")
+    with safe_open(newest, framework="np") as state:
+        run = state.metadata()["run"]
+    target = unflatten_paths(load_file(newest))
+    store = Checkpoints(folder, run, seeds.root / "metrics.jsonl")
+    store.restore_newest(lambda step: target)
 
 
 def _read_run(folder: Path, seeds: Seeds) -> None:
@@ -113,7 +119,7 @@ def _read_run(folder: Path, seeds: Seeds) -> None:
 
 
 def _read_study(folder: Path, seeds: Seeds) -> None:
-    aggregate_study(folder)
+    read_study(folder)
 
 
 READERS = {
@@ -127,11 +133,7 @@ READERS = {
         *map(_make_task_reader, (".csv", ".tsv", ".jsonl")),
         *map(_make_table_reader, (".csv", ".tsv", ".jsonl")),
         Reader("data folder", lambda s: s.task, _read_data_folder),
-        Reader(
-            "checkpoints",
-            lambda s: s.run / "checkpoints" / "model" / "steps",
-            _read_checkpoint,
-        ),
+        Reader("checkpoints", lambda s: s.checkpoints, _read_checkpoint),
         Reader("finished run", lambda s: s.run, _read_run),
         Reader("study", lambda _: _KEPT_STUDY, _read_study),
     )

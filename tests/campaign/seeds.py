@@ -47,6 +47,11 @@ class Seeds:
         return self.run / "model"
 
     @property
+    def checkpoints(self) -> Path:
+        """Its checkpoints."""
+        return self.run / "checkpoints" / "model" / "steps"
+
+    @property
     def exported(self) -> Path:
         """The model as an exported folder."""
         return self.root / "exported"
