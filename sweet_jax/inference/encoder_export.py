@@ -7,7 +7,7 @@ from sweet_jax.convert.hf_config import load_config, read_config
 from sweet_jax.convert.name_maps import NAME_MAPS
 from sweet_jax.convert.safetensors import export_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.files import show, write_folder
+from sweet_jax.files import show, show_names, write_folder
 from sweet_jax.inference.description import ModelDescription
 from sweet_jax.inference.model_folder import ModelFolderError, load_model_folder
 from sweet_jax.models.multi_exit import find_segment
@@ -75,7 +75,7 @@ def check_new_folder(out: Path) -> None:
         raise ValueError(f"{out} is a file: name a folder")
     if out.is_dir() and (there := sorted(file.name for file in out.iterdir())):
         raise ValueError(
-            f"{out} has a {files.show_names(there)} already: name an empty folder, or"
+            f"{out} has a {show_names(there)} already: name an empty folder, or"
             " one that does not exist"
         )
 
