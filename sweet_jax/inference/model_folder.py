@@ -43,8 +43,8 @@ from sweet_jax.inference.served_model import compute_served_shapes
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 REMEDY = (
-    "copy the folder again; a run writes its own again where it is deleted and the"
-    " run's command repeated"
+    "copy the folder again, or delete it and results.json of its run and repeat the"
+    " run's command"
 )
 _DESCRIPTION = "model.json"
 _CONFIG = "encoder/config.json"
@@ -103,7 +103,7 @@ def update_description(
     """
     try:
         checksums = _read_checksums(path)
-        verify_files(path, checksums, checksums, 1 << 50)
+        verify_files(path, checksums, checksums, 1 << 50, REMEDY)
     except (FileError, FolderError) as error:
         raise ModelFolderError(str(error)) from error
     with write_folder(path) as folder:
@@ -149,8 +149,8 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
         check_schema(content, SCHEMA, path / _DESCRIPTION, REMEDY)
         checksums = _read_checksums(path)
         small = checksums.keys() - {_PARAMS, _CALIBRATION}
-        verify_files(path, checksums, small, _MOST_BYTES)
-        verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES)
+        verify_files(path, checksums, small, _MOST_BYTES, REMEDY)
+        verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES, REMEDY)
         description = read_as(
             path / _DESCRIPTION, ModelDescription, SCHEMA, remedy=REMEDY
         )
@@ -190,7 +190,7 @@ def compute_folder_digest(path: Path) -> str:
 
 def _read_checksums(path: Path) -> dict[str, str]:
     """Returns name -> sha256 of the files, those that every model has among them."""
-    checksums = read_checksums(path)
+    checksums = read_checksums(path, remedy=REMEDY)
     wanted = {_DESCRIPTION, _CONFIG, _PARAMS, _CALIBRATION}
     if missing := sorted(wanted - checksums.keys()):
         raise FileError(f"{path} lacks the file {missing[0]}: {REMEDY}")
@@ -223,7 +223,7 @@ def _read_params(
     num_bytes = 4 * sum(map(math.prod, shapes.values()))
     # What else the format holds are names and places.
     most_bytes = num_bytes + 1000 * len(shapes) + (1 << 20)
-    verify_files(path, checksums, [_PARAMS], most_bytes)
+    verify_files(path, checksums, [_PARAMS], most_bytes, REMEDY)
     try:
         with safe_open(file, framework="numpy") as tensors:
             found = {}

@@ -26,19 +26,22 @@ class FolderError(ValueError):
     """The folder cannot be used: one line with what is wrong and what to do."""
 
 
-def read_checksums(folder: Path, but_for: Container[str] = ()) -> dict[str, str]:
+def read_checksums(
+    folder: Path, but_for: Container[str] = (), remedy: str = _AGAIN
+) -> dict[str, str]:
     """Returns name -> sha256 of all files, which are exactly those that are there.
 
     Args:
         folder: to be read.
         but_for: names of folders that may hold anything, and are never read.
+        remedy: what the person can do about damage, for the message.
 
     Raises:
         FolderError: a file is missing, not listed, a link, or no file.
     """
-    checksums = read_json(folder / CHECKSUMS)
+    checksums = read_json(folder / CHECKSUMS, remedy)
     if not _is_map(checksums, lambda x: type(x) is str and len(x) == 64):
-        raise FolderError(f"{folder / CHECKSUMS} lists no checksums: {_AGAIN}")
+        raise FolderError(f"{folder / CHECKSUMS} lists no checksums: {remedy}")
     found = {CHECKSUMS}
     for name in _list_files(folder, but_for):
         # One that leaves the folder can never be found in it.
@@ -49,7 +52,7 @@ def read_checksums(folder: Path, but_for: Container[str] = ()) -> dict[str, str]
             )
         found.add(name)
     if missing := sorted(checksums.keys() - found):
-        raise FolderError(f"{folder} lacks the file {_show(missing[0])}: {_AGAIN}")
+        raise FolderError(f"{folder} lacks the file {_show(missing[0])}: {remedy}")
     return checksums
 
 
@@ -83,7 +86,11 @@ def _list_files(folder: Path, but_for: Container[str]) -> Iterator[str]:
 
 
 def verify_files(
-    folder: Path, checksums: dict[str, str], names: Iterable[str], most_bytes: int
+    folder: Path,
+    checksums: dict[str, str],
+    names: Iterable[str],
+    most_bytes: int,
+    remedy: str = _AGAIN,
 ) -> None:
     """Checks files against their checksums.
 
@@ -92,6 +99,7 @@ def verify_files(
         checksums: of `read_checksums`.
         names: of the files.
         most_bytes: that they have together; more are not read.
+        remedy: what the person can do about damage, for the message.
 
     Raises:
         FolderError: one is altered, or they are too large.
@@ -100,19 +108,19 @@ def verify_files(
         path = folder / name
         most_bytes -= path.stat().st_size
         if most_bytes < 0:
-            raise FolderError(f"{path} is too large for what it is: {_AGAIN}")
+            raise FolderError(f"{path} is too large for what it is: {remedy}")
         with path.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         if checksum != checksums[name]:
             raise FolderError(
-                f"{path} was altered or damaged (its checksum differs): {_AGAIN}"
+                f"{path} was altered or damaged (its checksum differs): {remedy}"
             )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = _AGAIN) -> Any:
     """Reads strict JSON; FolderError: it is none, or there is no such file."""
     if not path.is_file():
-        raise FolderError(f"{path} is missing: {_AGAIN}")
+        raise FolderError(f"{path} is missing: {remedy}")
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
@@ -124,7 +132,7 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"more than {_MOST_BYTES} bytes")
         return json.loads(data.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise FolderError(f"{path} is damaged ({error}): {_AGAIN}") from error
+        raise FolderError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
