@@ -74,7 +74,7 @@ def test_report_never_imports_jax(commanded: tuple[Path, str]):
     assert f"\nwrote {workdir / 'report.html'}\n" in printed
     assert "HEAVY []" in printed
     # What every command has, of the standard library alone.
-    ours = ["", ".caches", ".files", ".process", ".stopping"]
+    ours = ["", ".caches", ".files", ".process", ".stopping", ".streams"]
     assert f"OURS {[f'sweet_jax{name}' for name in ours]}" in printed
 
 
