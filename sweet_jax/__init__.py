@@ -31,6 +31,11 @@ def __getattr__(name: str) -> Any:
 # What sys.argv begins with while `python -m sweet_jax.main` looks for the module. There
 # is no earlier place: some packages import what takes seconds before their command.
 if getattr(sys, "argv", [])[:1] == ["-m"]:
-    from sweet_jax.process import prepare
+    from sweet_jax import stopping, streams
 
-    prepare()
+    streams.open_streams()
+    stopping.catch_signals()
+
+    from sweet_jax import process
+
+    process.prepare()

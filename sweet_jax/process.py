@@ -5,25 +5,21 @@ line; 75: stopped, in one line, and the same command goes on.
 """
 
 import argparse
-import codecs
 import contextlib
 import errno
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from io import TextIOWrapper
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from sweet_jax import caches, stopping
+from sweet_jax import caches, stopping, streams
 from sweet_jax.files import show
 
 ERROR_STATUS = 2
 _PACKAGE = str(Path(__file__).parent)
-_STDOUT = "standard output"
-_ESCAPE = "sweet_jax.escape"
 # A value of the user's in an error may be longer than a screen.
 _MOST_CHARACTERS = 2000
 _REMEDIES = {
@@ -49,7 +45,7 @@ def prepare() -> str | None:
     Returns:
         A warning about the caches, for `run`.
     """
-    _open_streams()
+    streams.open_streams()
     stopping.catch_signals()
     # PyTorch is not needed here; without it transformers would say so each time.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -94,7 +90,9 @@ def guard(work: Callable[[], int | None]) -> int:
             raise
         if isinstance(error, ValueError) and not is_raised_here(error):
             raise
-        is_closed = isinstance(error, BrokenPipeError) and error.filename == _STDOUT
+        is_closed = (
+            isinstance(error, BrokenPipeError) and error.filename == streams.STDOUT
+        )
         # A closed output pipe (`| head`) ends the command quietly.
         status = 0 if is_closed else report(error)
         _drop_output()
@@ -145,76 +143,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises ValueError, which becomes the line."""
         raise ValueError(f"{message}: see --help")
-
-
-class _Output(TextIOWrapper):
-    """Standard output, whose errors say that they are its own."""
-
-    def write(self, text: str, /) -> int:
-        with _named_output():
-            return super().write(text)
-
-    def flush(self) -> None:
-        with _named_output():
-            super().flush()
-
-
-@contextlib.contextmanager
-def _named_output() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        error.filename = _STDOUT
-        raise
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    r"""Writes what the terminal's alphabet lacks as `\u00e9`, which JSON reads, too."""
-    assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end]
-    units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
-    return "".join(f"\\u{unit:04x}" for unit in units), error.end
-
-
-codecs.register_error(_ESCAPE, _escape)
-
-
-def _open_streams() -> None:
-    """Makes the standard streams usable, whatever the caller has closed.
-
-    Until then the next file that is opened would take the number of a closed stream. In
-    its place comes one that cannot be used in the stream's direction: reading from a
-    closed input, or printing to a closed output, is an error like any other.
-    """
-    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, mode)
-            if opened != number:  # Only if a lower one is open again.
-                os.dup2(opened, number)
-                os.close(opened)
-    if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    out = sys.stdout
-    if out is None:
-        sys.stdout = _Output(
-            open(1, "wb", closefd=False),  # noqa: SIM115
-            encoding="utf-8",
-            errors=_ESCAPE,
-        )
-    elif isinstance(out, TextIOWrapper):  # A test may have put its own there.
-        sys.stdout = _Output(
-            out.buffer,
-            encoding=out.encoding,
-            errors=_ESCAPE,
-            line_buffering=out.line_buffering,
-            write_through=out.write_through,
-        )
-    if isinstance(sys.stderr, TextIOWrapper):
-        sys.stderr.reconfigure(errors=_ESCAPE)
 
 
 def _drop_output() -> None:

@@ -10,7 +10,6 @@ the process at once.
 
 import atexit
 import contextlib
-import ctypes
 import math
 import os
 import select
@@ -145,6 +144,8 @@ def share_sigterm() -> None:
     _state.is_shared = True
     if not _state.catches:
         return
+    import ctypes  # Here: this module is imported before any signal is caught.
+
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     libc.signal.restype = ctypes.c_void_p
@@ -194,9 +195,20 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     state.asked.set()
     if state.tell_library is not None:
         state.tell_library(signal.SIGTERM)
-    if not state.holds:
-        _begin_unwinding(state)
-        raise Stopped
+    if state.holds:
+        return
+    _begin_unwinding(state)
+    if _is_importing(frame):
+        end(MESSAGE)  # Compiled modules crash if their initialisation is interrupted.
+    raise Stopped
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _begin_unwinding(state: _State) -> None:

@@ -69,13 +69,16 @@ def commanded(finished: Path, tmp_path_factory) -> tuple[Path, str]:
     return workdir, done.stdout
 
 
+_OF_EVERY_COMMAND = ["caches", "checksums", "files", "process", "stopping", "streams"]
+
+
 def test_report_never_imports_jax(commanded: tuple[Path, str]):
     workdir, printed = commanded
     assert printed.startswith(format_summary(files.read_results(workdir)))
     assert f"\nwrote {workdir / 'report.html'}\n" in printed
     assert "HEAVY []" in printed
     # What every command has, of the standard library alone.
-    ours = ["", ".caches", ".checksums", ".files", ".process", ".stopping"]
+    ours = ["", *(f".{name}" for name in _OF_EVERY_COMMAND)]
     assert f"OURS {[f'sweet_jax{name}' for name in ours]}" in printed
 
 
