@@ -134,7 +134,9 @@ def make_contenders(
     with tempfile.TemporaryDirectory() as folder:
         export_encoder(params, None, config, attributes, Path(folder))
         # Its fastest attention, as a user gets it.
-        theirs = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        theirs = transformers.AutoModel.from_pretrained(
+            folder, add_pooling_layer=False, trust_remote_code=False
+        )
     theirs.eval()
     forward = jax.jit(lambda params: encoder.apply({"params": params}, batch)["x_BLD"])  # type: ignore[index]
     inputs = {

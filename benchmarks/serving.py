@@ -130,8 +130,8 @@ def make_torch_encoder(
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    encoder = AutoModel.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     def run() -> None:
         encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
