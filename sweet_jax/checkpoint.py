@@ -9,10 +9,9 @@ there as a whole or not at all, whenever a process is killed. Before it is used 
 files are verified; a damaged one is passed over with a warning, newest to oldest.
 """
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from safetensors.numpy import save_file
 
 from sweet_jax import checksums
 from sweet_jax.devices import share_number
-from sweet_jax.files import FileError, allow_reading, write_whole
+from sweet_jax.files import FileError, allow_reading, write_folder, write_whole
 
 _STATE = "state.safetensors"
 _NONE = -1
@@ -76,13 +75,18 @@ class Checkpoints:
             return
         arrays = {name: np.asarray(x) for name, x in _name_leaves(state).items()}
         try:
-            with _write_folder(self._directory / str(step)) as folder:
+            with write_folder(self._directory / str(step)) as folder:
                 save_file(arrays, folder / _STATE, metadata=self._describe(step))
                 allow_reading(folder / _STATE)
                 if self._log is not None:
                     shutil.copyfile(self._log, folder / self._log.name)
                 checksums.write_checksums(folder, checksums.hash_folder(folder))
-        except (OSError, SafetensorError) as error:
+                # Before it has its name: a machine that loses power right after has a
+                # whole folder or none.
+                for path in (*folder.iterdir(), folder):
+                    _flush(path)
+            _flush(self._directory)
+        except OSError as error:
             left = [s for s in self.list_steps() if s != step]
             raise CheckpointError(
                 f"could not save the checkpoint of step {step} in {self._directory}"
@@ -118,7 +122,7 @@ class Checkpoints:
             self._keep_only(self.list_steps()[-count:])
 
     def _find_newest(self, make_target: Callable[[int], Any]) -> tuple[int, Any] | None:
-        for leftover in self._directory.glob(".*.tmp"):  # Of a killed process.
+        for leftover in self._directory.glob(".*"):  # Of a killed process.
             shutil.rmtree(leftover, ignore_errors=True)
         steps = self.list_steps()
         for i in range(len(steps) - 1, -1, -1):
@@ -189,28 +193,6 @@ def _place(array: np.ndarray, target: Any) -> Any:
     if sharding is None:
         return array
     return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
-
-
-@contextlib.contextmanager
-def _write_folder(path: Path) -> Iterator[Path]:
-    """Gives a new folder, which takes the place of `path` when the body ends.
-
-    Its files are on the disk before it has its name: a machine that loses power right
-    after has a whole folder or none.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in (*temporary.iterdir(), temporary):
-            _flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        _flush(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_process_may_die_at_any_moment(tmp_path, monkeypatch):
     "error",
     [
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        SafetensorError("Error while serializing: I/O error: No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
     ],
 )
 @pytest.mark.parametrize("name", ["save_file", "write_checksums", "fsync"])

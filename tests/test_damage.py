@@ -20,7 +20,7 @@ from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import Settings
 from sweet_jax.workdir import WorkdirError
 
-SLOW = pytest.mark.slow
+SLOW, LONG = pytest.mark.slow, pytest.mark.long
 
 
 def flip(path: Path) -> None:
@@ -158,7 +158,7 @@ def follow(error: ValueError, run: Path, settings: Settings) -> None:
                 ("model/params.safetensors", "flipped"),
                 ("logits_test.npz", "replaced"),
             )
-            else SLOW,
+            else LONG,
         )
         for name in FILES
         for way in WAYS
@@ -189,7 +189,7 @@ def test_the_same_command_makes_a_damaged_file_again(
 @pytest.mark.parametrize(
     ("name", "way"),
     [
-        pytest.param(n, w, marks=() if w == "flipped" and "model.json" in n else SLOW)
+        pytest.param(n, w, marks=() if w == "flipped" and "model.json" in n else LONG)
         for n in FILES
         for w in WAYS
     ],

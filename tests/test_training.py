@@ -23,13 +23,14 @@ from sweet_jax.models.initial import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import ExitSettings, OptimSettings
-from sweet_jax.training.loop import measure_step, plan_phases
+from sweet_jax.training import loop
+from sweet_jax.training.loop import NonFiniteError, measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
 from sweet_jax.training.method import METHODS, make_members, separates_segments
 from sweet_jax.training.metrics_log import MetricsLog
 from sweet_jax.training.optim import make_optimizer, make_schedule
 from sweet_jax.training.phases import Objective, Phase
-from sweet_jax.training.state import TrainState, make_train_step
+from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
 LAYERS = (0, 1)
@@ -521,3 +522,43 @@ def test_a_pause_is_no_training_time(tmp_path):
     row = json.loads(path.read_text().splitlines()[1])
     assert row["seconds"] < 0.4
     assert row["examples_per_second"] > 8 / 0.4
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "message"),
+    [
+        (1, {"loss_sum_E": [1.0, np.nan]}, "loss of exit 1 is nan at step 1, before"),
+        (2, {"loss_sum_E": [np.inf, 1.0]}, "diverged: the loss of exit 0 is inf at st"),
+        (
+            2,
+            {"gradient_norm": np.nan},
+            "the gradient's norm is nan at step 2",
+        ),
+        (2, {"lte_sum_E": [1.0, -np.inf]}, "diverged: the loss of exit 1 is -inf"),
+    ],
+)
+def test_what_is_no_number_is_named(step, changes, message):
+    numbers = {"loss_sum_E": [1.0, 1.0], "weight": 4.0, "gradient_norm": 1.0}
+    metrics = StepMetrics(
+        **{n: np.array(x, np.float32) for n, x in (numbers | changes).items()}  # type: ignore[arg-type]
+    )
+    with pytest.raises(NonFiniteError, match=message) as error:
+        loop._read_metrics(step, metrics)
+    assert ("learning_rate" in str(error.value)) == (step > 1)
+
+
+def test_weights_that_are_no_numbers_are_never_trained_or_kept(params):
+    flat = {path: np.array(leaf) for path, leaf in flatten_paths(params).items()}
+    path = "encoder/layer_1/attention/query/kernel"
+    flat[path][0, 0] = np.nan
+    broken = unflatten_paths(flat)
+    with pytest.raises(NonFiniteError, match=f"before the first step .first in {path}"):
+        loop._check_start(broken)
+    zero = np.zeros((), np.int32)
+    for state, message in (
+        (TrainState(zero, broken, ()), f"in {path} after step 5"),
+        (TrainState(zero, params, {"nu": flat[path]}), "moments after step 5"),
+    ):
+        with pytest.raises(NonFiniteError, match=message):
+            loop._check_finite(state, 5)
+    loop._check_finite(TrainState(zero, params, ()), 5)

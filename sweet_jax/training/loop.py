@@ -369,21 +369,7 @@ def _write_metrics(
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite.
     """
-    metrics = jax.device_get(metrics)
-    weight = float(metrics.weight)
-    sums = {"loss": metrics.loss_sum_E, "lte_loss": metrics.lte_sum_E}
-    losses = {
-        name: [float(x) / max(weight, 1.0) for x in sum_E]
-        for name, sum_E in sums.items()
-        if sum_E is not None
-    }
-    gradient_norm = float(metrics.gradient_norm)
-    for loss_E in losses.values():
-        for i, loss in enumerate(loss_E):
-            if not math.isfinite(loss):
-                _fail_at(step, f"the loss of exit {i} is {loss}")
-    if not math.isfinite(gradient_norm):
-        _fail_at(step, f"the gradient's norm is {gradient_norm}")
+    losses, gradient_norm, weight = _read_metrics(step, metrics)
     log.write(
         step,
         {
@@ -394,6 +380,32 @@ def _write_metrics(
         },
         num_examples=weight,
     )
+
+
+def _read_metrics(
+    step: int, metrics: StepMetrics
+) -> tuple[dict[str, list[float]], float, float]:
+    """Returns losses by kind and exit, the gradient's norm and the number of rows.
+
+    Raises:
+        NonFiniteError: a loss or the gradient is NaN or infinite.
+    """
+    metrics = jax.device_get(metrics)
+    weight = float(metrics.weight)
+    sums = {"loss": metrics.loss_sum_E, "lte_loss": metrics.lte_sum_E}
+    losses = {
+        name: [float(x) / max(weight, 1.0) for x in sum_E]
+        for name, sum_E in sums.items()
+        if sum_E is not None
+    }
+    for loss_E in losses.values():
+        for i, loss in enumerate(loss_E):
+            if not math.isfinite(loss):
+                _fail_at(step, f"the loss of exit {i} is {loss}")
+    gradient_norm = float(metrics.gradient_norm)
+    if not math.isfinite(gradient_norm):
+        _fail_at(step, f"the gradient's norm is {gradient_norm}")
+    return losses, gradient_norm, weight
 
 
 def _fail_at(step: int, what: str) -> NoReturn:
