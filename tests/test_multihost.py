@@ -74,7 +74,7 @@ def test_two_hosts_stop_after_the_same_step_and_go_on(
         "--config.data.buckets=16",
         "--config.exits.layers=0,1",
         "--config.train.batch_size=8",
-        "--config.train.num_epochs=100",
+        "--config.train.num_epochs=40",
         "--config.train.checkpoint_every_steps=10000",
         "--config.evaluate.measure_costs=False",
         f"--workdir={workdir}",
