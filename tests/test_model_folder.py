@@ -272,6 +272,7 @@ def test_parameters_of_another_model(folder, change, message):
         {"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}},
         {"x": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 8]}},
         {"x": {"dtype": "object", "shape": [1], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": "x" * 5000, "data_offsets": [0, 4]}},
         {},
     ],
 )

@@ -241,7 +241,9 @@ def _read_params(
                 )
             params = {name: tensors.get_tensor(name) for name in found}
     except SafetensorError as error:
-        raise FileError(f"{file} is damaged ({show(str(error))}): {REMEDY}") from error
+        raise FileError(
+            f"{file} is damaged ({show(str(error)[:200])}): {REMEDY}"
+        ) from error
     for name, values in params.items():
         # The least and the largest of NaN are NaN, and take no memory to find.
         if not np.isfinite([values.min(), values.max()]).all():
