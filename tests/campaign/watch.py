@@ -22,6 +22,7 @@ _CHANGES = (
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown"),
     *("os.link", "os.symlink", "os.truncate", "shutil.rmtree", "shutil.move"),
 )
+_LINKING = ("os.link", "os.symlink")
 
 
 class Watch:
@@ -53,7 +54,9 @@ class Watch:
         elif event == "open":
             self._hear_open(*arguments)
         elif event in _CHANGES:
-            for path in arguments[:2]:
+            # What a link points to is not changed by it.
+            changed = arguments[1:2] if event in _LINKING else arguments[:2]
+            for path in changed:
                 if isinstance(path, str | os.PathLike | bytes):
                     self._check_written(event, path)
         elif event == "exec":
