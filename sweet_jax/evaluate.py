@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sweet_jax import process
+from sweet_jax import process, stopping
 from sweet_jax.command_line import run_command
 from sweet_jax.settings import SettingsError
 
@@ -40,6 +40,7 @@ def main() -> int:
         _LABEL_COLUMN.value,
         Path(_OUTPUT.value) if _OUTPUT.value else None,
     )
+    stopping.finish(0)  # The same command would refuse to write again.
     process.say(format_summary(results))
     process.say(f"\nreport: {path / 'report.html'}")
     return 0

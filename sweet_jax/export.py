@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sweet_jax import process
+from sweet_jax import process, stopping
 from sweet_jax.command_line import run_command
 
 _MODEL = flags.DEFINE_string("model", None, "WORKDIR/model of a run.", required=True)
@@ -25,7 +25,9 @@ def main() -> int:
     from sweet_jax.inference.export_folder import export_folder
 
     check_devices()
-    process.say(export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value))
+    done = export_folder(Path(_MODEL.value), Path(_OUT.value), _PYTORCH.value)
+    stopping.finish(0)  # The same command would refuse to write again.
+    process.say(done)
     return 0
 
 

@@ -40,7 +40,7 @@ from sweet_jax.workdir import (
 
 _CALIBRATION, _TEST = "logits_calibration.npz", "logits_test.npz"
 
-# What an evaluation that was stopped leaves: the page comes last.
+# What an evaluation that was stopped leaves, beside dot files: the page comes last.
 _UNFINISHED = ("logits_test.npz", "curves.npz", "results.json", "plots")
 _FLAGS = ColumnFlags("--text_columns", "--label_column")
 
@@ -82,7 +82,8 @@ def evaluate_on(
         checksums.check_recorded(run, name, REMEDY)
     old = read_object(run / RESULTS, REMEDY)
     path = output or run / "evaluations" / (Path(data).stem or data)
-    if path.exists() and any(p.name not in _UNFINISHED for p in path.iterdir()):
+    present = {p.name for p in path.iterdir()} if path.exists() else set()
+    if any(name[0] != "." for name in present.difference(_UNFINISHED)):
         raise WorkdirError(f"{path} is not empty: name another --output")
     label_names = tuple(old["label_names"])
     table = load_table(

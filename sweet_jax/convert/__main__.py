@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweet_jax import files, process
+from sweet_jax import files, process, stopping
 from sweet_jax.convert.hf_config import load_config
 from sweet_jax.convert.safetensors import (
     SINGLE_FILE,
@@ -142,7 +142,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         check_folder(options.check)
     elif options.export is not None:
         model, out = options.export
-        process.say(export_model(model, out, options.exit))
+        done = export_model(model, out, options.exit)
+        stopping.finish(0)  # The same command would refuse to write again.
+        process.say(done)
     else:
         convert_from_torch(*options.from_torch)
 
