@@ -249,7 +249,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def format_json(value: Any) -> str:
     """Returns the text that `write_json` writes."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Half of a pair, such as a byte of a path that is not UTF-8, is no text in UTF-8.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def allow_reading(path: Path) -> None:

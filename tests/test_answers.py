@@ -52,6 +52,9 @@ def test_a_line_of_json_is_one_line_anywhere_and_gives_the_label_back(label):
 def test_no_cell_of_a_csv_begins_as_a_formula_and_labels_come_back(label):
     text = format_csv([make_answer(label)])
     cell = read_cell(text)
+    if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", label):
+        assert cell == label
+        return
     # As programs read it that separate at commas, semicolons, tabs or lines.
     for part in re.split("[;,\t\r\n]", cell):
         assert not re.match(

@@ -1,6 +1,7 @@
 """Costs in three currencies, and speed-ups measured on a model that is served."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sweet_jax
+from sweet_jax.data.batches import plan_evaluation
 from sweet_jax.inference.benchmark import (
     Speedup,
     find_threshold,
@@ -93,5 +95,9 @@ def test_what_is_counted_is_what_leaves(classifier):
 
 
 def test_costs_are_measured_on_lengths_as_in_calibration(classifier):
-    with pytest.raises(ValueError, match="does not say how long its calibration rows"):
-        classifier.measure_costs()
+    d, costs = classifier.description, classifier.measure_costs()
+    lengths_N = np.repeat(d.buckets, d.bucket_rows)
+    plans = plan_evaluation(lengths_N, costs.num_rows, d.buckets)
+    counts = Counter(plan.length for plan in plans)
+    shares = dict(zip(costs.lengths, costs.weights_S, strict=True))
+    assert shares == {length: n / len(plans) for length, n in counts.items()}

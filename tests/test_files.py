@@ -124,6 +124,12 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_half_of_a_pair_comes_back(tmp_path: Path) -> None:
+    value = {"path": os.fsdecode(b"caf\xe9"), "text": "日\ud800"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+
+
 def test_a_full_disk_is_named() -> None:
     error = OSError(28, "No space left on device")
     with (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from html_page import Page
-from report_files import change_results, make_workdir
+from report_files import change_results, make_workdir, record_files
 
 from sweet_jax.report import files, format_summary, html, style
 
@@ -95,6 +95,7 @@ def test_files_of_before_a_field_are_read(workdir: Path):
     ):
         del results[field]
     (workdir / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    record_files(workdir)
     text = make_page(workdir).text
     assert "train 141.5" in text
     assert "Test set" not in text
@@ -125,6 +126,7 @@ def test_page_escapes_everything_a_user_can_name(workdir: Path):
     )
     config = {"settings": {evil: evil}}
     (workdir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    record_files(workdir)
     page = make_page(workdir)
     assert "script" not in page.tags
     # In title and heading, twice each; every other field once, keys and values.
