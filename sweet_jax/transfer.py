@@ -25,7 +25,7 @@ from sweet_jax.data.splits import make_locate, make_splits
 from sweet_jax.data.tasks import get_task
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
-from sweet_jax.files import read_object, write_json
+from sweet_jax.files import read_object, write_folder, write_json
 from sweet_jax.inference.classifier import load
 from sweet_jax.resolve import from_config_dict
 from sweet_jax.settings import DataSettings, Settings, SettingsError
@@ -40,8 +40,6 @@ from sweet_jax.workdir import (
 
 _CALIBRATION, _TEST = "logits_calibration.npz", "logits_test.npz"
 
-# What an evaluation that was stopped leaves, beside dot files: the page comes last.
-_UNFINISHED = ("logits_test.npz", "curves.npz", "results.json", "plots")
 _FLAGS = ColumnFlags("--text_columns", "--label_column")
 
 
@@ -82,8 +80,7 @@ def evaluate_on(
         checksums.check_recorded(run, name, REMEDY)
     old = read_object(run / RESULTS, REMEDY)
     path = output or run / "evaluations" / (Path(data).stem or data)
-    present = {p.name for p in path.iterdir()} if path.exists() else set()
-    if any(name[0] != "." for name in present.difference(_UNFINISHED)):
+    if path.exists() and any(path.iterdir()):
         raise WorkdirError(f"{path} is not empty: name another --output")
     label_names = tuple(old["label_names"])
     table = load_table(
@@ -133,12 +130,12 @@ def evaluate_on(
             "evaluate": round(time.perf_counter() - start, 2),
         },
     }
-    path.mkdir(parents=True, exist_ok=True)
-    bank.save(path / _TEST, classifier.description.digest)
-    save_npz(path / CURVES, evaluation.arrays)
-    write_json(path / RESULTS, results)
-    checksums.record(path, _TEST, CURVES, RESULTS)
-    report.write_report(path)
+    with write_folder(path) as folder:
+        bank.save(folder / _TEST, classifier.description.digest)
+        save_npz(folder / CURVES, evaluation.arrays)
+        write_json(folder / RESULTS, results)
+        checksums.record(folder, _TEST, CURVES, RESULTS)
+        report.write_report(folder)
     return results, path
 
 
