@@ -22,6 +22,7 @@ _CHANGES = (
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown"),
     *("os.link", "os.symlink", "os.truncate", "shutil.rmtree", "shutil.move"),
 )
+_BY_DESCRIPTOR = ("os.remove", "os.rmdir", "os.mkdir")
 _LINKING = ("os.link", "os.symlink")
 
 
@@ -53,6 +54,10 @@ class Watch:
             self.deeds.append(f"{event}{arguments!r}"[:200])
         elif event == "open":
             self._hear_open(*arguments)
+        elif event in _BY_DESCRIPTOR and arguments[-1] >= 0:
+            # Relative to an open folder, as rmtree works.
+            base = os.readlink(f"/proc/self/fd/{arguments[-1]}")
+            self._check_written(event, os.path.join(base, os.fsdecode(arguments[0])))
         elif event in _CHANGES:
             # What a link points to is not changed by it.
             changed = arguments[1:2] if event in _LINKING else arguments[:2]
@@ -79,6 +84,9 @@ class Watch:
 
     def _check_written(self, event: str, path: Any) -> None:
         real = os.path.realpath(os.fsdecode(path))
+        if event != "open":  # The entry is changed, not what it links to.
+            folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            real = os.path.join(os.path.realpath(folder), name)
         allowed = (*self._may_write, "/dev/null", "/dev/tty", "/proc/self")
         if not any(real == p or real.startswith(f"{p}/") for p in allowed):
             self.deeds.append(f"{event} of {real}")
