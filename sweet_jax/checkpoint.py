@@ -26,6 +26,8 @@ from sweet_jax.devices import share_number
 from sweet_jax.files import FileError, allow_reading, write_folder, write_whole
 
 _STATE = "state.safetensors"
+# Of a file beside the numbers of a state; a larger one is not read to its end.
+_MOST_MORE_BYTES = 1 << 30
 _NONE = -1
 
 
@@ -151,9 +153,10 @@ class Checkpoints:
         """
         folder, remedy = self._directory / str(step), "this checkpoint is passed over"
         needed = [_STATE] if self._log is None else [_STATE, self._log.name]
-        checksums.check_folder(folder, needed, remedy)
-        path = folder / _STATE
         wanted = _name_leaves(target)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in wanted.values())
+        checksums.check_folder(folder, needed, remedy, size + _MOST_MORE_BYTES)
+        path = folder / _STATE
         try:
             with safe_open(path, framework="np") as file:
                 if file.metadata() != self._describe(step) or set(file.keys()) != set(

@@ -64,7 +64,10 @@ def read_checksums(folder: Path, remedy: str = COPY_AGAIN) -> dict[str, str]:
 
 
 def check_folder(
-    folder: Path, needed: Collection[str], remedy: str = COPY_AGAIN
+    folder: Path,
+    needed: Collection[str],
+    remedy: str = COPY_AGAIN,
+    most_bytes: int | None = None,
 ) -> None:
     """Checks that a folder holds the files that its checksums.json lists, and no more.
 
@@ -72,11 +75,16 @@ def check_folder(
         folder: written once, as a whole.
         needed: names that must be among them.
         remedy: what the person can do about a damaged file, for the message.
+        most_bytes: a larger file is refused before it is read; None: none is.
 
     Raises:
         FileError: checksums.json is damaged, or a file is missing, altered or extra.
     """
-    checksums, found = read_checksums(folder, remedy), hash_folder(folder)
+    checksums = read_checksums(folder, remedy)
+    if most_bytes is not None:
+        for file in folder.rglob("*"):
+            check_file(file, remedy, most_bytes)
+    found = hash_folder(folder)
     for name in sorted({*checksums, *found, *needed}):
         # Names are of the folder itself, or harmless: only what lies there was opened.
         path = f"{folder}/{show(name[:200])}"

@@ -89,6 +89,13 @@ def test_an_extra_file_is_no_part_of_a_checkpoint(tmp_path, caplog):
     assert "6/more is not in checksums.json" in caplog.text
 
 
+def test_a_file_of_a_terabyte_is_not_read_to_its_end(tmp_path, caplog):
+    save(tmp_path, 1, 2)
+    os.truncate(tmp_path / "steps" / "2" / "metrics.jsonl", 1 << 40)  # a hole
+    assert restore(tmp_path) == 1
+    assert "metrics.jsonl has 1099511627776 bytes, at most" in caplog.text
+
+
 def test_training_begins_again_where_no_checkpoint_is_whole(tmp_path, caplog):
     assert restore(tmp_path) is None
     assert not caplog.messages

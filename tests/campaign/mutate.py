@@ -166,7 +166,7 @@ def mutate_npz(data: bytes, rng: Random) -> bytes:
     elif action == 4 and old.dtype.kind == "f" and old.size:
         arrays[name] = old.copy()
         arrays[name].flat[rng.randrange(old.size)] = rng.choice((np.nan, np.inf))
-    elif action == 5:
+    elif action == 5 and old.dtype.kind in "iufb":
         arrays[name] = old.astype(rng.choice(("f8", "i8", "U8", "c16", "?")))
     elif action == 6:
         arrays[name] = old[..., None]
