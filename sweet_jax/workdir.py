@@ -2,7 +2,7 @@
 
 import errno
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -127,7 +127,7 @@ class Workdir:
         # Left alone where nothing changed: a finished run is not written to.
         versions = path / "versions.json"
         is_same = config.exists() and hash_file(config) == checksums.hash_text(text)
-        is_recorded = CONFIG in checksums.find_intact(path, [CONFIG])
+        is_recorded = CONFIG in self.find_intact([CONFIG])
         if not (is_same and is_recorded and versions.exists()):
             write_bytes(config, text.encode())
             checksums.record(path, CONFIG)
@@ -146,10 +146,10 @@ class Workdir:
                 f" written ({self._refusal}): allow writing, or name another --workdir"
             )
 
-    def find_intact(self, names: Iterable[str]) -> frozenset[str]:
-        """Returns those of the run's outputs that are as they were written.
+    def find_intact(self, names: Collection[str]) -> frozenset[str]:
+        """Returns those of some files of the run that are as they were written.
 
-        Of what was written and is no longer so, a line is logged.
+        A line is logged about each that was written and is not.
         """
         recorded = checksums.find_recorded(self.path, names)
         intact = checksums.find_intact(self.path, recorded)
@@ -157,7 +157,8 @@ class Workdir:
             logging.warning(
                 "%s is missing, altered or damaged: it is made again", self.path / name
             )
-        if RESULTS not in recorded and (self.path / RESULTS).exists():
+        lacks_results = RESULTS in names and RESULTS not in recorded
+        if lacks_results and (self.path / RESULTS).exists():
             logging.warning(
                 "%s has no checksum of %s: every output is made again",
                 self.path / checksums.FILE_NAME,
@@ -267,6 +268,5 @@ def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
         problem = f"has no {CONFIG} that can be read"
         remedy = _CONFIG_REMEDY if CONFIG in recorded else "Name another --workdir"
     if CONFIG in recorded and recorded[CONFIG] == checksums.hash_text(text):
-        logging.warning("%s %s: it is written again", folder, problem)
         return
     raise WorkdirError(f"{folder} {problem}. {remedy}")
