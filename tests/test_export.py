@@ -356,7 +356,8 @@ def test_the_command(model, tmp_path):
             capture_output=True,
             text=True,
         )
-        return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+        text = done.stderr if done.returncode else done.stdout
+        return done.returncode, text.strip().splitlines()[-1]
 
     arguments = (f"--model={model}", f"--out={tmp_path / 'out'}")
     status, line = run(*arguments)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 import scipy.special
 from dense_model import EXIT_LAYERS as LAYERS
@@ -25,6 +24,7 @@ from dense_model import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from tiny_configs import TINY_BERT
 
 from sweet_jax import devices
@@ -331,16 +331,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(train_whole, tmp_path, method, step):
         root, buckets=(4, 8), method=method, train={"num_epochs": epochs}
     )
     assert_same_training(resumed, whole)
-    # From this very step: an older one would come to the same end.
-    assert count_starts(resumed, step) == count_starts(whole, step) + 1
+    # From this very step: an older one would come to the same end. The log goes on as
+    # it was when the step was saved, before a phase that begins there.
+    assert count_starts(resumed, step) == 1
+    for earlier in range(step):
+        assert count_starts(resumed, earlier) == count_starts(whole, earlier)
 
 
 @pytest.mark.slow
 def test_frozen_parameters_keep_every_bit(train_whole):
     whole = train_whole("two_stage")
-    with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(whole.root.absolute() / "steps" / "3")
-    after_stage_1 = flatten_paths(state["params"])
+    state = load_file(whole.root / "steps" / "3" / "state.safetensors")
+    after_stage_1 = {
+        name.removeprefix("params/"): leaf
+        for name, leaf in state.items()
+        if name.startswith("params/")
+    }
     moved = {
         get_owner(path)
         for path, leaf in whole.params.items()
