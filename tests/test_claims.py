@@ -43,6 +43,27 @@ def test_a_cell_has_one_claimant_and_is_free_afterwards(tmp_path):
         assert claimed
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[" * 100_000,
+        '{"host": "elsewhere", "process": 1, "heartbeat": "now"}',
+        '{"host": "elsewhere", "process": 1, "heartbeat": NaN}',
+        f'{{"host": "{socket.gethostname()}", "process": 1{"0" * 30},'
+        f' "heartbeat": {time.time()}}}',
+    ],
+    ids=["empty", "no fields", "deep", "text", "NaN", "no process"],
+)
+def test_a_damaged_claim_is_nobodys(tmp_path, content):
+    (tmp_path / "cell.json").write_text(content)
+    own = Claims(tmp_path)
+    assert own.describe("cell") is None
+    with own.claim("cell") as claimed:
+        assert claimed
+
+
 def test_a_claim_is_given_back_after_an_error(tmp_path):
     with pytest.raises(RuntimeError), Claims(tmp_path).claim("cell"):
         raise RuntimeError

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sweet_jax.files import FileError, read_json
 from sweet_jax.report import tables, tradeoff
 from sweet_jax.report.files import ReportError, Run
 from sweet_jax.report.style import Picture
@@ -151,8 +151,8 @@ def choose_target(runs: Sequence[Run], output: Path | None) -> Path:
     record = output / _RECORD
     if record.exists():
         try:
-            known = [run["path"] for run in json.loads(record.read_bytes())["runs"]]
-        except (ValueError, KeyError, TypeError):
+            known = [run["path"] for run in read_json(record)["runs"]]
+        except (FileError, KeyError, TypeError):
             known = []
         if sorted(known) == sorted(paths):
             return output

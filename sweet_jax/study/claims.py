@@ -7,19 +7,29 @@ minutes.
 """
 
 import contextlib
+import dataclasses
 import fcntl
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from sweet_jax.files import write_bytes
+from pydantic import Field
+
+from sweet_jax.files import FileError, format_json, read_as, write_json
 
 STALE_SECONDS = 600.0
 BEAT_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Claim:
+    host: str
+    process: Annotated[int, Field(gt=0, lt=2**31)]
+    heartbeat: float
 
 
 class Claims:
@@ -53,10 +63,10 @@ class Claims:
 
     def describe(self, name: str) -> str | None:
         """Returns who works on a cell; None if nobody does."""
-        content = _read(self._folder / f"{name}.json")
-        if content is None or not _is_alive(content):
+        claim = _read(self._folder / f"{name}.json")
+        if claim is None or not _is_alive(claim):
             return None
-        return f"process {content['process']} on {content['host']}"
+        return f"process {claim.process} on {claim.host}"
 
     def _take(self, path: Path) -> bool:
         """Creates the claim, over a stale one if need be."""
@@ -64,49 +74,41 @@ class Claims:
         # not both take it.
         with (self._folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            content = _read(path)
-            if content is not None and _is_alive(content):
+            claim = _read(path)
+            if claim is not None and _is_alive(claim):
                 return False
             path.unlink(missing_ok=True)
             with path.open("x", encoding="utf-8") as file:
-                file.write(_make_content())
+                file.write(format_json(dataclasses.asdict(_make_claim())))
             return True
 
 
-def _make_content() -> str:
-    return json.dumps(
-        {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "heartbeat": time.time(),
-        }
-    )
+def _make_claim() -> _Claim:
+    return _Claim(socket.gethostname(), os.getpid(), time.time())
 
 
 def _beat(path: Path, stop: threading.Event) -> None:
     """Renews the claim until told to stop."""
     while not stop.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):  # A full disk; the next beat tries again.
-            write_bytes(path, _make_content().encode())
+            write_json(path, dataclasses.asdict(_make_claim()))
 
 
-def _read(path: Path) -> dict[str, str | int | float] | None:
+def _read(path: Path) -> _Claim | None:
     """Returns a claim; a half-written one of a killed process counts as none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_as(path, _Claim)
+    except FileError:
         return None
-    fields = {"host", "process", "heartbeat"}
-    return content if isinstance(content, dict) and fields <= content.keys() else None
 
 
-def _is_alive(content: dict[str, str | int | float]) -> bool:
-    if time.time() - float(content["heartbeat"]) > STALE_SECONDS:
+def _is_alive(claim: _Claim) -> bool:
+    if time.time() - claim.heartbeat > STALE_SECONDS:
         return False
-    if content["host"] != socket.gethostname():
+    if claim.host != socket.gethostname():
         return True
     try:
-        os.kill(int(content["process"]), 0)
+        os.kill(claim.process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # It lives, and is another user's.
