@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sweet_jax.data.examples import Table
 from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
 
 
 class ColumnFlags(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.checksums import check_recorded, find_recorded, read_sealed
-from sweet_jax.files import (
+from sweet_jax.system.checksums import check_recorded, find_recorded, read_sealed
+from sweet_jax.system.files import (
     FileError,
     check_schema,
     parse_json,
@@ -133,7 +133,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
             )
         if (workdir / "plan.json").exists():
             raise ReportError(
-                f"{workdir} holds a study: python -m sweet_jax.study {workdir} writes"
+                f"{workdir} holds a study: python -m sweet_jax study {workdir} writes"
                 " its report"
             )
         raise ReportError(
