@@ -86,7 +86,7 @@ def _kill(root: Path, options: argparse.Namespace) -> Iterator[tuple[str, bool]]
 
     seeds = make_seeds(root / "seeds")
     outcomes = ("killed", "stopped", "finished", "unborn")
-    yield f"| command | signals | {' | '.join(outcomes)} | slowest | faults |", True
+    yield f"| command | starts | {' | '.join(outcomes)} | slowest | faults |", True
     yield f"| :--- | {' | '.join(['---:'] * 7)} |", True
     for command in list_commands(seeds):
         if options.only not in command.name:

@@ -55,9 +55,7 @@ def mutate_folder(folder: Path, rng: Random) -> str:
     path = rng.choice(sorted(p for p in files if p.stat().st_size < _MOST_BYTES))
     name = path.relative_to(folder).as_posix()
     if rng.random() < 0.75:
-        kind, mutate = _find_mutation(path)
-        path.write_bytes(mutate(path.read_bytes(), rng))
-        return f"{kind} of {name}"
+        return f"{_mutate_in_place(path, rng)} of {name}"
     change = rng.choice(tuple(_CHANGES))
     _CHANGES[change](path, folder, rng)
     return f"{change}: {name}"
@@ -65,9 +63,18 @@ def mutate_folder(folder: Path, rng: Random) -> str:
 
 def mutate_file(path: Path, rng: Random) -> str:
     """Makes one hostile change to a file; returns what it was."""
+    return f"{_mutate_in_place(path, rng)} of {path.name}"
+
+
+def _mutate_in_place(path: Path, rng: Random) -> str:
     kind, mutate = _find_mutation(path)
-    path.write_bytes(mutate(path.read_bytes(), rng))
-    return f"{kind} of {path.name}"
+    data = path.read_bytes()
+    try:
+        changed = mutate(data, rng)
+    except Exception:  # A change of before has left nothing to understand.
+        kind, changed = "bytes", mutate_bytes(data, rng)
+    path.write_bytes(changed)
+    return kind
 
 
 def mutate_bytes(data: bytes, rng: Random) -> bytes:
@@ -96,10 +103,7 @@ def mutate_bytes(data: bytes, rng: Random) -> bytes:
 
 def mutate_json(data: bytes, rng: Random) -> bytes:
     """Returns a JSON value with one part of it replaced, removed, renamed or added."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):  # A change of before made it so.
-        return mutate_bytes(data, rng)
+    value = json.loads(data)
     if rng.random() < 0.1:
         return rng.choice(_RAW).encode()
     spots = list(_list_spots(value, ()))
