@@ -291,7 +291,9 @@ def parse_config_string(text: str) -> dict[str, Any]:
 def _unknown_key(name: str, defaults: Mapping[str, Any]) -> SettingsError:
     close = difflib.get_close_matches(name, defaults, n=3, cutoff=0.5)
     hint = (
-        f"did you mean {' or '.join(close)}?" if close else "see sweet_jax/settings/fields.py"
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "see sweet_jax/settings/fields.py"
     )
     return SettingsError(f"unknown config key {name!r}: {hint}")
 

@@ -160,6 +160,12 @@ BAD_FILES = {
         r"train\.csv has no column 'label'; its columns are 'text', 'stars': set"
         r" --config\.data\.label_column=stars$",
     ),
+    "a name that nobody would type": (
+        "train.csv",
+        b"text," + b"x" * 200_000 + b"\ngood,1\n",
+        r"its columns are 'text', 'x{60,100}\.\.\.': set"
+        r" --config\.data\.label_column=NAME$",
+    ),
     "no text column": (
         "train.csv",
         b"body,label\ngood,1\n",
