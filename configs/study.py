@@ -5,8 +5,8 @@
     python -m sweet_jax.main --config=configs/study.py:task=rte,encoder=roberta-base
 
 The same command goes on where it stopped; several processes may share a folder. What is
-compared stands in `StudySettings` in sweet_jax/settings/fields.py, all other fields are those
-of a single run.
+compared stands in `StudySettings` in sweet_jax/settings/fields.py, all other fields are
+those of a single run.
 """
 
 from typing import Any
