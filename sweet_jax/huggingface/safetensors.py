@@ -401,8 +401,9 @@ def _open(file: Path) -> Iterator[Any]:
         raise ValueError(
             f"{file} is damaged or cut short ({reason}): copy or download it again"
         ) from error
-    except OSError as error:
-        reason = error.strerror or error
+    # It is mapped as a whole, which a limit on memory may forbid.
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} cannot be read ({reason}): {_REMEDY}") from error
 
 

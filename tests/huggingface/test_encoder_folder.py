@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import time
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_a_long_header_is_refused_unread(folder):
     text = b'{"a": "' + b"x" * (5 << 20) + b'"}'
     (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text)
     refuse(folder, "header of .* bytes, at most")
+
+
+def test_weights_that_cannot_be_mapped_are_one_line(folder):
+    os.truncate(folder / "model.safetensors", 1 << 36)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 35, limits[1]))
+    try:
+        refuse(folder, "model.safetensors cannot be read .*memory")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.parametrize(
