@@ -7,12 +7,12 @@ import numpy as np
 
 from sweet_jax.devices import configure_jax
 from sweet_jax.models.init import compute_shapes
-from sweet_jax.runs.inputs import (Prepared, prepare,)
-from sweet_jax.runs.results import (compute_train_padding, count_all_parameters,)
-from sweet_jax.settings.fields import (Settings, flatten_settings,)
-from sweet_jax.training.loop import (count_steps, measure_step, plan_phases,)
-from sweet_jax.trees import count_parameters
+from sweet_jax.runs.inputs import Prepared, prepare
+from sweet_jax.runs.results import compute_train_padding, count_all_parameters
 from sweet_jax.runs.workdir import default_workdir
+from sweet_jax.settings.fields import Settings, flatten_settings
+from sweet_jax.training.loop import count_steps, measure_step, plan_phases
+from sweet_jax.trees import count_parameters
 
 _FLOAT_BYTES = 4
 # Parameters, gradients and AdamW's two moments.

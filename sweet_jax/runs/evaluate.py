@@ -8,23 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.system import checksums
 from sweet_jax import report
-from sweet_jax.arrays import (LogitBank, save_npz,)
+from sweet_jax.arrays import LogitBank, save_npz
 from sweet_jax.data.columns import ColumnFlags
-from sweet_jax.data.examples import (Examples, Table, make_examples,)
+from sweet_jax.data.examples import Examples, Table, make_examples
+from sweet_jax.data.notes import (
+    describe_absent_classes,
+    describe_overlap,
+    describe_repeats,
+    describe_texts,
+    list_keys,
+)
+from sweet_jax.data.sources import load_tables, load_task
+from sweet_jax.data.splits import make_locate, make_splits
 from sweet_jax.data.table_files import read_splits
-from sweet_jax.data.notes import (describe_absent_classes, describe_overlap, describe_repeats, describe_texts, list_keys,)
-from sweet_jax.data.sources import (load_tables, load_task,)
-from sweet_jax.data.splits import (make_locate, make_splits,)
 from sweet_jax.data.tasks import get_task
 from sweet_jax.devices import configure_jax
-from sweet_jax.evaluation.banks import (CascadeSpec, evaluate_banks,)
-from sweet_jax.system.files import (read_object, write_folder, write_json,)
+from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
+from sweet_jax.runs.workdir import (
+    CURVES,
+    MODEL,
+    REMEDY,
+    RESULTS,
+    WorkdirError,
+    read_settings,
+)
 from sweet_jax.serving.classifier import load
+from sweet_jax.settings.fields import DataSettings, Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
-from sweet_jax.settings.fields import (DataSettings, Settings, SettingsError,)
-from sweet_jax.runs.workdir import (CURVES, MODEL, REMEDY, RESULTS, WorkdirError, read_settings,)
+from sweet_jax.system import checksums
+from sweet_jax.system.files import read_object, write_folder, write_json
 
 _CALIBRATION, _TEST = "logits_calibration.npz", "logits_test.npz"
 

@@ -13,24 +13,33 @@ import numpy as np
 from absl import logging
 from transformers import PreTrainedTokenizerFast
 
-from sweet_jax.settings import fields as settings_lib
-from sweet_jax.system.caches import find_cache
-from sweet_jax.huggingface.config import (load_config, make_encoder, read_classifier_dropout,)
-from sweet_jax.huggingface.safetensors import (LoadedEncoder, load_encoder,)
 from sweet_jax.data.batches import limit_buckets
-from sweet_jax.data.examples import (Examples, RawTask,)
+from sweet_jax.data.examples import Examples, RawTask
 from sweet_jax.data.notes import describe_cuts
 from sweet_jax.data.sources import load_task
-from sweet_jax.data.splits import (Splits, make_splits,)
-from sweet_jax.data.tokenize import (Tokenized, check_vocabulary, load_tokenizer, tokenize_examples,)
-from sweet_jax.system.files import show_names
-from sweet_jax.models.encoder import EncoderConfig
-from sweet_jax.models.multi_exit import (MultiExitClassifier, split_model,)
-from sweet_jax.models.post_norm import PostNormConfig
+from sweet_jax.data.splits import Splits, make_splits
+from sweet_jax.data.tokenize import (
+    Tokenized,
+    check_vocabulary,
+    load_tokenizer,
+    tokenize_examples,
+)
+from sweet_jax.huggingface.config import (
+    load_config,
+    make_encoder,
+    read_classifier_dropout,
+)
 from sweet_jax.huggingface.find_encoder import find_encoder
-from sweet_jax.settings.resolve import (check_released_family, resolve_released_exits,)
+from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
+from sweet_jax.models.encoder import EncoderConfig
+from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.models.post_norm import PostNormConfig
+from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import Settings
-from sweet_jax.training.methods import (Member, make_members, separates_segments,)
+from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
+from sweet_jax.system.caches import find_cache
+from sweet_jax.system.files import show_names
+from sweet_jax.training.methods import Member, make_members, separates_segments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,31 +15,43 @@ from absl import logging
 from jaxtyping import Float32
 from safetensors.numpy import load_file
 
-from sweet_jax.system import checksums
 from sweet_jax import report
 from sweet_jax.analysis.conflict_measurements import ConflictProbes
-from sweet_jax.arrays import (LogitBank, Params, save_npz,)
-from sweet_jax.training.checkpoint import Checkpoints
-from sweet_jax.devices import (configure_jax, is_first_host, wait_for_hosts,)
-from sweet_jax.evaluation.banks import (CascadeSpec, Evaluation, evaluate_banks,)
+from sweet_jax.arrays import LogitBank, Params, save_npz
+from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
+from sweet_jax.engine.costs import SegmentCosts, measure_costs
+from sweet_jax.engine.segments import Segments
+from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.exits.temperatures import (RELEASED_RANGE, TEMPERATURE_RANGE, fit_temperatures,)
 from sweet_jax.exits.learned import fit_lte_ranges
-from sweet_jax.system.files import write_json
-from sweet_jax.engine.costs import (SegmentCosts, measure_costs,)
-from sweet_jax.serving.model_folder import (save_model_folder, update_description,)
-from sweet_jax.engine.segments import Segments
+from sweet_jax.exits.temperatures import (
+    RELEASED_RANGE,
+    TEMPERATURE_RANGE,
+    fit_temperatures,
+)
 from sweet_jax.models.init import init_params
-from sweet_jax.models.multi_exit import (MultiExitClassifier, find_segment, join_models,)
-from sweet_jax.runs.inputs import (Prepared, prepare,)
-from sweet_jax.runs.results import (describe_model, make_results,)
-from sweet_jax.settings.fields import (Settings, SettingsError,)
-from sweet_jax.training.loop import (TrainData, train_member,)
+from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
+from sweet_jax.runs.inputs import Prepared, prepare
+from sweet_jax.runs.results import describe_model, make_results
+from sweet_jax.runs.workdir import (
+    CURVES,
+    METRICS,
+    MODEL,
+    PARAMS,
+    RESULTS,
+    Workdir,
+    default_workdir,
+)
+from sweet_jax.serving.model_folder import save_model_folder, update_description
+from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.system import checksums
+from sweet_jax.system.files import write_json
+from sweet_jax.training.checkpoint import Checkpoints
+from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.methods import Member
 from sweet_jax.training.selection import BestEpoch
 from sweet_jax.trees import unflatten_paths
-from sweet_jax.runs.workdir import (CURVES, METRICS, MODEL, PARAMS, RESULTS, Workdir, default_workdir,)
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0

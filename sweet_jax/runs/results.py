@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from sweet_jax.data.batches import (compute_padding_ratio, plan_epoch,)
+from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
+from sweet_jax.engine.costs import SegmentCosts
 from sweet_jax.evaluation.banks import Evaluation
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.engine.costs import SegmentCosts
-from sweet_jax.serving.description import ModelDescription
 from sweet_jax.models.init import compute_shapes
 from sweet_jax.runs.inputs import Prepared
+from sweet_jax.runs.workdir import SCHEMA, Workdir, collect_versions
+from sweet_jax.serving.description import ModelDescription
 from sweet_jax.training.metrics_log import read_cost
 from sweet_jax.trees import count_parameters
-from sweet_jax.runs.workdir import (SCHEMA, Workdir, collect_versions,)
 
 
 def make_results(

@@ -9,9 +9,24 @@ from typing import IO, Any
 
 from absl import logging
 
+from sweet_jax.settings.fields import (
+    Settings,
+    compute_digest,
+    evaluation_fields,
+    to_dict,
+    training_fields,
+)
 from sweet_jax.system import checksums
-from sweet_jax.system.files import (FileError, check_schema, format_json, hash_file, read_object, take_lock, write_bytes, write_json,)
-from sweet_jax.settings.fields import (Settings, compute_digest, evaluation_fields, to_dict, training_fields,)
+from sweet_jax.system.files import (
+    FileError,
+    check_schema,
+    format_json,
+    hash_file,
+    read_object,
+    take_lock,
+    write_bytes,
+    write_json,
+)
 
 SCHEMA = 1
 CONFIG = "config.json"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweet_jax.runs.evaluate import (load_rows, load_table,)
+from sweet_jax.runs.evaluate import load_rows, load_table
 
 ROWS = "text,sentiment\na film,pos\na plot,pos\n"
 

@@ -11,21 +11,25 @@ import pytest
 import safetensors.numpy
 
 import sweet_jax
-from sweet_jax.runs import (pipeline, evaluate,)
-from sweet_jax.settings import fields as settings_lib
 from sweet_jax.arrays import LogitBank
-from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.evaluation.cascade import choose_exits
-from sweet_jax.exits.temperatures import (RELEASED_RANGE, apply_temperatures, fit_temperatures,)
-from sweet_jax.exits.criteria import (FULL, compute_scores,)
-from sweet_jax.thresholds.budget import load_budget
-from sweet_jax.serving.model_folder import ModelFolderError
+from sweet_jax.exits.criteria import FULL, compute_scores
+from sweet_jax.exits.temperatures import (
+    RELEASED_RANGE,
+    apply_temperatures,
+    fit_temperatures,
+)
 from sweet_jax.report import format_summary
+from sweet_jax.runs import evaluate, pipeline
+from sweet_jax.runs.workdir import WorkdirError
+from sweet_jax.serving.model_folder import ModelFolderError
+from sweet_jax.settings import fields as settings_lib
+from sweet_jax.settings.fields import AnalysisSettings, Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
-from sweet_jax.settings.fields import (AnalysisSettings, Settings, SettingsError,)
+from sweet_jax.thresholds.budget import load_budget
+from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import NonFiniteError
 from sweet_jax.trees import flatten_paths
-from sweet_jax.runs.workdir import WorkdirError
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.long
 ARTEFACTS = (
