@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet_jax.report import tables
-from sweet_jax.report.files import ReportError, check_fields
+from sweet_jax.report.files import ReportError
 from sweet_jax.system.files import read_object, show
 
 RECORD = "study.json"
@@ -99,7 +99,10 @@ def read_study_record(folder: Path) -> dict[str, Any]:
             f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}:"
             " repeat python -m sweet_jax study"
         )
-    check_fields(path, _FIELDS, record)
+    if missing := sorted(_FIELDS - record.keys()):
+        raise ReportError(
+            f"{path} lacks {', '.join(missing)}: repeat python -m sweet_jax study"
+        )
     return record
 
 

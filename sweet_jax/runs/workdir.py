@@ -21,7 +21,6 @@ from sweet_jax.system.files import (
     FileError,
     check_schema,
     format_json,
-    hash_file,
     read_object,
     take_lock,
     write_bytes,
@@ -126,7 +125,8 @@ class Workdir:
             )
         # Left alone where nothing changed: a finished run is not written to.
         versions = path / "versions.json"
-        is_same = config.exists() and hash_file(config) == checksums.hash_text(text)
+        mark = checksums.mark_text(text)
+        is_same = config.exists() and checksums.is_as_recorded(config, mark)
         is_recorded = CONFIG in self.find_intact([CONFIG])
         if not (is_same and is_recorded and versions.exists()):
             write_bytes(config, text.encode())
@@ -256,7 +256,8 @@ def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
             return
         problem = f"holds a run of other settings: {'; '.join(differences)}"
         remedy = "Name another --workdir, or use the same settings"
-        if CONFIG in recorded and recorded[CONFIG] != hash_file(config):
+        mark = recorded.get(CONFIG)
+        if mark is not None and not checksums.is_as_recorded(config, mark):
             problem = f"has a {CONFIG} that was altered or damaged"
             remedy = _CONFIG_REMEDY
     except (FileError, KeyError, TypeError, AttributeError) as error:
@@ -267,6 +268,6 @@ def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
             ) from error
         problem = f"has no {CONFIG} that can be read"
         remedy = _CONFIG_REMEDY if CONFIG in recorded else "Name another --workdir"
-    if CONFIG in recorded and recorded[CONFIG] == checksums.hash_text(text):
+    if recorded.get(CONFIG) == checksums.mark_text(text):
         return
     raise WorkdirError(f"{folder} {problem}. {remedy}")

@@ -2,7 +2,8 @@
 
 A folder that is written once, such as the checkpoint of a step, lists every file that
 it holds. A work directory lists the files that later commands read, each as it becomes
-final; one that differs, or is not listed, is no file of the run.
+final; one that differs, or is not listed, is no file of the run. It lists sizes, too:
+another size needs no reading, however large the file.
 
 A JSON file that changes while others do not carries its own checksum instead: a process
 killed between the two writes would leave a file without a valid one.
@@ -27,6 +28,8 @@ from sweet_jax.system.files import (
 
 FILE_NAME = "checksums.json"
 _SEAL = "sha256"
+# A sha256; in a work directory also a number of bytes.
+_MARK = r"[0-9a-f]{64}(:[0-9]{1,18})?"
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
@@ -54,7 +57,7 @@ def read_checksums(folder: Path, remedy: str = COPY_AGAIN) -> dict[str, str]:
     path = folder / FILE_NAME
     checksums = read_object(path, remedy)
     for name, digest in checksums.items():
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        if not isinstance(digest, str) or not re.fullmatch(_MARK, digest):
             raise FileError(
                 f"{path} is damaged (no sha256 of {show(name[:80])}): {remedy}"
             )
@@ -107,7 +110,7 @@ def check_recorded(folder: Path, name: str, remedy: str) -> None:
         check_file(path, remedy)
     if name not in checksums:
         raise FileError(f"{path} is not in {FILE_NAME}: {remedy}")
-    if checksums[name] != _hash(path):
+    if not is_as_recorded(path, checksums[name]):
         raise FileError(f"{path} was altered or damaged: {remedy}")
 
 
@@ -122,13 +125,13 @@ def find_intact(folder: Path, names: Iterable[str]) -> frozenset[str]:
     return frozenset(
         name
         for name in recorded.keys() & set(names)
-        if (folder / name).exists() and _hash(folder / name) == recorded[name]
+        if (folder / name).exists() and is_as_recorded(folder / name, recorded[name])
     )
 
 
 def record(folder: Path, *names: str) -> None:
     """Adds files and folders, or what they are now, to a work directory's record."""
-    added = {name: _hash(folder / name) for name in names}
+    added = {name: _make_mark(folder / name) for name in names}
     write_checksums(folder, _read_recorded(folder) | added)
 
 
@@ -155,22 +158,42 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def hash_text(text: str) -> str:
-    """Returns the sha256 of a text as `record` has it of a file."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def is_as_recorded(path: Path, mark: str) -> bool:
+    """Whether a file or folder is what `record` noted of it."""
+    _, _, num_bytes = mark.partition(":")
+    if num_bytes and _count_bytes(path) != int(num_bytes):
+        return False
+    return _make_mark(path).startswith(mark)
+
+
+def mark_text(text: str) -> str:
+    """Returns what `record` would note of a file with this text."""
+    data = text.encode()
+    return f"{hashlib.sha256(data).hexdigest()}:{len(data)}"
+
+
+def _make_mark(path: Path) -> str:
+    """Returns the sha256 and size of a file, or of all that is in a folder."""
+    if path.is_dir():
+        names = (file.relative_to(path).as_posix() for file in _list_files(path))
+        digest = _hash_json([(name, hash_file(path / name)) for name in names])
+    else:
+        digest = hash_file(path)
+    return f"{digest}:{_count_bytes(path)}"
+
+
+def _count_bytes(path: Path) -> int:
+    files = _list_files(path) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _hash_json(value: Any) -> str:
-    return hash_text(json.dumps(value, sort_keys=True))
-
-
-def _hash(path: Path) -> str:
-    """Returns the sha256 of a file, or of the names and digests of a folder's files."""
-    if not path.is_dir():
-        return hash_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    names = (file.relative_to(path).as_posix() for file in files)
-    return _hash_json([(name, hash_file(path / name)) for name in names])
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_recorded(folder: Path) -> dict[str, str]:

@@ -134,14 +134,27 @@ def read_as(
         FileError: the file cannot be read, has a newer schema, or a field is missing,
             of another type or outside of its limits; the first such field is named.
     """
-    import pydantic  # Takes a tenth of a second, and few commands need it.
-
     data = read_bytes(path, remedy)
     content = parse_json(data, path, remedy)
     if not isinstance(content, dict):
         raise FileError(f"{path} holds no JSON object: {remedy}")
     if schema is not None:
         check_schema(content, schema, path, remedy)
+    return _validate(data, kind, path, remedy)
+
+
+def check_as(content: Any, kind: type[T], path: Path, remedy: str = COPY_AGAIN) -> T:
+    """Checks a value that was read from a JSON file; see `read_as`.
+
+    Raises:
+        FileError: as `read_as`, of fields.
+    """
+    return _validate(json.dumps(content).encode(), kind, path, remedy)
+
+
+def _validate(data: bytes, kind: type[T], path: Path, remedy: str) -> T:
+    import pydantic  # Takes a tenth of a second, and few commands need it.
+
     try:
         return pydantic.TypeAdapter(kind).validate_json(data, strict=True)
     except pydantic.ValidationError as error:

@@ -213,10 +213,13 @@ def _break_settings(workdir: Path) -> None:
     [
         (_break_schema, "has schema 2, this version reads up to 1: update"),
         (_break_json, "results.json is damaged"),
-        (_break_fields, "results.json lacks area, majority: "),
-        (_break_exits, "lacks accuracy, cost_fraction, .* in exits"),
-        (_break_extra_test, "lacks area, at_speedup in extra_tests.other: "),
-        (_break_exits_of_extra_test, "lacks accuracy, .* in extra_tests.other.exits: "),
+        (_break_fields, "results.json is damaged .majority: Field required.: "),
+        (_break_exits, "damaged .exits.0.layer: Field required.: "),
+        (_break_extra_test, "damaged .extra_tests.other.at_speedup: Field "),
+        (
+            _break_exits_of_extra_test,
+            "damaged .extra_tests.other.exits.0.layer: Field ",
+        ),
         (_break_finish, "holds an unfinished run"),
         (_break_everything, "is not a work directory"),
         (_break_directory, "does not exist"),
