@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,3 +176,25 @@ def test_no_file_names_a_package_index_or_a_machine() -> None:
         for match in PRIVATE_PLACES.finditer(file.read_bytes())
     }
     assert not found
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_commands_configs_types_and_what_travels(tmp_path):
+    copy = tmp_path / "source"
+    skipped = shutil.ignore_patterns(".*", "results", "runs", "build", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=skipped, symlinks=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, copy],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        (entry,) = (n for n in names if n.endswith("entry_points.txt"))
+        assert b"sweet-jax = sweet_jax.__main__:main" in file.read(entry)
+    tracked = subprocess.run(
+        ["git", "ls-files", "sweet_jax"], cwd=ROOT, capture_output=True, text=True
+    )
+    modules = {name for name in tracked.stdout.split() if name.endswith(".py")}
+    assert "sweet_jax/configs/sweet.py" in modules
+    assert modules | {"sweet_jax/py.typed"} <= names

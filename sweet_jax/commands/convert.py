@@ -1,16 +1,18 @@
-"""Conversions by hand: `python -m sweet_jax convert`.
+"""Convert encoders from and to PyTorch, and check encoder folders.
 
-    --check FOLDER            what would be loaded, ignored, missing; nothing is written
-    --from-torch FOLDER OUT   pickled PyTorch weights to safetensors (needs torch)
-    --export MODEL OUT        a trained encoder as a folder that PyTorch loads
+    sweet-jax convert --check FOLDER
+    sweet-jax convert --from-torch FOLDER OUT
+    sweet-jax convert --export RUN/model OUT
 
-Wrong input ends with one line and exit status 2.
+Nothing that a folder holds is run; pickled weights are read by PyTorch's own safe
+loader. Exit status: 0 done, 2 a wrong input.
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 from typing import Any
 
+from sweet_jax.commands.flags import Parser
 from sweet_jax.data.tokenize import check_vocabulary, load_tokenizer
 from sweet_jax.data.tokenizer_folder import TOKENIZER_FILES
 from sweet_jax.export.encoder import check_new_folder, export_model
@@ -123,21 +125,36 @@ def _find_pickles(folder: Path) -> list[Path]:
     return shards
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status, 2 for a user's error."""
-    return process.guard(lambda: _run(arguments))
-
-
-def _run(arguments: Sequence[str] | None) -> None:
-    parser = process.Parser(prog="python -m sweet_jax convert")
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of the command."""
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", type=Path, metavar="FOLDER")
-    action.add_argument("--from-torch", type=Path, nargs=2, metavar=("FOLDER", "OUT"))
-    action.add_argument("--export", type=Path, nargs=2, metavar=("MODEL", "OUT"))
+    action.add_argument(
+        "--check",
+        type=Path,
+        metavar="FOLDER",
+        help="say what would be loaded, ignored, missing; nothing is written",
+    )
+    action.add_argument(
+        "--from-torch",
+        type=Path,
+        nargs=2,
+        metavar=("FOLDER", "OUT"),
+        help="pickled PyTorch weights to safetensors (needs torch)",
+    )
+    action.add_argument(
+        "--export",
+        type=Path,
+        nargs=2,
+        metavar=("MODEL", "OUT"),
+        help="a trained encoder as a folder that PyTorch loads",
+    )
     parser.add_argument(
         "--exit", type=int, help="export up to this exit (default: the last)"
     )
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Checks, converts or exports."""
     if options.check is not None:
         check_folder(options.check)
     elif options.export is not None:
@@ -147,7 +164,3 @@ def _run(arguments: Sequence[str] | None) -> None:
         process.say(done)
     else:
         convert_from_torch(*options.from_torch)
-
-
-if __name__ == "__main__":
-    process.run(main)

@@ -1,159 +1,194 @@
-"""What the commands with absl's flags share: settings from them, and the log."""
+"""What the commands share: one form of flags, of help and of the log."""
 
-import ast
-import csv
-import dataclasses
+import argparse
 import logging as std_logging
 import re
-import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, Protocol
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
-from sweet_jax.settings.resolve import parse_config_string
-from sweet_jax.system import process
+from sweet_jax.settings.config_file import split_names
 from sweet_jax.system.files import show
+from sweet_jax.system.registry import describe_unknown
 
 _PACKAGE = str(Path(__file__).parents[1])
+_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 
 
-def make_config(text: str = "", **fields: Any) -> Any:
-    """Returns the ConfigDict of a config file.
+class Command(Protocol):
+    """A module of this folder; its docstring is the first part of --help."""
+
+    def add_flags(self, parser: "Parser") -> None:
+        """Adds the command's flags."""
+        ...
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        """Does the work; returns the exit status, None for 0."""
+        ...
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags of a command. Its help begins with the examples of the docstring."""
+
+    def __init__(self, program: str, text: str) -> None:
+        """Has the flags of every command; `text` begins its help."""
+        super().__init__(
+            prog=program,
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "--verbosity",
+            type=int,
+            default=0,
+            metavar="N",
+            help="-1: warnings only; 0: progress, too (default); 1: more",
+        )
+        self._takes_config = False
+
+    def add_config(self, help: str) -> None:
+        """Adds `--config=FILE` and `--config.section.field=value`, read as they are."""
+        self._takes_config = True
+        self.add_argument("--config", metavar="CONFIG", help=help)
+        self.set_defaults(config_flags=[])
+
+    def add_switch(self, name: str, help: str) -> None:
+        """Adds a flag that is on as `--name` or `--name=true`, off as `--noname`."""
+        group = self.add_mutually_exclusive_group()
+        group.add_argument(
+            f"--{name}",
+            nargs="?",
+            const=True,
+            default=False,
+            type=_read_boolean,
+            metavar="true|false",
+            help=help,
+        )
+        group.add_argument(
+            f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS
+        )
+
+    def format_help(self) -> str:
+        """Returns what the command does, with examples, then its flags."""
+        formatter = self._get_formatter()
+        for group in self._action_groups:
+            formatter.start_section(group.title)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        return f"{(self.description or '').strip()}\n\n{formatter.format_help()}"
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Returns the options.
+
+        Raises:
+            ValueError: an argument is unknown, missing or malformed.
+        """
+        arguments = flags.FlagValues().read_flags_from_files(
+            list(arguments), force_gnu=False
+        )
+        # Of one dash or two, as absl has them.
+        arguments = [re.sub(r"^-(?=[a-z_]{2})", "--", text) for text in arguments]
+        config: list[str] = []
+        if self._takes_config:
+            config, arguments = _take_config(arguments)
+        options, unknown = self.parse_known_args(arguments)
+        if self._takes_config:
+            options.config_flags = config
+        if not unknown:
+            return options
+        name = unknown[0].partition("=")[0]
+        if not name.startswith("-"):
+            raise ValueError(f"unexpected argument {show(unknown[0])!r}: see --help")
+        known = [
+            option
+            for action in self._actions
+            for option in action.option_strings
+            if action.help != argparse.SUPPRESS
+        ]
+        raise ValueError(describe_unknown("flag", show(name), known))
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError, which becomes the one line."""
+        message = re.sub(r"^argument (-\S+): ", r"\1: ", message)
+        raise ValueError(f"{show(message)}: see --help")
+
+
+def make_parser(program: str, module: Any) -> Parser:
+    """Returns the parser of a command.
 
     Args:
-        text: what follows the colon in `--config=file.py:task=sst2,seed=1`.
-        **fields: what the file changes, as section dicts or top-level values; the
-            text wins over them. With `study`, the config is that of a study.
+        program: what help and messages call it.
+        module: a `Command`.
+    """
+    parser = Parser(program, module.__doc__ or "")
+    module.add_flags(parser)
+    return parser
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the flags of the config with their values, and the other arguments."""
+    config, others = [], []
+    rest = list(reversed(arguments))
+    while rest:
+        argument = rest.pop()
+        match = re.match(r"--(no)?config(\.[^=]*)?(=|$)", argument)
+        if match is None:
+            others.append(argument)
+            continue
+        config.append(argument)
+        # A boolean field may come without a value.
+        if match[3] != "=" and rest and not rest[-1].startswith("--"):
+            config.append(rest.pop())
+    return config, others
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Returns names that a flag lists, separated by commas; one with a comma is quoted.
 
     Raises:
-        SettingsError: the text is malformed.
+        argparse.ArgumentTypeError: the quotes do not match.
     """
-    from ml_collections import ConfigDict
-
-    config = ConfigDict(to_dict(Settings()))
-    if "study" in fields:
-        config.study = dataclasses.asdict(StudySettings())
-    config.update(fields)
-    config.update_from_flattened_dict(parse_config_string(text))
-    return config.lock()
-
-
-def run_command(work: Callable[[], int | None]) -> NoReturn:
-    """Parses the flags and runs a command; see `process.run` for how it ends."""
-
-    def guarded(_: list[str]) -> None:
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.INFO)
-        handler = logging.get_absl_handler()
-        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        handler.addFilter(_is_worth_showing)
-        warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
-        std_logging.captureWarnings(True)
-        sys.exit(work())
-
-    process.run(lambda: app.run(guarded, flags_parser=_parse_flags))
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; ml_collections' own errors are of many kinds."""
     try:
-        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-        rest = flags.FLAGS(quote_names(argv))
-    except SystemExit:  # Of --help, which has printed; to absl that is a failure.
-        sys.exit(0)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        sys.exit(process.report(_find_own_error(e)))
-    except SyntaxError as error:
-        raise SettingsError(
-            f"{error.filename}, line {error.lineno}: {error.msg}"
-        ) from error
-    if len(rest) > 1:
-        raise SettingsError(
-            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
-        )
-    return rest
+        return split_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def quote_names(argv: Sequence[str]) -> list[str]:
-    """Returns arguments in which lists of names are Python tuples.
+def read_count(low: int, high: int) -> Any:
+    """Returns text -> a whole number from `low` to `high`."""
 
-    ml_collections reads `0,1` as a list, but `title,body` as one name. A name with a
-    comma is given in quotes: `"'last, first',title"`. A flag that comes again adds to
-    the list.
-    """
-    fields = _list_name_fields()
-    found: dict[str, list[str]] = {}
-    places: dict[str, int] = {}
-    quoted: list[str] = []
-    rest = iter(argv)
-    for argument in rest:
-        if argument == "--":
-            return [*quoted, argument, *rest]
-        flag, has_value, value = argument.partition("=")
-        name = flag.lstrip("-").removeprefix("config.")
-        if name not in fields or not re.match(r"--?config\.", flag):
-            quoted.append(argument)
-            continue
-        if not has_value and (value := next(rest, None)) is None:
-            quoted.append(argument)  # Its value is missing, as absl will say.
-            break
-        found.setdefault(name, []).extend(_split_names(value))
-        if name not in places:
-            places[name] = len(quoted)
-            quoted.append(flag)
-        quoted[places[name]] = f"{flag}={tuple(found[name])!r}"
-    return quoted
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: allowed are whole numbers from {low} to {high}"
+            )
+        return int(text)
+
+    return read
 
 
-def _split_names(text: str) -> tuple[str, ...]:
-    """Splits a list of names, written as a Python value or as they are."""
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    # Numbers are names, too. Whoever knows the other form may forget its quotes.
-    if text[:1] + text[-1:] in ("()", "[]"):
-        text = text[1:-1]
-    quote = "'" if "'" in text and '"' not in text else '"'
-    try:
-        row = next(csv.reader([text], quotechar=quote, skipinitialspace=True), [])
-    except csv.Error as error:
-        raise SettingsError(f"{text!r} is no list of names: {error}") from error
-    return tuple(name.strip() for name in row if name.strip())
+def start_log(verbosity: int) -> None:
+    """Shows progress of ours and warnings of all on standard error."""
+    logging.set_verbosity(verbosity)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_is_worth_showing)
+    logging.use_absl_handler()
+    warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
+    std_logging.captureWarnings(True)
 
 
-def _list_name_fields() -> set[str]:
-    """Returns the dotted fields of a config that hold lists of names."""
-    sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
-    for name, kind in get_type_hints(Settings).items():
-        if dataclasses.is_dataclass(kind):
-            sections[f"{name}."] = kind
-    return {
-        f"{prefix}{name}"
-        for prefix, section in sections.items()
-        for name, kind in get_type_hints(section).items()
-        if kind == tuple[str, ...]
-    }
-
-
-def _find_own_error(error: BaseException) -> BaseException:
-    """Returns what a config file of ours complained of; else the error itself.
-
-    ml_collections raises it again, twice, with its traceback in the message: the first
-    one is at the end of the chain.
-    """
-    found, link = error, error
-    while (link := link.__cause__ or link.__context__) is not None:
-        found = link if isinstance(link, SettingsError) else found
-    return found
+def _read_boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are true and false")
+    return _BOOLEANS[text.lower()]
 
 
 class _Formatter(std_logging.Formatter):

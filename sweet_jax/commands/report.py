@@ -1,8 +1,15 @@
-"""`python -m sweet_jax report RUN`: rewrites a report; with several runs, compares."""
+"""Write the report of a finished run again, or compare runs of one task.
 
-from collections.abc import Sequence
+    sweet-jax report runs/ONE
+    sweet-jax report runs/ONE runs/OTHER --output=comparison
+
+Reads files alone. Exit status: 0 written, 2 a wrong input.
+"""
+
+import argparse
 from pathlib import Path
 
+from sweet_jax.commands.flags import Parser
 from sweet_jax.report import (
     ReportError,
     format_comparison,
@@ -13,17 +20,8 @@ from sweet_jax.report import (
 from sweet_jax.system import process
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status, 2 for a user's error."""
-    return process.guard(lambda: _run(arguments))
-
-
-def _run(arguments: Sequence[str] | None) -> None:
-    parser = process.Parser(
-        prog="python -m sweet_jax report",
-        description="Rewrites the report of a finished run, or compares several runs"
-        " of one task.",
-    )
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of the command."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument(
         "--output",
@@ -31,7 +29,10 @@ def _run(arguments: Sequence[str] | None) -> None:
         metavar="DIR",
         help="directory of a comparison (default: runs/comparison-TASK-DIGEST)",
     )
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Writes the report or the comparison."""
     if len(options.runs) == 1:
         if options.output is not None:
             raise ReportError(
@@ -44,7 +45,3 @@ def _run(arguments: Sequence[str] | None) -> None:
         comparison, paths = write_comparison(options.runs, options.output)
         process.say(format_comparison(comparison))
     process.say("\n".join(["", *(f"wrote {path}" for path in paths)]))
-
-
-if __name__ == "__main__":
-    process.run(main)

@@ -1,10 +1,22 @@
-"""`python -m sweet_jax study STUDY`: puts the finished cells of a study together."""
+"""Put the finished cells of a study together, or run one.
 
-from collections.abc import Sequence
+    sweet-jax study runs/study
+    sweet-jax study runs/study --keep=kept
+    sweet-jax study --config=study
+
+Aggregates the finished cells of a study folder, or of a copy of its small files, and
+writes study.json, study.html, study.md and plots. With --config the study runs, as by
+`sweet-jax train`.
+"""
+
+import argparse
 from pathlib import Path
 from typing import Any
 
+from sweet_jax.commands.flags import Parser
 from sweet_jax.report import format_study
+from sweet_jax.settings.config_file import read_config
+from sweet_jax.settings.fields import SettingsError
 from sweet_jax.settings.resolve import study_from_config_dict
 from sweet_jax.study.outputs import keep_study, write_study
 from sweet_jax.study.plan import default_study_folder, make_plan
@@ -12,7 +24,46 @@ from sweet_jax.study.run import describe_plan, run_study
 from sweet_jax.system import process
 
 
-def run(config: Any, workdir: Path | None, dry_run: bool) -> int:
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of the command."""
+    parser.add_argument("study", type=Path, nargs="?", metavar="STUDY")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="also copy there what an aggregation reads (small: no weights)",
+    )
+    parser.add_config("run the study of this config")
+    parser.add_argument("--workdir", type=Path, help="folder of the study that runs")
+    parser.add_switch("dry_run", "say what the study would do, then stop")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Aggregates or runs a study; returns the exit status."""
+    if options.config_flags:
+        if options.study or options.keep:
+            raise SettingsError(
+                "--config runs a study, STUDY and --keep are for one that has run:"
+                " give one of the two"
+            )
+        config = read_config(options.config_flags)
+        if "study" not in config:
+            raise SettingsError(
+                "--config is that of a single run: use `sweet-jax train`, or"
+                " --config=study"
+            )
+        return run_config(config, options.workdir, options.dry_run)
+    if options.study is None:
+        raise SettingsError("give the folder of a study, or --config=study: see --help")
+    record, paths = write_study(options.study)
+    if options.keep is not None:
+        keep_study(options.study, options.keep)
+    process.say(format_study(record))
+    process.say("\n".join(["", *(f"wrote {path}" for path in paths)]))
+    return 0
+
+
+def run_config(config: Any, workdir: Path | None, dry_run: bool) -> int:
     """Runs a study and reports on it; returns the exit status.
 
     Args:
@@ -34,33 +85,3 @@ def run(config: Any, workdir: Path | None, dry_run: bool) -> int:
     for failure in failures:
         process.complain(f"failed: {failure}")
     return 1 if failures else 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status, 2 for a user's error."""
-    return process.guard(lambda: _run(arguments))
-
-
-def _run(arguments: Sequence[str] | None) -> None:
-    parser = process.Parser(
-        prog="python -m sweet_jax study",
-        description="Aggregates the finished cells of a study folder, or of a copy of"
-        " its small files, and writes study.json, study.html, study.md and plots.",
-    )
-    parser.add_argument("study", type=Path, metavar="STUDY")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        metavar="DIR",
-        help="also copy there what an aggregation reads (small: no weights)",
-    )
-    options = parser.parse_args(arguments)
-    record, paths = write_study(options.study)
-    if options.keep is not None:
-        keep_study(options.study, options.keep)
-    process.say(format_study(record))
-    process.say("\n".join(["", *(f"wrote {path}" for path in paths)]))
-
-
-if __name__ == "__main__":
-    process.run(main)

@@ -3,6 +3,7 @@
 Not a command for people: `sweet_jax.main` with a study's config starts it.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -11,21 +12,22 @@ import threading
 import time
 from pathlib import Path
 
-from absl import flags
-
-from sweet_jax.commands.flags import run_command
+from sweet_jax.commands.flags import Parser
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.system.files import take_lock
 
 # A killed study leaves its cell a moment to save; whoever takes the cell over waits.
 _LOCK_SECONDS = 120.0
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of the command."""
+    parser.add_argument("--workdir", type=Path, required=True)
 
 
-def main() -> None:
+def run(options: argparse.Namespace) -> None:
     """Runs the cell; it ends as `sweet_jax.main` does."""
-    folder = Path(_WORKDIR.value)
+    folder: Path = options.workdir
     settings = from_config_dict(json.load(sys.stdin))
     threading.Thread(
         target=_stop_with_parent, args=(os.getppid(),), daemon=True
@@ -54,7 +56,3 @@ def _wait_for_lock(path: Path) -> None:
             lock.close()
             return
         time.sleep(1)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -133,7 +133,7 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
         raise SettingsError(
             f"encoder {shown} has no safetensors on the hub, and pickles are never"
             " loaded: set encoder.revision to one that has them (such as refs/pr/1), or"
-            " download it and run `python -m sweet_jax convert --from-torch FOLDER OUT`"
+            " download it and run `sweet-jax convert --from-torch FOLDER OUT`"
         )
     return folder
 

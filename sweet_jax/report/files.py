@@ -118,8 +118,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
             )
         if (workdir / "plan.json").exists():
             raise ReportError(
-                f"{workdir} holds a study: python -m sweet_jax study {workdir} writes"
-                " its report"
+                f"{workdir} holds a study: sweet-jax study {workdir} writes its report"
             )
         raise ReportError(
             f"{workdir} is not a work directory (no results.json in it): give the"

@@ -90,19 +90,15 @@ def read_study_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     if not path.is_file():
-        raise ReportError(
-            f"{folder} has no {RECORD}: python -m sweet_jax study makes it"
-        )
-    record = read_object(path, "python -m sweet_jax study makes it again")
+        raise ReportError(f"{folder} has no {RECORD}: sweet-jax study makes it")
+    record = read_object(path, "sweet-jax study makes it again")
     if record.get("schema") != SCHEMA:
         raise ReportError(
             f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}:"
-            " repeat python -m sweet_jax study"
+            " repeat sweet-jax study"
         )
     if missing := sorted(_FIELDS - record.keys()):
-        raise ReportError(
-            f"{path} lacks {', '.join(missing)}: repeat python -m sweet_jax study"
-        )
+        raise ReportError(f"{path} lacks {', '.join(missing)}: repeat sweet-jax study")
     return record
 
 

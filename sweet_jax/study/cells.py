@@ -33,7 +33,7 @@ from sweet_jax.system.files import read_object
 SCHEMA = 1
 FINISHED = "finished"
 FAILED = "failed"
-_PROCESS = "sweet_jax.commands.study_cell"
+_PROCESS = ("sweet_jax", "study_cell")
 # What a cell may take to stop: a step and its checkpoint. It ends itself before that.
 _STOP_SECONDS = 30.0
 
@@ -97,7 +97,7 @@ def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
     start = time.perf_counter()
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", _PROCESS, f"--workdir={folder}"],
+            [sys.executable, "-m", *_PROCESS, f"--workdir={folder}"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

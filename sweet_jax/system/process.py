@@ -4,7 +4,6 @@
 line; 75: stopped, in one line, and the same command goes on.
 """
 
-import argparse
 import contextlib
 import errno
 import functools
@@ -82,7 +81,7 @@ def guard(work: Callable[[], int | None]) -> int:
     try:
         try:
             status = work() or 0
-        except SystemExit as stop:  # absl's and argparse's.
+        except SystemExit as stop:  # argparse's, of --help.
             status = stop.code if isinstance(stop.code, int) else 0
         sys.stdout.flush()
     except (ValueError, OSError) as error:
@@ -135,14 +134,6 @@ def is_raised_here(error: BaseException) -> bool:
     """Whether our own code raised the error, not a library it called."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, as of every command."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ValueError, which becomes the line."""
-        raise ValueError(f"{message}: see --help")
 
 
 def _drop_output() -> None:

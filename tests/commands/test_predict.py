@@ -164,7 +164,7 @@ def test_what_is_wrong_is_one_line(classifier, tmp_path, monkeypatch, case):
 
 def test_a_wrong_flag_is_exit_status_2(command, tmp_path, arguments, tiny_model):
     for flags, message in (
-        (["--batch_size=0"], "batch_size=0"),
+        (["--batch_size=0"], "--batch_size: '0': allowed are whole"),
         ([f"--model={tmp_path}"], "is no model folder"),
     ):
         status, last = command.run([*arguments, *flags], "predict")

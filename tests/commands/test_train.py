@@ -1,8 +1,6 @@
 """The command line: every wrong input is one line on stderr and exit status 2."""
 
-import importlib.util
 import json
-import logging as std_logging
 import os
 import re
 import shutil
@@ -11,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from main_command import MainCommand
-
-from sweet_jax.commands import flags
-from sweet_jax.settings.fields import METHODS, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
 
 SWEET = "--config=configs/sweet.py"
 ROWS = [{"text": f"row {i}", "label": i % 2} for i in range(40)]
@@ -149,7 +141,7 @@ def test_wrong_encoders_are_one_line_and_status_2(
             (folder / "pytorch_model.bin").write_bytes(b"")
     message = {
         "no weights": "safetensors",
-        "pickle": "sweet_jax convert --from-torch",
+        "pickle": "sweet-jax convert --from-torch",
         "truncated": "model.safetensors",
         "vocabulary": "5 rows",
     }[case]
@@ -180,81 +172,3 @@ def test_a_dry_run_says_what_a_run_would_do_and_warns_of_too_few_rows(
     assert re.search(r"method += 'sweet'", text), text
     assert "5000 training examples asked, 96 there are: all are used" in text
     assert not (tmp_path / "run").exists()
-
-
-LISTS = {
-    "title,body": ("title", "body"),
-    "title, body": ("title", "body"),
-    "(title,body)": ("title", "body"),
-    "('title', 'body')": ("title", "body"),
-    '["title", "body"]': ("title", "body"),
-    "title": ("title",),
-    "'last, first'": ("last, first",),
-    '"last, first",title': ("last, first", "title"),
-    "'last, first',title": ("last, first", "title"),
-    "it's,fine": ("it's", "fine"),
-    "sweet(a=0.2),early_exit": ("sweet(a=0.2)", "early_exit"),
-    "007,1": ("007", "1"),
-    "": (),
-    "()": (),
-}
-
-
-@pytest.mark.parametrize("text", LISTS)
-def test_names_with_commas_are_lists(text):
-    flag = "--config.data.text_columns"
-    expected = [f"{flag}={LISTS[text]!r}", "--dry_run"]
-    assert flags.quote_names([f"{flag}={text}", "--dry_run"]) == expected
-    assert flags.quote_names([flag, text, "--dry_run"]) == expected
-
-
-def test_a_list_may_come_in_several_flags_and_other_fields_are_left_alone():
-    flag = "--config.study.methods"
-    others = ["--config.exits.layers=0,1", "--config.data.task=a,b", "--x", "a,b"]
-    assert flags.quote_names([f"{flag}=a", *others, f"{flag}=b,c"]) == [
-        f"{flag}=('a', 'b', 'c')",
-        *others,
-    ]
-    assert flags.quote_names(["--", f"{flag}=a,b"]) == ["--", f"{flag}=a,b"]
-
-
-@given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]))))
-def test_quoted_lists_keep_every_name(names):
-    (argument,) = flags.quote_names([f"--config.study.tasks={tuple(names)!r}"])
-    assert argument == f"--config.study.tasks={tuple(names)!r}"
-
-
-def test_a_log_record_cannot_control_the_terminal():
-    formatter = flags._Formatter("%(message)s")
-    record = std_logging.makeLogRecord({"msg": "label %s", "args": ("\x1b[2J\nx",)})
-    assert formatter.format(record) == "label \\x1b[2J\\nx"
-
-
-@pytest.mark.parametrize(
-    "name", ["sweet_jax.main", "predict", "export", "evaluate", "analyze"]
-)
-def test_help_is_no_failure(command, name):
-    running = command.start(["--help"], name)
-    assert running.finish()[0] == 0
-    assert "flags:" in running.output.read_text()
-
-
-@pytest.mark.parametrize("name", ["sweet", "early_exit", "multi_model", "paper"])
-def test_every_config_file_makes_settings(name):
-    path = f"configs/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    settings = from_config_dict(module.get_config())
-    assert settings.method == (name if name in METHODS else "sweet")
-    changed = from_config_dict(module.get_config("method=multi_model,seed=4"))
-    assert (changed.method, changed.seed) == ("multi_model", 4)
-    faithful = module.get_config()
-    faithful.faithful_release = True
-    assert from_config_dict(faithful).data.max_length == 256
-    # As flags set it: no file gives the default of a field.
-    faithful.exits.pooling = "mean"
-    with pytest.raises(SettingsError, match=r"exits\.pooling=mean contradicts"):
-        from_config_dict(faithful)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_command
 from tiny_models import DESCRIPTION, write_model_folder
 
-from sweet_jax.commands import convert as command
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.huggingface.config import load_config
 from sweet_jax.huggingface.safetensors import load_encoder
@@ -35,7 +35,7 @@ def write_model(tmp_path, tiny_encoder, tiny_mpnet, tiny_modernbert, tiny_debert
 
 def export(capsys, *arguments) -> str:
     """Runs the command and returns what it printed; it must succeed."""
-    assert command.main(["--export", *map(str, arguments)]) == 0
+    assert run_command("convert", "--export", *map(str, arguments)) == 0
     return capsys.readouterr().out
 
 
@@ -101,7 +101,7 @@ def test_tables_that_drifted_apart_are_refused_but_not_before_they_part(
     write_model, tmp_path, capsys
 ):
     folder, flat = write_model("mpnet")
-    assert command.main(["--export", str(folder), str(tmp_path / "out")]) == 2
+    assert run_command("convert", "--export", str(folder), str(tmp_path / "out")) == 2
     assert "segments have trained tables of their own" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     export(capsys, folder, tmp_path / "out", "--exit", 0)
@@ -123,7 +123,7 @@ def test_wrong_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "model.safetensors").write_bytes(b"")
-    assert command.main(["--export", *arguments]) == 2
+    assert run_command("convert", "--export", *arguments) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
@@ -135,7 +135,7 @@ def test_nothing_in_the_target_is_replaced(write_model, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "tokenizer.json").write_text("mine")
-    assert command.main(["--export", str(folder), str(out)]) == 2
+    assert run_command("convert", "--export", str(folder), str(out)) == 2
     assert "has a tokenizer.json already" in capsys.readouterr().err
     assert [file.read_text() for file in out.iterdir()] == ["mine"]
     (out / "tokenizer.json").rename(tmp_path / "kept")

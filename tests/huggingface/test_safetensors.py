@@ -9,9 +9,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from command_line import run_command
 from safetensors.numpy import load_file, save_file
 
-from sweet_jax.commands.convert import main
 from sweet_jax.huggingface.config import load_config, read_config
 from sweet_jax.huggingface.name_maps import NAME_MAPS
 from sweet_jax.huggingface.safetensors import export_encoder, load_encoder
@@ -261,7 +261,7 @@ def test_pickles_are_never_loaded(write, tensors, tmp_path):
     (folder / "model.safetensors").unlink()
     payload = pickle.dumps(_Payload(target))
     (folder / "pytorch_model.bin").write_bytes(payload)
-    with pytest.raises(ValueError, match=r"python -m sweet_jax convert --from-torch"):
+    with pytest.raises(ValueError, match=r"sweet-jax convert --from-torch"):
         load(folder)
     assert not target.exists()
     pickle.loads(payload)
@@ -286,12 +286,12 @@ def test_export_refuses_parameters_of_another_config(write, tensors, tmp_path):
 def test_check_lists_what_a_load_would_do(write, tensors, capsys):
     ids = {"embeddings.position_ids": np.arange(40)[None]}
     folder = write({**tensors, **ids})
-    assert main(["--check", str(folder)]) == 0
+    assert run_command("convert", "--check", str(folder)) == 0
     text = capsys.readouterr().out
     assert "39 tensors to load, pooler included" in text
     assert "ignored, no part of the encoder: embeddings.position_ids" in text
     save_file({QUERY: tensors[QUERY]}, folder / "model.safetensors")
-    assert main(["--check", str(folder)]) == 2
+    assert run_command("convert", "--check", str(folder)) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -306,14 +306,14 @@ def test_from_torch_converts_pickles(write, tensors, tmp_path, capsys):
     # Tied weights share memory in the pickle.
     state["cls.predictions.decoder.weight"] = state["embeddings.word_embeddings.weight"]
     torch.save(state, folder / "pytorch_model.bin")
-    assert main(["--from-torch", str(folder), str(out)]) == 0
+    assert run_command("convert", "--from-torch", str(folder), str(out)) == 0
     loaded = load(out)
     got = loaded.encoder["layer_1"]["attention"]["query"]["kernel"]
     np.testing.assert_array_equal(got, tensors[QUERY].T)
     assert (out / "vocab.txt").read_text() == "a"
     # A second time: nothing is overwritten.
     capsys.readouterr()
-    assert main(["--from-torch", str(folder), str(out)]) == 2
+    assert run_command("convert", "--from-torch", str(folder), str(out)) == 2
     assert "already" in capsys.readouterr().err
 
 
@@ -331,7 +331,7 @@ def test_from_torch_reads_shards(write, tensors, tmp_path):
         weight_map |= dict.fromkeys(part, file)
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    assert main(["--from-torch", str(folder), str(out)]) == 0
+    assert run_command("convert", "--from-torch", str(folder), str(out)) == 0
     assert not (out / index.name).exists()
     assert load(out).pooler is not None
 
@@ -354,7 +354,7 @@ def test_from_torch_refuses_what_is_not_plain_tensors(
     elif kind == "list":
         torch.save([1, 2], file)
     out = tmp_path / "out"
-    assert main(["--from-torch", str(folder), str(out)]) == 2
+    assert run_command("convert", "--from-torch", str(folder), str(out)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -364,7 +364,7 @@ def test_from_torch_refuses_what_is_not_plain_tensors(
 
 def test_check_reads_the_weights(write, tensors, capsys):
     spoilt = {**tensors, QUERY: np.full_like(tensors[QUERY], np.nan)}
-    assert main(["--check", str(write(spoilt))]) == 2
+    assert run_command("convert", "--check", str(write(spoilt))) == 2
     assert "1024 of 1024 weights that are NaN" in capsys.readouterr().err
 
 

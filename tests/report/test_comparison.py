@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_command
 from html_page import Page
 from report_files import change_results, make_workdir
 
-from sweet_jax.commands.report import main
 from sweet_jax.report import ReportError, comparison, files, write_comparison
 
 
@@ -43,7 +43,7 @@ def compared(study: list[Path], tmp_path_factory) -> tuple[Path, str]:
     """The directory of their comparison, and what the command printed."""
     output = tmp_path_factory.mktemp("compared") / "out"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main([*map(str, study), "--output", str(output)]) == 0
+        assert run_command("report", *map(str, study), "--output", str(output)) == 0
     return output, printed.getvalue()
 
 
@@ -121,7 +121,7 @@ def test_an_unwritable_place_is_one_line_and_status_2(tmp_path: Path, capsys):
         for seed in (0, 1)
     ]
     inside_a_file = runs[0] / "results.json" / "inside"
-    assert main([*map(str, runs), "--output", str(inside_a_file)]) == 2
+    assert run_command("report", *map(str, runs), "--output", str(inside_a_file)) == 2
     output, errors = capsys.readouterr()
     assert output == ""
     assert re.fullmatch("error: .*Not a directory.*\n", errors)
@@ -132,7 +132,9 @@ def test_comparison_refuses_what_shares_no_axis(
 ):
     output = tmp_path / "out"
     change_results(workdir, task="rte")
-    assert main([str(study[0]), str(workdir), "--output", str(output)]) == 2
+    assert (
+        run_command("report", str(study[0]), str(workdir), "--output", str(output)) == 2
+    )
     assert re.fullmatch(
         r"error: task differs \(rotten_tomatoes in .*, rte in .*\): .*\n",
         capsys.readouterr().err,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_command
 from html_page import Page
 from study_files import (
     make_entry,
@@ -20,8 +21,6 @@ from study_files import (
     write_status,
 )
 
-from sweet_jax.commands.report import main as report_main
-from sweet_jax.commands.study import main
 from sweet_jax.report import (
     ReportError,
     format_study,
@@ -335,7 +334,7 @@ def test_names_never_command_a_terminal(tmp_path: Path, capsys):
     names = {"task": evil, "encoder": f"{evil}\ud800", "train_size": 1, "method": evil}
     write_plan(folder, cells, [{**names, "tried": [], "chosen": 1e-4}])
     aggregated = aggregate_study(folder, 20)
-    assert main([str(folder)]) == 0
+    assert run_command("study", str(folder)) == 0
     summary, _, _ = capsys.readouterr().out.partition("\nwrote")
     files = [folder / name for name in ("study.json", "study.md", "study.html")]
     texts = [path.read_text(encoding="utf-8") for path in files]
@@ -348,7 +347,7 @@ def test_names_never_command_a_terminal(tmp_path: Path, capsys):
 
 def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
     folder = make_study(tmp_path / "study", METHODS[:3], seeds=(4,))
-    assert main([str(folder)]) == 0
+    assert run_command("study", str(folder)) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "(none with a verdict: of one seed no interval over seeds exists)" in text
     assert "(one seed: no interval)" in text
@@ -358,7 +357,7 @@ def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
     assert "held" not in page.text
     # Again from a copy elsewhere: the same, byte for byte.
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
-    assert main([str(copied)]) == 0
+    assert run_command("study", str(copied)) == 0
     for path in folder.rglob("*"):
         if path.is_file():
             again = (copied / path.relative_to(folder)).read_bytes()
@@ -367,12 +366,12 @@ def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
 
 def test_a_study_of_one_method_or_of_nothing_has_a_page(tmp_path: Path, capsys):
     folder = make_study(tmp_path / "one", ("sweet",), seeds=(0,))
-    assert main([str(folder)]) == 0
+    assert run_command("study", str(folder)) == 0
     assert "no claim of the paper can be judged" in capsys.readouterr().out
     page = Page((folder / "study.html").read_text(encoding="utf-8"))
     assert len(page.values("img", "src")) == 1
     write_plan(tmp_path / "none", [make_entry("rte", 1000, "sweet", 0)])
-    assert main([str(tmp_path / "none")]) == 0
+    assert run_command("study", str(tmp_path / "none")) == 0
     assert "No cell is finished." in capsys.readouterr().out
 
 
@@ -401,7 +400,7 @@ def test_a_row_over_fewer_tasks_names_them_everywhere(tmp_path: Path):
     for entry in entries[-2:]:
         write_cell(folder, entry)
     write_plan(folder, entries)
-    assert main([str(folder)]) == 0
+    assert run_command("study", str(folder)) == 0
     record = read_study_record(folder)
     [average, *_] = list_views(record)
     shown = list(study_tables.list_main_tables(record))
@@ -504,16 +503,16 @@ def test_report_needs_no_jax_and_future_fields_do_no_harm(record, tmp_path: Path
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path: Path, record, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert report_main([str(tmp_path)]) == 2
+    assert run_command("study", str(tmp_path)) == 2
+    assert run_command("report", str(tmp_path)) == 2
     write_plan(tmp_path, [])
-    assert report_main([str(tmp_path)]) == 2
+    assert run_command("report", str(tmp_path)) == 2
     first, second, third = capsys.readouterr().err.splitlines()
     assert re.fullmatch(
         r"error: .* is not a study .no plan.json in it.: give .*", first
     )
     assert "is not a work directory" in second
-    assert "holds a study: python -m sweet_jax study" in third
+    assert "holds a study: sweet-jax study" in third
     with pytest.raises(ReportError, match=r"has no study\.json"):
         write_study_report(tmp_path)
     newer = copy.deepcopy(record) | {"schema": 4}

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 from study_files import make_study
 
-from sweet_jax.commands.study import main
 from sweet_jax.study import outputs
 from sweet_jax.study.folder import StudyError
 from sweet_jax.study.outputs import keep_study, write_study
@@ -26,7 +26,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_kept_copy_aggregates_to_the_same_study(study, tmp_path, capsys):
     copy = tmp_path / "kept"
-    assert main([str(study), "--keep", str(copy)]) == 0
+    assert run_command("study", str(study), "--keep", str(copy)) == 0
     assert "wrote" in capsys.readouterr().out
     assert not list(copy.glob("cells/*/checkpoints"))
     record, paths = write_study(copy)

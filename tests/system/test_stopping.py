@@ -12,7 +12,7 @@ from sweet_jax.system import stopping
 
 _PRELUDE = """
 import ctypes, os, signal, sys, time
-from sweet_jax import process, stopping
+from sweet_jax.system import process, stopping
 stopping._UNWIND_SECONDS, stopping._HELD_SECONDS = 0.5, 5.0
 def ready():
     os.write(1, b"ready\\n")

@@ -11,7 +11,7 @@ sweet_jax/settings/fields.py and takes --config.section.field=value.
 
 from typing import Any
 
-from sweet_jax.commands.flags import make_config
+from sweet_jax.settings.config_file import make_config
 
 
 def get_config(text: str = "") -> Any:

@@ -11,7 +11,7 @@ those of a single run.
 
 from typing import Any
 
-from sweet_jax.commands.flags import make_config
+from sweet_jax.settings.config_file import make_config
 
 
 def get_config(text: str = "") -> Any:

@@ -1,0 +1,1 @@
+"""The config files that come with the package: `--config=NAME`."""
