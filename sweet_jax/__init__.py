@@ -10,15 +10,36 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweet_jax.runs.estimator import SweetClassifier
+    from sweet_jax.runs.run import Run
+    from sweet_jax.runs.train import train
     from sweet_jax.serving.classifier import AdaptiveClassifier, load
+    from sweet_jax.settings.fields import Settings
 
 __version__ = "0.1.0"
-__all__ = ["AdaptiveClassifier", "__version__", "load"]
+__all__ = [
+    "AdaptiveClassifier",
+    "Run",
+    "Settings",
+    "SweetClassifier",
+    "__version__",
+    "load",
+    "train",
+]
 
 _LAZY = {
     "AdaptiveClassifier": "sweet_jax.serving.classifier",
+    "Run": "sweet_jax.runs.run",
+    "Settings": "sweet_jax.settings.fields",
+    "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
+    "train": "sweet_jax.runs.train",
 }
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, those that are not loaded yet among them."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

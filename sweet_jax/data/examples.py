@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
@@ -73,7 +74,7 @@ class Table:
 
     Attributes:
         where: file name, or data set and split, for messages.
-        unit: what `positions` count, "line" or "row".
+        unit: what `positions` are: "line", "row", or "index" of a DataFrame.
         positions: for messages, of each row.
         row_ids: position in the published split, from 0, rising.
         files: names by row, where a split is made of several files.
@@ -82,7 +83,7 @@ class Table:
 
     where: str
     unit: str
-    positions: Sequence[int]
+    positions: Sequence[Any]
     row_ids: Sequence[int]
     texts: Sequence[str]
     pairs: Sequence[str] | None

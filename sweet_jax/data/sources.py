@@ -1,4 +1,4 @@
-"""Rows of a task from where they are published: embedded, files, hub, tfds.
+"""Rows of a task from where they are: embedded, files, hub, tfds, memory.
 
 Whatever the source, a split becomes a `Table` of strings first; `make_task` then
 names the labels, checks what a person can get wrong, and makes arrays.
@@ -13,6 +13,7 @@ from sweet_jax.data.embedded import load_embedded
 from sweet_jax.data.examples import RawTask, Table, make_task
 from sweet_jax.data.folder import load_folder
 from sweet_jax.data.hub import load_hub
+from sweet_jax.data.in_memory import load_rows
 from sweet_jax.data.table_files import load_files
 from sweet_jax.data.tasks import Task, get_task
 from sweet_jax.data.tfds import load_tfds
@@ -73,4 +74,5 @@ _LOADERS: dict[str, Callable[[Task, DataSettings, ColumnFlags], _Loaded]] = {
     "folder": load_folder,
     "tfds": load_tfds,
     "hub": load_hub,
+    "rows": load_rows,
 }

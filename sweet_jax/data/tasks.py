@@ -8,6 +8,8 @@ from typing import Literal
 
 GLUE_PATH = "nyu-mll/glue"
 TFDS_PREFIX = "tfds/"
+# Rows that `sweet_jax.train` was given, by a digest of their content.
+_IN_MEMORY = re.compile("rows-[0-9a-f]{16}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Task:
     Attributes:
         name: what `data.task` says.
         kind: where the rows come from: the embedded package, files, a local folder of
-            data files, the hub through datasets, or tensorflow-datasets.
+            data files, the hub through datasets, tensorflow-datasets, or memory.
         metric: what `score` means for this task; accuracy is shown beside it.
         hub_path: hub id, local folder or tensorflow-datasets name; empty otherwise.
         hub_config: configuration of the hub data set; empty for its only one.
@@ -31,7 +33,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["embedded", "file", "folder", "hub", "tfds"]
+    kind: Literal["embedded", "file", "folder", "hub", "tfds", "rows"]
     metric: Literal["accuracy", "matthews", "f1"] = "accuracy"
     hub_path: str = ""
     hub_config: str = ""
@@ -128,6 +130,8 @@ def get_task(name: str) -> Task:
         raise ValueError(f"data.task is empty: allowed are {_describe_allowed()}")
     if name.startswith(TFDS_PREFIX):
         return _get_tfds_task(name)
+    if _IN_MEMORY.fullmatch(name):
+        return Task(name=name, kind="rows")
     path = Path(name)
     if path.is_dir():
         return Task(name=name, kind="folder", hub_path=name)

@@ -34,7 +34,7 @@ from sweet_jax.serving.description import ModelDescription
 from sweet_jax.serving.model_folder import load_model_folder
 from sweet_jax.serving.served_model import build_model
 from sweet_jax.serving.targets import Targets, make_rule
-from sweet_jax.serving.texts import Text, enumerate_chunks, is_pair, make_examples
+from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
 from sweet_jax.system.files import show
 from sweet_jax.thresholds.choice import pick_target
 
@@ -136,9 +136,9 @@ class AdaptiveClassifier:
         it are not computed.
 
         Args:
-            texts: texts, or (text, text) pairs for a model of pairs; a single one is
-                a list of one. What is neither a list nor a tuple is read as answers are
-                taken, in constant memory.
+            texts: texts, or (text, text) pairs for a model of pairs: a list, a tuple, a
+                Series of pandas or an array of numpy; a single one is a list of one.
+                Anything else is read as answers are taken, in constant memory.
             threshold: in the criterion's own range. Without it, and without one of the
                 next three, the last exit answers.
             criterion: confidence, entropy, margin, patience or, for a model trained
@@ -153,7 +153,8 @@ class AdaptiveClassifier:
             pooling: how long undecided inputs may wait for others.
 
         Returns:
-            A list for a list, a tuple or a single input; otherwise an iterator.
+            A list for a list, tuple, Series, array or single input; otherwise an
+            iterator.
 
         Raises:
             ValueError: the threshold is out of range, targets are in conflict, the
@@ -167,10 +168,9 @@ class AdaptiveClassifier:
             max_accuracy_loss=max_accuracy_loss,
         )
         thresholds = self.choose_thresholds(target, criterion)
-        if isinstance(texts, str) or (self.description.has_pairs and is_pair(texts)):
-            return list(self.answer([texts], thresholds, criterion, pooling))  # type: ignore[list-item]
-        answers = self.answer(texts, thresholds, criterion, pooling)  # type: ignore[arg-type]
-        return list(answers) if isinstance(texts, list | tuple) else answers
+        inputs = take_texts(texts, self.description.has_pairs)
+        answers = self.answer(inputs, thresholds, criterion, pooling)
+        return list(answers) if isinstance(inputs, list | tuple) else answers
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Texts that people hand over, checked, as rows."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from sweet_jax.data.examples import Examples
+from sweet_jax.data.in_memory import is_missing
+from sweet_jax.system.files import show
 
 Text = str | tuple[str, str]
 
@@ -17,6 +20,47 @@ def is_pair(text: object) -> bool:
         and len(text) == 2
         and all(isinstance(part, str) for part in text)
     )
+
+
+def take_texts(texts: Iterable[Text] | Text, has_pairs: bool) -> Iterable[Text]:
+    """Returns the inputs of a call: a list for what is a list in all but name.
+
+    Args:
+        texts: a single input, a list or tuple of them, a Series of pandas or an array
+            of numpy, or anything else to read as answers are taken.
+        has_pairs: the model takes pairs, so a tuple of two strings is one.
+
+    Raises:
+        ValueError: a Series has a missing value, or this is a whole table.
+    """
+    if isinstance(texts, str) or (has_pairs and is_pair(texts)):
+        return [texts]  # type: ignore[list-item]
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise ValueError(
+            f"texts is a {type(texts).__name__}: give one column of it, such as"
+            " table['text'], or for pairs list(zip(table['a'], table['b']))"
+        )
+    if isinstance(texts, np.ndarray):
+        return _as_rows(texts.tolist())
+    if hasattr(texts, "to_numpy"):
+        values = list(texts)
+        index = getattr(texts, "index", range(len(values)))
+        for place, value in zip(index, values, strict=True):
+            if is_missing(value):
+                raise ValueError(
+                    f"the input at index {show(str(place))} is missing ({value}): fill"
+                    " it or leave it out"
+                )
+        return values
+    return texts
+
+
+def _as_rows(rows: list[Any]) -> list[Any]:
+    """Returns the rows of an array: a text of one column, a pair of two."""
+    return [
+        (row[0] if len(row) == 1 else tuple(row)) if isinstance(row, list) else row
+        for row in rows
+    ]
 
 
 def make_examples(
@@ -34,6 +78,8 @@ def make_examples(
         ValueError: a text is empty, or of the other kind than the model's.
     """
     for i, text in enumerate(texts, first):
+        if is_missing(text):
+            raise ValueError(f"input {i} is missing ({text}): fill it or leave it out")
         if has_pairs and not is_pair(text):
             raise ValueError(
                 f"input {i} is no (text, text) pair: this model was trained on pairs"

@@ -1,0 +1,80 @@
+"""Settings as keyword arguments: `num_epochs=2` instead of `train.num_epochs`."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sweet_jax.settings.fields import Settings, SettingsError, flatten_settings
+
+# Short names that more than one section has, or that libraries commonly use.
+_SHORT_NAMES = {
+    "batch_size": "train.batch_size",
+    "dropout": "exits.dropout",
+    "epochs": "train.num_epochs",
+    "learning_rate": "optim.encoder_learning_rate",
+}
+
+
+def nest_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns keyword arguments as the nested fields of a config.
+
+    A name is that of a field, without its section where no other section has it
+    (`max_length`), with it otherwise (`evaluate.batch_size`), or one of `_SHORT_NAMES`.
+    numpy's numbers become Python's. None leaves a field at its default.
+
+    Raises:
+        SettingsError: a name is unknown or in several sections, or two names are one
+            field.
+    """
+    nested: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for keyword, value in keywords.items():
+        if value is None:
+            continue
+        field = _find_field(keyword)
+        if field in given:
+            raise SettingsError(
+                f"{given[field]} and {keyword} are one setting, {field}: drop one of"
+                " the two"
+            )
+        given[field] = keyword
+        section, _, name = field.rpartition(".")
+        place = nested.setdefault(section, {}) if section else nested
+        place[name] = _to_python(value)
+    return nested
+
+
+def _find_field(keyword: str) -> str:
+    """Returns the dotted field that a keyword argument means."""
+    fields = flatten_settings(Settings())
+    if keyword in fields:
+        return keyword
+    if keyword in _SHORT_NAMES:
+        return _SHORT_NAMES[keyword]
+    by_name = defaultdict(list)
+    for field in fields:
+        by_name[field.rpartition(".")[2]].append(field)
+    found = by_name.get(keyword, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ways = " or ".join(f'**{{"{field}": ...}}' for field in found)
+        raise SettingsError(
+            f"the setting {keyword!r} is in several sections: say {ways}"
+        )
+    known = {**dict.fromkeys(fields), **dict.fromkeys(by_name), **_SHORT_NAMES}
+    close = difflib.get_close_matches(keyword, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "docs/python.md lists them"
+    raise SettingsError(f"unknown setting {keyword!r}: {hint}")
+
+
+def _to_python(value: Any) -> Any:
+    """Returns numpy's scalars and arrays as Python's numbers and lists."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return type(value)(map(_to_python, value))
+    return value
