@@ -1,6 +1,7 @@
 """Devices: the data-parallel mesh, placing arrays on it, one program per shape."""
 
 import dataclasses
+import logging
 import math
 import os
 import time
@@ -11,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sweet_jax.arrays import Batch
 from sweet_jax.system import caches, stopping
+
+logger = logging.getLogger(__name__)
 
 # Settings of jax that a person's shell may hold for other work. Here they would change
 # results (types, random numbers) or keep the programs from being made.
@@ -45,7 +47,7 @@ def configure_jax(matmul_precision: str) -> None:
     """
     for name, value in _OURS.items():
         if (set_value := getattr(jax.config, name)) not in (value, None):
-            logging.warning("%s=%s is not used here", name.upper(), set_value)
+            logger.warning("%s=%s is not used here", name.upper(), set_value)
             jax.config.update(name, value)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))

@@ -1,12 +1,12 @@
 """Measuring gradient conflict of one run: at which steps, on which batches."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
@@ -34,6 +34,8 @@ from sweet_jax.settings.fields import Settings
 from sweet_jax.training.loop import TrainData, count_steps, plan_phases
 from sweet_jax.training.objectives import Member, Objective
 from sweet_jax.trees import flatten_paths
+
+logger = logging.getLogger(__name__)
 
 # Folded into the seed's key, so that measuring shares no key with training.
 _ANALYSIS_STREAM = 2
@@ -122,7 +124,7 @@ class ConflictProbes:
     def finish(self) -> None:
         """Says after training which steps had been passed before they were wanted."""
         if missing := sorted(self.open_steps):
-            logging.info(
+            logger.info(
                 "gradient conflict cannot be measured at steps %s: training had passed"
                 " them",
                 ", ".join(map(str, missing)),
@@ -156,7 +158,7 @@ class ConflictProbes:
         )
         products = collect_products(program.call, sums, params, batches, self._parts)
         self._file.add(step, [summarize(products, group) for group in self._groups])
-        logging.info(
+        logger.info(
             "gradient conflict at step %d: %d batches of %.3g GFLOP, %.1f s",
             step,
             len(batches),

@@ -2,13 +2,13 @@
 
 import dataclasses
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
-from absl import logging
 from jaxtyping import Int32, Int64
 from tokenizers import processors
 from transformers import DebertaTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerFast
@@ -18,6 +18,8 @@ from sweet_jax.data.examples import Examples
 from sweet_jax.data.tokenizer_folder import read_tokenizer
 from sweet_jax.data.vocabulary import check_tokenizer
 from sweet_jax.system.files import FileError
+
+logger = logging.getLogger(__name__)
 
 # Part of the cache key: raise it when the stored arrays change their meaning.
 _FORMAT_VERSION = 2
@@ -130,14 +132,14 @@ def check_vocabulary(
             f" table {vocab_size} rows: use the tokenizer that belongs to the encoder"
         )
     if 2 * (last_id + 1) < vocab_size:
-        logging.warning(
+        logger.warning(
             "the tokenizer has token ids up to %d only, and the encoder's embedding"
             " table %d rows: is it the encoder's own?",
             last_id,
             vocab_size,
         )
     if pad_id is not None and pad_id != tokenizer.pad_token_id:
-        logging.warning(
+        logger.warning(
             "the tokenizer pads with token %s, and the encoder's config.json says"
             " pad_token_id=%d: is it the encoder's own?",
             tokenizer.pad_token_id,
@@ -297,11 +299,11 @@ def _load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
     try:
         arrays = load_npz(path, _CACHED, "tokenising again")
     except FileError as error:
-        logging.warning("token cache: %s", error)
+        logger.warning("token cache: %s", error)
         return None
     # Of other rows or another tokenizer, whatever the file is called.
     if str(arrays["key"]) != key:
-        logging.warning("token cache: %s is of other texts: tokenising again", path)
+        logger.warning("token cache: %s is of other texts: tokenising again", path)
         return None
     return arrays
 
@@ -312,4 +314,4 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         save_npz(path, arrays)
     except OSError as error:
         # The cache only saves time: a full or read-only disk must not end the run here.
-        logging.warning("token cache %s is not written: %s", path, error)
+        logger.warning("token cache %s is not written: %s", path, error)

@@ -7,17 +7,19 @@ show it, in any language: each must come back as itself.
 
 import contextlib
 import itertools
+import logging
 import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from absl import logging
 from tokenizers import Tokenizer, decoders
 from transformers import PreTrainedTokenizerFast
 
 from sweet_jax.system import files
+
+logger = logging.getLogger(__name__)
 
 _MOST_WORDS = 200
 # How vocabularies mark tokens: after a space (of bytes, of pieces), ending a word,
@@ -81,7 +83,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         unknown = tokenizer.unk_token_id
         lost = [ids for ids in _encode(backend, capitals, folder) if unknown in ids]
         if 2 * len(lost) > len(capitals):
-            logging.warning(
+            logger.warning(
                 "the vocabulary of %s is lower-case and text is not lower-cased: words"
                 " with capitals become unknown tokens (do_lower_case in its"
                 " tokenizer_config.json)",

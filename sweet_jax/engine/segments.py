@@ -5,6 +5,7 @@ rows that go on are moved within the device: gathered into a smaller bucket, or 
 a queue. The host reads one small array per segment: what its exit says.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax import linen as nn
 from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Batch, ExitOutput, Params
 from sweet_jax.devices import Programs
+
+logger = logging.getLogger(__name__)
 
 Rows = Any  # a tree of arrays [R, ...]
 Shared = Any  # what rows of one length have in common
@@ -135,7 +137,7 @@ class Segments:
         """Compiles every segment for all these shapes."""
         for num_rows in batch_rows:
             self.compile_lengths(num_rows, lengths)
-        logging.info(
+        logger.info(
             "%d programs compiled in %.1f s", self.num_programs, self.compile_seconds
         )
 

@@ -5,17 +5,18 @@ mathematics (only the values we implement pass), or known to be harmless. Anythi
 is refused by name, because silently ignoring it may compute another function.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from sweet_jax.huggingface.families import FAMILIES, HARMLESS, Family
 from sweet_jax.models.encoder import Encoder, EncoderConfig
 from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.system import files
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 _REMEDY = "copy the encoder's folder again"
@@ -149,7 +150,7 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> Encode
     attributes = read_config(folder)
     config = parse_config(attributes, ignore_attributes, source)
     if attributes.get("auto_map") is not None:
-        logging.info(
+        logger.info(
             "%s names code of its own (auto_map), which is never run: it is read as"
             " any %s",
             source,

@@ -6,11 +6,11 @@ directory exists.
 
 import dataclasses
 import hashlib
+import logging
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from transformers import PreTrainedTokenizerFast
 
 from sweet_jax.data.batches import limit_buckets
@@ -40,6 +40,8 @@ from sweet_jax.settings.resolve import check_released_family, resolve_released_e
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
 from sweet_jax.training.methods import Member, make_members, separates_segments
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def prepare(settings: Settings) -> Prepared:
     members = make_members(settings, len(layers))
     depth = layers[-1] + 1
     if depth < config.num_layers:
-        logging.info(
+        logger.info(
             "the last exit reads layer %d: the encoder's %d layers are cut to %d",
             layers[-1],
             config.num_layers,
@@ -130,7 +132,7 @@ def prepare(settings: Settings) -> Prepared:
     check_vocabulary(tokenizer, config.vocab_size, pad_id)
     loaded = load_encoder(folder, config, depth)
     if loaded.ignored:
-        logging.info("no part of the encoder: %s", show_names(loaded.ignored))
+        logger.info("no part of the encoder: %s", show_names(loaded.ignored))
     if settings.faithful_release:
         assert isinstance(config, PostNormConfig), "both released families are"
         settings = resolve_released_exits(

@@ -4,6 +4,7 @@ prepare -> train -> logit banks -> calibrate and evaluate -> model folder -> rep
 """
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jaxtyping import Float32
 from safetensors.numpy import load_file
 
@@ -52,6 +52,8 @@ from sweet_jax.training.loop import TrainData, train_member
 from sweet_jax.training.methods import Member
 from sweet_jax.training.selection import BestEpoch
 from sweet_jax.trees import unflatten_paths
+
+logger = logging.getLogger(__name__)
 
 # Folded into the seed's key, so that fresh weights share no key with dropout.
 _WEIGHTS_STREAM = 0
@@ -97,7 +99,7 @@ def run(
         has_page = (work.path / report.PAGE).exists()
         wait_for_hosts("all know whether the run is finished")
         if results is not None and has_page and not lacks_probes:
-            logging.info("%s is finished: nothing to do", work.path)
+            logger.info("%s is finished: nothing to do", work.path)
             return work.path, results
         work.require_writing()
         if results is None:

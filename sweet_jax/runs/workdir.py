@@ -1,13 +1,12 @@
 """A run's work directory: whose it is, what it depends on, what is finished in it."""
 
 import errno
+import logging
 import platform
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
-
-from absl import logging
 
 from sweet_jax.settings.fields import (
     Settings,
@@ -26,6 +25,8 @@ from sweet_jax.system.files import (
     write_bytes,
     write_json,
 )
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 CONFIG = "config.json"
@@ -154,12 +155,12 @@ class Workdir:
         recorded = checksums.find_recorded(self.path, names)
         intact = checksums.find_intact(self.path, recorded)
         for name in sorted(recorded - intact):
-            logging.warning(
+            logger.warning(
                 "%s is missing, altered or damaged: it is made again", self.path / name
             )
         lacks_results = RESULTS in names and RESULTS not in recorded
         if lacks_results and (self.path / RESULTS).exists():
-            logging.warning(
+            logger.warning(
                 "%s has no checksum of %s: every output is made again",
                 self.path / checksums.FILE_NAME,
                 RESULTS,

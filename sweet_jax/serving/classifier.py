@@ -1,6 +1,7 @@
 """The classifier people use: texts in, labels with probabilities and exits out."""
 
 import dataclasses
+import logging
 import math
 import threading
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float32
 
 from sweet_jax.arrays import LogitBank, Params
@@ -37,6 +37,8 @@ from sweet_jax.serving.targets import Targets, make_rule
 from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
 from sweet_jax.system.files import show
 from sweet_jax.thresholds.choice import pick_target
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +285,7 @@ class AdaptiveClassifier:
             )
             if tokenized.truncated_rows and not self._said_truncated:
                 self._said_truncated = True
-                logging.warning(
+                logger.warning(
                     "an input is longer than the %d tokens that the model reads: such"
                     " inputs are cut, as in training (said once)",
                     max_length,

@@ -5,10 +5,9 @@ whether that stops it. Lines are counted from 1, as editors do.
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-
-from absl import logging
 
 from sweet_jax.data.columns import ColumnFlags, choose_columns
 from sweet_jax.data.lines import LONGEST_ROW
@@ -20,6 +19,8 @@ from sweet_jax.data.rows import (
     take_texts,
 )
 from sweet_jax.data.rows import find_format as find_table_format
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("text", "csv", "tsv", "jsonl")
 _ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
@@ -143,7 +144,7 @@ def _read_rows(
         )
         yield InputRow(row.line, texts, problem)
     for note in reader.make_notes():
-        logging.warning("%s", note)
+        logger.warning("%s", note)
 
 
 def _count_texts(num_texts: int) -> str:

@@ -1,11 +1,11 @@
 """From what a person wants of a served model to thresholds."""
 
+import logging
 import math
 import threading
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
 from sweet_jax.engine.engine import Engine
@@ -14,6 +14,8 @@ from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.serving.description import ModelDescription
 from sweet_jax.thresholds.budget import Budget, load_budget
 from sweet_jax.thresholds.choice import Choice
+
+logger = logging.getLogger(__name__)
 
 
 class Targets:
@@ -52,7 +54,7 @@ class Targets:
         else:
             choice = self._choose(*target, criterion)
             level = logging.INFO if choice.feasible else logging.WARNING
-            logging.log(level, choice)
+            logger.log(level, choice)
             thresholds = choice.thresholds
         make_rule(self._description, thresholds, criterion)
         return thresholds

@@ -1,12 +1,11 @@
 """Running a study: every cell of this shard, then what all finished cells say."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from absl import logging
 
 from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.find_encoder import find_encoder
@@ -18,6 +17,8 @@ from sweet_jax.study.folder import PLAN, PLAN_REMEDY
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
 from sweet_jax.system.checksums import read_sealed, write_sealed
 from sweet_jax.system.files import read_json, show
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _WAIT_SECONDS = 10.0
@@ -52,12 +53,12 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
         if claims.describe(cell.name) is None and cells.can_adopt(path):
             cells.adopt_cell(path)
     left = _list_left(mine, folder, failures)
-    logging.info("%d of %d cells are left in %s", len(left), len(mine), folder)
+    logger.info("%d of %d cells are left in %s", len(left), len(mine), folder)
     while left:
         cell = _pick(plan, left, folder, claims)
         if cell is None:
             if waited_for != (others := _describe_others(left, claims)):
-                logging.info("waiting: %s", others)
+                logger.info("waiting: %s", others)
                 waited_for = others
             time.sleep(_WAIT_SECONDS)
         else:
@@ -185,7 +186,7 @@ def _run_one(
     chosen = Rates()
     if cell.purpose != RATES:
         chosen = _find_chosen(find_choices(plan, folder), cell.group)
-    logging.info("%s starts; %d to go", cell.name, num_left)
+    logger.info("%s starts; %d to go", cell.name, num_left)
     status = cells.run_cell(
         plan.make_settings(cell, chosen),
         _find_folder(cell, folder),
@@ -193,12 +194,12 @@ def _run_one(
     )
     seconds.append(status["seconds"])
     if status["status"] == cells.FAILED:
-        logging.warning("%s failed: %s", cell.name, show(status["error"]))
+        logger.warning("%s failed: %s", cell.name, show(status["error"]))
         return
     results = read_json(_find_folder(cell, folder) / "results.json")
     scores = " ".join(f"{row['score']:.3f}" for row in results["exits"])
     minutes = (num_left - 1) * sum(seconds) / len(seconds) / 60
-    logging.info(
+    logger.info(
         "%s: exits %s, %.0f s; about %.0f min to go",
         cell.name,
         scores,

@@ -2,12 +2,13 @@
 
 import contextlib
 import importlib.util
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import logging
+logger = logging.getLogger(__name__)
 
 
 class Board:
@@ -56,7 +57,7 @@ class Board:
             yield
         except OSError as error:
             reason = error.strerror or error
-            logging.warning("%s is not written: %s", self._directory, reason)
+            logger.warning("%s is not written: %s", self._directory, reason)
             writer, self._writer = self._writer, None
             if writer is not None:
                 with contextlib.suppress(OSError):  # What is buffered is lost.

@@ -9,6 +9,7 @@ there as a whole or not at all, whenever a process is killed. Before it is used 
 files are verified; a damaged one is passed over with a warning, newest to oldest.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -17,13 +18,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sweet_jax.devices import share_number
 from sweet_jax.system import checksums
 from sweet_jax.system.files import FileError, allow_reading, write_folder, write_whole
+
+logger = logging.getLogger(__name__)
 
 _STATE = "state.safetensors"
 # Of a file beside the numbers of a state; a larger one is not read to its end.
@@ -131,7 +133,7 @@ class Checkpoints:
             try:
                 state = self._read(steps[i], make_target(steps[i]))
             except FileError as error:
-                logging.warning("%s", error)
+                logger.warning("%s", error)
                 continue
             if self._log is not None:
                 with write_whole(self._log) as temporary:
@@ -139,7 +141,7 @@ class Checkpoints:
                     shutil.copyfile(folder / self._log.name, temporary)
             return steps[i], state
         if steps:
-            logging.warning(
+            logger.warning(
                 "no checkpoint in %s is whole: training starts from the beginning",
                 self._directory,
             )

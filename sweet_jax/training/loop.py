@@ -6,6 +6,7 @@ the step, so a run that stops after any step goes on bit for bit.
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,6 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -40,6 +40,8 @@ from sweet_jax.training.optimizer import make_optimizer, make_schedule
 from sweet_jax.training.preemption import Interrupted, should_stop
 from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
 from sweet_jax.trees import flatten_paths
+
+logger = logging.getLogger(__name__)
 
 # Folded into the seed's key, so that dropout shares no key with fresh weights.
 _DROPOUT_STREAM = 1
@@ -186,7 +188,7 @@ def train_member(
     if step == 0:
         _check_start(params)
     else:
-        logging.info("%s goes on after step %d", member.name or "training", step)
+        logger.info("%s goes on after step %d", member.name or "training", step)
     rng = jax.random.fold_in(jax.random.key(settings.seed), _DROPOUT_STREAM)
     rng = replicate(rng, mesh)
     if step in probes:
@@ -326,7 +328,7 @@ class _PhaseRun:
                 {shape: args_by_shape[shape] for o, shape in counts if o == objective}
             )
         seconds = sum(programs.seconds for programs in self._programs.values())
-        logging.info(
+        logger.info(
             "compiled %d train steps (lengths %s) in %.1f s",
             len(counts),
             ", ".join(str(length) for _, length in sorted(args_by_shape)),

@@ -3,23 +3,25 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sweet_jax.training.board import Board
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
     """Writes a row per step and shows the run's progress.
 
-    On a terminal it is a bar; elsewhere a line about every tenth of the run. All but
-    the first of several hosts have no file and show nothing.
+    On a terminal and in a notebook it is a bar; elsewhere a line of the log about every
+    tenth of the run. All but the first of several hosts have no file and show nothing.
     """
 
     def __init__(
@@ -41,15 +43,15 @@ class MetricsLog:
         self._num_examples = 0.0
         self._lines_every = max(num_steps // 10, 1)
         self._quiet = quiet
-        is_terminal = sys.stderr.isatty()
+        has_bar = sys.stderr.isatty() or _is_in_notebook()
         self._bar = tqdm(
             total=num_steps,
             initial=first_step,
             desc=member or "train",
             unit="step",
-            disable=quiet or not is_terminal,
+            disable=quiet or not has_bar,
         )
-        self._prints_lines = not quiet and not is_terminal
+        self._prints_lines = not quiet and not has_bar
         self._board = None
         if path is not None:
             self._board = Board(path.parent / "tensorboard" / (member or "run"))
@@ -133,7 +135,7 @@ class MetricsLog:
     def _print_line(self, step: int, losses: str, speed: float, now: float) -> None:
         done = max(step - self._start_step, 1)
         left = (now - self._start_time) / done * (self._num_steps - step)
-        logging.info(
+        logger.info(
             "%sstep %d/%d  loss %s  %.0f examples/s  %.0f s left",
             f"{self._member} " if self._member else "",
             step,
@@ -150,6 +152,11 @@ class MetricsLog:
         self._bar.close()
         if self._board is not None:
             self._board.close()
+
+
+def _is_in_notebook() -> bool:
+    """Whether standard error is shown below a cell."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 @dataclasses.dataclass(frozen=True)

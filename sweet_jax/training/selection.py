@@ -1,14 +1,16 @@
 """Keeping the best epoch, for train.select=best."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from sweet_jax.arrays import Params
 from sweet_jax.training.loop import NonFiniteError, StateStore
+
+logger = logging.getLogger(__name__)
 
 
 class BestEpoch:
@@ -60,7 +62,7 @@ class BestEpoch:
     def offer(self, epoch: int, params: Params) -> None:
         """Takes the parameters if they score higher; of equals the earlier stays."""
         score = self._score_fn(params)
-        logging.info("epoch %d: mean exit score %.4f on part 0", epoch, score)
+        logger.info("epoch %d: mean exit score %.4f on part 0", epoch, score)
         if score > self._best["score"]:  # Never of NaN.
             self._best = {
                 "params": _copy(params),

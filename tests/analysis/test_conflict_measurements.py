@@ -1,7 +1,7 @@
 """Gradient conflict of a run: measured on time, once, and kept; or when it is over."""
 
 import json
-import logging as std_logging
+import logging
 import os
 import re
 import shutil
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from absl import logging
 
 from sweet_jax import report
 from sweet_jax.report.files import ReportError
@@ -63,7 +62,7 @@ def read_conflict(path: Path) -> dict[str, Any]:
     return json.loads((path / "gradient_conflict.json").read_text())
 
 
-class Watch(std_logging.Handler):
+class Watch(logging.Handler):
     """Notes the steps that are measured, and stops the run after one of them."""
 
     def __init__(self) -> None:
@@ -71,7 +70,7 @@ class Watch(std_logging.Handler):
         self.steps: list[int] = []
         self.stop_after: int | None = None
 
-    def emit(self, record: std_logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         """Takes a message of the run."""
         match = re.match(r"gradient conflict at step (\d+):", record.getMessage())
         if match:
@@ -83,12 +82,12 @@ class Watch(std_logging.Handler):
 @pytest.fixture
 def watch() -> Iterator[Watch]:
     handler = Watch()
-    logging.get_absl_logger().addHandler(handler)
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.INFO)
+    logger = logging.getLogger("sweet_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     yield handler
-    logging.set_verbosity(level)
-    logging.get_absl_logger().removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(handler)
 
 
 @pytest.mark.long

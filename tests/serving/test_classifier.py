@@ -170,7 +170,7 @@ def test_wrong_questions_are_refused_before_texts_are_read(
 def test_long_texts_are_cut_and_that_is_said_once(tiny_model, caplog):
     classifier = sweet_jax.load(tiny_model, batch_size=BATCH)
     long = "good film " * 10_000
-    with caplog.at_level(logging.WARNING, "absl"):
+    with caplog.at_level(logging.WARNING, "sweet_jax"):
         answers = classifier.predict([long, "a plot", long])
         classifier.predict(long)
     assert_close(answers[:1], classifier.predict("good film " * 15))
