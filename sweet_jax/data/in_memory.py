@@ -154,7 +154,9 @@ def _read_columns(
         data, is_list = _turn_records(data, where), False
     names = _list_columns(data)
     if not is_list and names is None and not _is_series(data):
-        raise ValueError(f"{where} is a {type(data).__name__}: expected {_ALLOWED}")
+        raise ValueError(
+            f"{where} is of type {type(data).__name__}: expected {_ALLOWED}"
+        )
     if len(data) == 0:
         raise ValueError(f"{where} has no rows: expected {_ALLOWED}")
     if not is_list and names is not None:

@@ -5,7 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -96,7 +96,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         self.settings = settings
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any) -> "SweetClassifier":
         """Trains on texts and their labels.
 
         Raises:
@@ -230,8 +230,8 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
             X = X.tolist()
         if not hasattr(X, "__len__") or isinstance(X, str):
             raise ValueError(
-                f"X is a {type(X).__name__}: expected a list, a Series, an array or a"
-                " DataFrame of texts"
+                f"X is of type {type(X).__name__}: expected a list, a Series, an array"
+                " or a DataFrame of texts"
             )
         if len(X) == 0:
             raise ValueError("X has 0 samples, while a minimum of 1 is required")

@@ -8,7 +8,7 @@ from typing import Any
 from sweet_jax.data.in_memory import HeldRows, hold_rows
 from sweet_jax.data.rows import COMPRESSED, find_format
 from sweet_jax.runs.run import Run
-from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.fields import Settings, SettingsError
 from sweet_jax.settings.keywords import nest_keywords
 from sweet_jax.settings.resolve import from_config_dict
 
@@ -82,11 +82,18 @@ def make_settings(
         SettingsError: a name is unknown or given twice, or a value is not allowed.
     """
     named = {
-        "encoder.name": None if encoder is None else os.fspath(encoder),
+        "encoder.name": os.fspath(encoder)
+        if isinstance(encoder, os.PathLike)
+        else encoder,
         "method": method,
         **{f"data.{name}": value for name, value in data.items()},
     }
     given = {name: value for name, value in named.items() if value is not None}
+    if twice := given.keys() & keywords.keys():
+        raise SettingsError(
+            f"{min(twice)} is given twice: it follows from another argument, so drop"
+            " one of the two"
+        )
     return from_config_dict(nest_keywords({**given, **keywords}))
 
 
@@ -105,19 +112,19 @@ def _find_data(
     if isinstance(train, str | os.PathLike):
         if test is not None and not isinstance(test, str | os.PathLike):
             raise ValueError(
-                f"train is a file and test a {type(test).__name__}: give both as files,"
-                " or both in memory"
+                f"train is a file and test of type {type(test).__name__}: give both as"
+                " files, or both in memory"
             )
         if label is not None and not isinstance(label, str):
             raise ValueError(
-                f"label is a {type(label).__name__}: rows of files have their labels in"
-                " a column, so name that"
+                f"label is of type {type(label).__name__}: rows of files have their"
+                " labels in a column, so name that"
             )
         return None, fields | _name_files(os.fspath(train), test)
     if isinstance(test, str | os.PathLike):
         raise ValueError(
-            f"train is a {type(train).__name__} and test a file: give both as files, or"
-            " both in memory"
+            f"train is of type {type(train).__name__} and test a file: give both as"
+            " files, or both in memory"
         )
     splits = {"train": train}
     if _is_dataset_dict(train):

@@ -292,7 +292,7 @@ class AdaptiveClassifier:
                 )
         return tokenized
 
-    def make_examples(self, texts: list[Text], first: int = 0) -> Examples:
+    def make_examples(self, texts: list[Any], first: int = 0) -> Examples:
         """Returns texts as rows, without labels.
 
         Args:

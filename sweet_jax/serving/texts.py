@@ -22,7 +22,7 @@ def is_pair(text: object) -> bool:
     )
 
 
-def take_texts(texts: Iterable[Text] | Text, has_pairs: bool) -> Iterable[Text]:
+def take_texts(texts: Any, has_pairs: bool) -> Iterable[Any]:
     """Returns the inputs of a call: a list for what is a list in all but name.
 
     Args:
@@ -34,10 +34,10 @@ def take_texts(texts: Iterable[Text] | Text, has_pairs: bool) -> Iterable[Text]:
         ValueError: a Series has a missing value, or this is a whole table.
     """
     if isinstance(texts, str) or (has_pairs and is_pair(texts)):
-        return [texts]  # type: ignore[list-item]
+        return [texts]
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
         raise ValueError(
-            f"texts is a {type(texts).__name__}: give one column of it, such as"
+            f"texts is of type {type(texts).__name__}: give one column of it, such as"
             " table['text'], or for pairs list(zip(table['a'], table['b']))"
         )
     if isinstance(texts, np.ndarray):
@@ -64,7 +64,7 @@ def _as_rows(rows: list[Any]) -> list[Any]:
 
 
 def make_examples(
-    texts: list[Text], has_pairs: bool, task: str, first: int = 0
+    texts: list[Any], has_pairs: bool, task: str, first: int = 0
 ) -> Examples:
     """Returns texts as rows, without labels.
 
