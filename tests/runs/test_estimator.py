@@ -79,7 +79,7 @@ def test_a_target_of_the_call_or_of_the_parameters(fitted):
     other = pickle.loads(pickle.dumps(fitted)).set_params(threshold=0.5)
     np.testing.assert_array_equal(other.predict_proba(X), early)
     np.testing.assert_array_equal(other.predict_proba(X, threshold=float("inf")), whole)
-    margin = fitted.set_params(criterion="patience").predict_proba(X, threshold=2)
+    margin = fitted.set_params(criterion="patience").predict_proba(X, threshold=2.0)
     np.testing.assert_array_equal(margin, whole)
     fitted.set_params(criterion="confidence")
 
