@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from sweet_jax.data.columns import name_label
 from sweet_jax.data.in_memory import HeldRows, hold_rows
@@ -108,12 +109,13 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
                 "SweetClassifier requires y to be passed, but the target y is None:"
                 " give one label for each text"
             )
-        if getattr(y, "ndim", 1) != 1:
+        X = _as_texts(X)
+        if getattr(y, "ndim", 1) != 1 or hasattr(y, "__array__"):
             y = column_or_1d(y, warn=True)
-        names = _list_names(X)
-        rows = hold_rows({"train": X}, text=names, label=y)
         labels_N = np.asarray(y)
         check_classification_targets(labels_N)
+        names = _list_names(X)
+        rows = hold_rows({"train": X}, text=names, label=y)
         settings = self._make_settings(rows)
         # Imported here: a wrong setting is reported before jax loads.
         from sweet_jax.runs import pipeline
@@ -216,6 +218,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: X has other columns than in `fit`, or no rows.
         """
+        X = _as_texts(X)
         names = _list_names(X)
         if names is not None:
             known = list(getattr(self, "feature_names_in_", names))
@@ -226,7 +229,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
                 )
             columns = [X[name] for name in X.columns]
             X = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        elif isinstance(X, np.ndarray):
+        if isinstance(X, np.ndarray):
             X = X.tolist()
         if not hasattr(X, "__len__") or isinstance(X, str):
             raise ValueError(
@@ -281,7 +284,6 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         """Returns the tags: texts in, in one column or two."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
         return tags
 
 
@@ -294,6 +296,29 @@ class _TemporaryFolder:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="sweet_jax-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _as_texts(X: Any) -> Any:
+    """Returns X, an array where it is like one; numbers are refused as usual.
+
+    Raises:
+        TypeError: X is sparse.
+        ValueError: X holds numbers.
+    """
+    if issparse(X):
+        raise TypeError("X is sparse, and texts are not: give a list of texts")
+    if _list_names(X) is not None or hasattr(X, "index"):
+        return X
+    if hasattr(X, "__array__"):
+        X = np.asarray(X)
+    if getattr(X, "dtype", np.dtype(object)).kind in "biufc":
+        # What scikit-learn says of complex, empty and missing numbers comes first.
+        check_array(X)
+        raise ValueError(
+            f"X is an array of {X.dtype}: expected texts; for numbers take another"
+            " classifier"
+        )
+    return X
 
 
 def _list_names(X: Any) -> list[str] | None:
