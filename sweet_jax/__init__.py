@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweet_jax.runs.estimator import SweetClassifier
+    from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
-    from sweet_jax.runs.train import train
     from sweet_jax.serving.classifier import AdaptiveClassifier, load
     from sweet_jax.settings.fields import Settings
 
@@ -33,7 +33,7 @@ _LAZY = {
     "Settings": "sweet_jax.settings.fields",
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
-    "train": "sweet_jax.runs.train",
+    "train": "sweet_jax.runs.from_python",
 }
 
 

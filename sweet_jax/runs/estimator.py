@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from sweet_jax.data.columns import name_label
 from sweet_jax.data.in_memory import HeldRows, hold_rows
+from sweet_jax.runs.from_python import make_settings
 from sweet_jax.runs.run import Run
-from sweet_jax.runs.train import make_settings
 from sweet_jax.runs.workdir import MODEL
 from sweet_jax.settings.fields import Settings
 from sweet_jax.system.files import write_folder
