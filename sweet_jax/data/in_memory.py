@@ -81,6 +81,7 @@ def hold_rows(
     tables: dict[str, Table] = {}
     label_names: tuple[str, ...] = ()
     kinds: dict[str, str] = {}
+    width = 0  # texts a row
     for split, data in splits.items():
         # Labels that are given apart are those of the training rows.
         own_label = label if split == "train" or isinstance(label, str) else None
@@ -209,7 +210,8 @@ def _read_table(
     label_names: tuple[str, ...] = ()
     features = getattr(data, "features", None)
     if given is None and hasattr(features, "__getitem__"):
-        label_names = tuple(getattr(features[label_column], "names", ()) or ())
+        feature = features[label_column]  # type: ignore[index]
+        label_names = tuple(getattr(feature, "names", ()) or ())
     return _Columns(
         list(zip(*values, strict=True)),
         labels,

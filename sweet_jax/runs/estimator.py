@@ -113,7 +113,9 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         if getattr(y, "ndim", 1) != 1 or hasattr(y, "__array__"):
             y = column_or_1d(y, warn=True)
         labels_N = np.asarray(y)
-        check_classification_targets(labels_N)
+        if labels_N.dtype.kind == "f":
+            check_classification_targets(labels_N)  # Then they are whole numbers.
+            y = labels_N.astype(int)
         names = _list_names(X)
         rows = hold_rows({"train": X}, text=names, label=y)
         settings = self._make_settings(rows)
@@ -179,7 +181,11 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         )
         # Strings and integers are sorted there as here; booleans and others may not be.
         place = {name: i for i, name in enumerate(classifier.label_names)}
-        order_C = [place[name_label(label)] for label in self.classes_.tolist()]
+        labels = self.classes_.tolist()
+        order_C = [
+            place[name_label(int(label) if isinstance(label, float) else label)]
+            for label in labels
+        ]
         return np.array([answer.probabilities for answer in answers])[:, order_C]
 
     def save(self, folder: str | Path) -> None:
@@ -252,7 +258,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state with the files of the run in place of its folder."""
-        state = dict(super().__getstate__())
+        state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "run_" in state:
             root = state.pop("run_").workdir
             state["_files"] = {
