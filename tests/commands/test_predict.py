@@ -88,7 +88,9 @@ def test_answers_are_those_of_the_classifier_at_their_lines(
     with (tmp_path / "out.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     wanted = [
-        {k: str(v) for k, v in row.items() if k != "probabilities"} for row in rows
+        {k: str(v) for k, v in row.items() if k != "probabilities"}
+        | {f"p_{name}": str(p) for name, p in row["probabilities"].items()}
+        for row in rows
     ]
     assert table == wanted
 

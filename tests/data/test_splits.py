@@ -225,7 +225,11 @@ def test_a_small_validation_split_is_used_whole_and_said():
 def test_rows_without_any_test_split_are_held_out_and_said():
     splits = make_splits(make_raw(train=600), make_settings())
     assert len(splits.test) == 120
-    assert splits.notes[0] == ("no test split: 120 training rows are held out as test")
+    assert splits.notes[0] == (
+        "no test rows were given: 120 of the 600 rows of file are split off as test,"
+        " stratified by class, with a fixed seed; rows of the same text stay together"
+    )
+    assert splits.origin["test"] == "120 rows split off file, stratified"
 
 
 def test_faithful_release_takes_the_first_rows_and_leaks(rotten_tomatoes):

@@ -11,7 +11,7 @@ from sweet_jax.serving.inputs import InputRow, find_format, read_inputs
 def read(text: str, input_format: str, num_texts: int = 1, columns=()) -> list:
     """Returns the rows as plain tuples."""
     rows = read_inputs(split(text), input_format, num_texts, columns)
-    return [tuple(row) for row in rows]
+    return [tuple(row)[:3] for row in rows]
 
 
 def split(text: str) -> io.StringIO:
@@ -121,10 +121,10 @@ def test_control_characters_are_text():
         ("jsonl", "\n\n", 1, (), "the input is empty"),
         (
             "csv",
-            "id,body\n1,a\n",
+            "id,memo\n1,a\n",
             1,
             (),
-            "no text column of a usual name.*'id', 'body'",
+            "no text column of a usual name.*'id' .'1'., 'memo' .'a'.: set --text_col",
         ),
         ("csv", "text\na\n", 1, ("body",), "no column 'body'; its columns are 'text'"),
         ("csv", "text\na\n", 1, ("text", "b"), "takes single texts, so name 1"),
