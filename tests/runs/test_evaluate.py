@@ -39,8 +39,8 @@ def test_a_label_that_training_lacks_is_named_with_its_line(tmp_path, name):
 def test_columns_are_asked_for_once_with_the_flags_of_the_command(tmp_path):
     (tmp_path / "a.csv").write_text("title,body,stars\na,b,1\n")
     message = (
-        r"a\.csv has 2 columns that may hold the texts \('body', 'title'\) and no column"
-        r" 'label' or of another usual name for labels; its columns are 'title'"
+        r"a\.csv has 2 columns that may hold the texts \('body', 'title'\) and no"
+        r" column 'label' or of another usual name for labels; its columns are 'title'"
         r" \('a'\), 'body' \('b'\), 'stars' \('1'\): set --text_columns=body"
         r" --label_column=stars$"
     )
