@@ -9,14 +9,20 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 
 from sweet_jax.data.find_columns import NO_COLUMNS, Columns, describe_columns
-from sweet_jax.data.notes import describe_labels, describe_texts, fold_label
+from sweet_jax.data.notes import (
+    describe_labels,
+    describe_texts,
+    fold_label,
+    stands_for_missing,
+)
 from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.system.files import show
 
 # From so many on, labels that differ in every row are no classes.
 _MANY_CLASSES = 20
-_NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\s*")
+_NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\s*")
+_FRACTION = re.compile("[.,][0-9]*[1-9]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,7 +162,7 @@ def make_task(
     notes += describe_labels(tables[main].labels, tables[main].locate)
     if (columns := tables[main].columns).by_content:
         notes.append(
-            f"{tables[main].where} names no columns of texts and labels in a usual way:"
+            f"{tables[main].where} has no columns of usual names for texts and labels:"
             f" what is in them decided ({describe_columns(columns)})"
         )
     return RawTask(task, splits, names, dict(tables), tuple(notes))
@@ -194,9 +200,9 @@ def _check_classes(table: Table) -> None:
         else "its labels"
     )
     many = len(distinct) > _MANY_CLASSES
-    is_number = all(_NUMBER.fullmatch(label) for label in distinct)
-    has_fraction = is_number and any(
-        not float(label).is_integer() for label in distinct
+    numbers = [label for label in distinct if not stands_for_missing(label)]
+    has_fraction = all(map(_NUMBER.fullmatch, numbers)) and any(
+        map(_FRACTION.search, numbers)
     )
     if has_fraction and (many or 2 * len(distinct) > len(labels)):
         first = ", ".join(map(quote, labels[:3]))
@@ -207,8 +213,8 @@ def _check_classes(table: Table) -> None:
         )
     if many and len(distinct) == len(labels):
         raise ValueError(
-            f"{table.where}: {column} is another one in each of the {len(labels):,}"
-            f" rows ({quote(labels[0])}, {quote(labels[1])}, ...): that names rows, not"
+            f"{table.where}: {column} has another value in each of the {len(labels):,}"
+            f" rows ({quote(labels[0])}, {quote(labels[1])}, ...): they name rows, not"
             " classes; name a column whose values repeat"
         )
 

@@ -104,9 +104,9 @@ def find_columns(
 
 
 def describe_columns(columns: Columns) -> str:
-    """Returns what is read from where, such as `texts: 'title', labels: 'stars'`."""
-    texts = f"texts: {' and '.join(map(quote, columns.texts))}"
-    return f"{texts}, labels: {quote(columns.label)}" if columns.label else texts
+    """Returns what is read where, such as `texts in 'title', labels in 'stars'`."""
+    texts = f"texts in {' and '.join(map(quote, columns.texts))}"
+    return f"{texts}, labels in {quote(columns.label)}" if columns.label else texts
 
 
 def format_flag(flag: str, names: Sequence[str]) -> str:
@@ -226,7 +226,8 @@ class _Search:
         found = self._sample(name)
         shown = [str(value) for value in found]
         return (
-            self._is_header(name, shown)
+            bool(found)
+            and self._is_header(name, shown)
             and all(isinstance(value, str | int) for value in found)
             and all(text.strip() for text in shown)
             and 2 * len(set(shown)) <= len(shown)
@@ -279,7 +280,7 @@ class _Search:
         texts = texts or self._guess_texts(label, text_choices)
         line = format_flag(self._flags.text, texts or ("NAME",))
         if self._needs_label:
-            line += f" {format_flag(self._flags.label, (label or 'NAME',))}"
+            line += f" {self._flags.label}={shlex.quote(label or 'NAME')}"
         reason = _explain(self._names)
         if len(self._names) == 1 and self._needs_label and not reason:
             reason = " (texts and labels are two columns)"
@@ -369,6 +370,8 @@ def _explain(columns: Sequence[str]) -> str:
     is_row = any(len(column.split()) > 3 for column in columns)
     if is_row or not any(column.isidentifier() for column in columns):
         return " (the first line of a table is its header)"
+    if "" in columns:
+        return " (columns without a name are not read: name them in the header)"
     if any(column != column.strip() for column in columns):
         return " (names with blanks at their ends: take them out of the header)"
     return ""

@@ -22,13 +22,13 @@ _MOST_SHOWN = 5
 def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Examples]:
     """Splits rows off.
 
-    Each class gives its share of the rows, at least one, as far as `num_left` allows.
-    Rows whose texts differ in case and blanks at most stay together, so that the number
-    of rows may be missed by a few where texts repeat.
+    Each class gives its share of the texts, at least one, as far as `num_left` allows.
+    Rows whose texts differ in case and blanks at most count once and stay together;
+    a text that stands for more rows than the share of its class is not taken.
 
     Args:
         rows: to choose from.
-        num_held: rows to split off, at least one of each class.
+        num_held: the most rows to split off; one of each class at least.
         num_left: different texts of each class that stay.
 
     Returns:
@@ -36,15 +36,17 @@ def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Ex
     """
     group_N, class_G = _group(rows)
     sizes_G = np.bincount(group_N)
+    texts_C = np.bincount(class_G)
+    rows_C = np.bincount(class_G, weights=sizes_G).astype(np.int64)
+    num_texts = round(num_held * len(class_G) / len(rows))
+    most_texts_C = np.minimum(share_out(texts_C, num_texts), texts_C - num_left)
+    most_rows_C = share_out(rows_C, num_held)
     order = np.random.default_rng(_FIXED_SEED).permutation(len(class_G))
-    held_G = np.zeros(len(class_G), bool)
-    counts_C = np.bincount(class_G, weights=sizes_G).astype(np.int64)
     by_class = order[np.argsort(class_G[order], kind="stable")]
-    ends = np.cumsum(np.bincount(class_G))
-    quotas_C = share_out(counts_C, num_held)
-    for c, groups in enumerate(np.split(by_class, ends[:-1])):
-        most = len(groups) - num_left
-        held_G[_choose(groups, sizes_G, int(quotas_C[c]), most)] = True
+    held_G = np.zeros(len(class_G), bool)
+    for c, groups in enumerate(np.split(by_class, np.cumsum(texts_C)[:-1])):
+        most = int(most_texts_C[c]), int(most_rows_C[c])
+        held_G[_choose(groups.tolist(), sizes_G, *most)] = True
     held_N = held_G[group_N]
     return rows.select(np.flatnonzero(~held_N)), rows.select(np.flatnonzero(held_N))
 
@@ -110,18 +112,15 @@ def _group(
 
 
 def _choose(
-    groups: Int64[np.ndarray, " n"],
-    sizes_G: Int64[np.ndarray, " G"],
-    quota: int,
-    most: int,
+    groups: list[int], sizes_G: Int64[np.ndarray, " G"], most: int, most_rows: int
 ) -> list[int]:
-    """Returns up to `most` groups of a class with up to `quota` rows, if they fit."""
+    """Returns up to `most` groups of a class, of up to `most_rows` rows if any fit."""
     chosen: list[int] = []
-    left = quota
-    for group in groups.tolist():
+    left = most_rows
+    for group in groups:
         if len(chosen) < most and sizes_G[group] <= left:
             chosen.append(group)
             left -= int(sizes_G[group])
     if not chosen and most > 0:
-        chosen.append(min(groups.tolist(), key=lambda group: sizes_G[group]))
+        chosen.append(min(groups, key=lambda group: sizes_G[group]))
     return chosen

@@ -259,32 +259,27 @@ def _hold_out_calibration(
     their calibration rows, and their training rows nest.
     """
     asked = settings.data.calibration_examples
-    num_classes = len(np.unique(rows.labels))
-    is_split_off = raw.splits.keys() == {"train"}  # as the test rows were
-    least = max(num_classes, 2) if is_split_off else 2
-    taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, least))
-    if taken < asked:
-        notes.append(
-            f"{asked} calibration examples asked, {taken} taken: at most a fifth of the"
-            f" {len(rows)} training rows is held out"
-        )
-    if "all" in raw.splits:
-        order = np.arange(len(rows))  # the permutation that held the test out goes on
-    elif is_split_off:
-        kept, held = hold_out(rows, max(taken, num_classes), 1)
-        notes.append(_describe_calibration(len(held)))
-        return kept, held
+    if raw.splits.keys() == {"train"}:  # Test rows were split off in the same way.
+        least = max(len(np.unique(rows.labels)), len(rows) // _HELD_OUT_SHARE)
+        pool, held = hold_out(rows, min(asked, least), 1)
     else:
-        notes.append(_describe_calibration(taken))
-        order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
-    return rows.select(order[taken:]), rows.select(order[:taken])
-
-
-def _describe_calibration(taken: int) -> str:
-    return (
-        f"no validation rows are free: calibration takes {taken} training rows that"
-        " are never trained on"
-    )
+        taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
+        if "all" in raw.splits:
+            order = np.arange(len(rows))  # The permutation of the test rows goes on.
+        else:
+            order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
+        pool, held = rows.select(order[taken:]), rows.select(order[:taken])
+    if len(held) < asked:
+        notes.append(
+            f"{asked} calibration examples asked, {len(held)} taken: at most a fifth of"
+            f" the {len(rows)} training rows is held out"
+        )
+    if "all" not in raw.splits:
+        notes.append(
+            f"no validation rows are free: calibration takes {len(held)} training rows"
+            " that are never trained on"
+        )
+    return pool, held
 
 
 def _choose_train(pool: Examples, settings: Settings, notes: list[str]) -> Examples:
