@@ -60,13 +60,13 @@ _PAIRS: tuple[tuple[str, str], ...] = (
 )
 _TEXTS = (
     "text", "sentence", "message", "review", "content", "body", "tweet", "title",
-    "comment", "document", "question", "utterance",
+    "comment", "document", "description", "summary", "abstract", "headline", "subject",
+    "question", "query", "utterance", "input",
 )  # fmt: skip
 _LABELS = (
     "label", "labels", "category", "class", "target", "sentiment", "intent", "topic",
 )  # fmt: skip
 # Too often something else to be taken unasked, but shown as what to type.
-_LIKELY_TEXTS = ("input", "query", "description", "summary", "subject")
 _LIKELY_LABELS = ("stars", "rating", "score", "type", "kind", "tag", "y")
 # What separates columns in files that are called .csv or .tsv all the same.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
@@ -302,7 +302,7 @@ class _Search:
     ) -> tuple[str, ...]:
         if choices:
             return choices[0]
-        usual = self._list_usual((*_TEXTS, *_LIKELY_TEXTS), [label])
+        usual = self._list_usual(_TEXTS, [label])
         rest = [name for name in self._list_proper() if name != label]
         prose = [name for name in rest if self._is_text(name)]
         prose.sort(key=lambda name: -sum(map(len, self._sample(name))))

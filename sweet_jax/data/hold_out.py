@@ -69,7 +69,7 @@ def check_class_sizes(
     if not few:
         return
     shown = ", ".join(
-        f"{quote(label_names[c])} has {counts_C[c]}" for c in few[:_MOST_SHOWN]
+        f"{quote(label_names[int(c)])} has {counts_C[c]}" for c in few[:_MOST_SHOWN]
     )
     column = f", or name another label column than {quote(label_column)}"
     raise ValueError(

@@ -58,7 +58,7 @@ def load_hub(
         if not online:
             reason = (
                 f"the hub ({config.HF_ENDPOINT}) is out of reach and the local"
-                " cache does not hold it: connect, or use local files (data.task=file)"
+                " cache does not hold it: connect, or use local files (data.train_file)"
             )
         raise ValueError(f"data.task={task.name} cannot be loaded: {reason}") from e
     finally:

@@ -5,6 +5,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweet_jax.data.columns import name_label
 from sweet_jax.data.examples import Table
@@ -19,6 +20,7 @@ from sweet_jax.data.lines import LineReader
 from sweet_jax.data.rows import (
     COMPRESSED,
     FORMATS,
+    Row,
     RowReader,
     find_format,
     format_value,
@@ -29,6 +31,9 @@ from sweet_jax.data.rows import (
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
+
+# Of columns that are not read no more is held in memory than this.
+_MOST_SAMPLE_CHARACTERS = 1 << 26
 
 
 def load_files(
@@ -126,6 +131,25 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
         yield RowReader(LineReader(file, where), table_format, where)
 
 
+def _take_sample(reader: RowReader) -> list[Row]:
+    """Returns the first rows, fewer where they are long."""
+    sample, size = [], 0
+    for row in itertools.islice(reader, SAMPLE_ROWS):
+        sample.append(row)
+        size += sum(len(v) for v in row.values.values() if isinstance(v, str))
+        if size > _MOST_SAMPLE_CHARACTERS:
+            break
+    return sample
+
+
+def _list_values(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Returns the values of rows by column, as far as they have them."""
+    return {
+        name: [row.values[name] for row in rows if name in row.values]
+        for name in columns
+    }
+
+
 def _read_table(
     paths: Sequence[Path],
     field: str,
@@ -142,12 +166,9 @@ def _read_table(
     for path in paths:
         where = show(path.name)
         with open_rows(path, field) as reader:
-            first = list(itertools.islice(reader, SAMPLE_ROWS))
+            first = _take_sample(reader)
             if reader.columns is not None:
-                values = {
-                    name: [row.values[name] for row in first if name in row.values]
-                    for name in reader.columns
-                }
+                values = _list_values(reader.columns, first)
                 columns = find_columns(values, where, columns, remembered, flags)
             for row in itertools.chain(first, reader):
                 row_texts, problem = (

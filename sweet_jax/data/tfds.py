@@ -80,7 +80,7 @@ def _check_servers(urls: Iterable[str]) -> None:
         names = [server.partition("://")[2] for server in servers]
         raise ValueError(
             f"it is not on this disk and out of reach ({', '.join(names[:3])}):"
-            " connect, or use local files (data.task=file)"
+            " connect, or use local files (data.train_file)"
         )
 
 

@@ -69,6 +69,9 @@ AMBIGUOUS = {
     "a pair and a text": {
         "sentence1": PROSE, "sentence2": PROSE, "text": PROSE, "label": KINDS,
     },
+    "a title and a description": {
+        "class": KINDS, "title": PROSE, "description": PROSE,
+    },
     "two labels": {"text": PROSE, "category": KINDS, "intent": KINDS},
     "two labels and nothing else": {"category": KINDS, "label": KINDS},
     "two columns of few values": {"what": KINDS, "kind": KINDS},

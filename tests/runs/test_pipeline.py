@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_encoders import make_sentences
 
 import sweet_jax
 from sweet_jax.arrays import LogitBank
@@ -34,7 +35,6 @@ from sweet_jax.thresholds.budget import load_budget
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import NonFiniteError
 from sweet_jax.trees import flatten_paths
-from tiny_encoders import make_sentences
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.long
 ARTEFACTS = (
