@@ -6,13 +6,13 @@ import shlex
 
 import pytest
 
-from sweet_jax.commands.flags import quote_names
 from sweet_jax.data.find_columns import (
     LONGEST_NAME,
     Columns,
     find_columns,
     format_flag,
 )
+from sweet_jax.settings.config_file import quote_names
 
 PROSE = [f"some words {i} of a text" for i in range(12)]
 KINDS = ["spam", "ham", "eggs"] * 4
