@@ -24,11 +24,11 @@ import numpy as np
 from measuring import print_header, print_row
 
 import sweet_jax
-from sweet_jax.data.examples import Examples
+from sweet_jax.data.examples import Examples, make_examples
 from sweet_jax.devices import configure_jax
 from sweet_jax.export.encoder import export_model
 from sweet_jax.runs import pipeline
-from sweet_jax.runs.evaluate import load_rows
+from sweet_jax.runs.evaluate import load_table
 from sweet_jax.serving.classifier import AdaptiveClassifier
 from sweet_jax.serving.measured_speedup import (
     REPEATS,
@@ -80,7 +80,7 @@ def load_examples(
     classifier: AdaptiveClassifier, data: str, most_rows: int
 ) -> Examples:
     """Returns the first rows of the data."""
-    rows = load_rows(data, (), "label", classifier.label_names)
+    rows = make_examples(load_table(data), classifier.label_names, False)
     return rows.select(np.arange(min(most_rows, len(rows.labels))))
 
 
@@ -93,7 +93,7 @@ def measure_throughput(model: Path, options: argparse.Namespace) -> None:
     """
     num_lines, batch_size = options.lines, options.batch_size
     classifier = sweet_jax.load(model, batch_size=batch_size)
-    rows = load_rows(options.data, (), "label", classifier.label_names)
+    rows = make_examples(load_table(options.data), classifier.label_names, False)
     texts = list(itertools.islice(itertools.cycle(rows.texts), num_lines))
     thresholds = classifier.choose_thresholds(("speedup", options.speedup))
     contenders: dict[str, Callable[[], Any]] = {

@@ -41,6 +41,8 @@ DESCRIPTION = ModelDescription(
     metric="accuracy",
     label_names=("negative", "positive"),
     has_pairs=False,
+    text_columns=("text",),
+    label_column="label",
     exit_layers=(0, 1),
     member_exits=((0, 1),),
     shared_pooler=False,
@@ -89,7 +91,11 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
         path: (path.endswith("scale") + rng.normal(0, 0.3, leaf.shape)).astype("f4")
         for path, leaf in flatten_paths(compute_shapes(model)).items()
     }
-    description = dataclasses.replace(DESCRIPTION, has_pairs=has_pairs)
+    description = dataclasses.replace(
+        DESCRIPTION,
+        has_pairs=has_pairs,
+        text_columns=("sentence1", "sentence2") if has_pairs else ("text",),
+    )
     save_model_folder(
         folder,
         description,

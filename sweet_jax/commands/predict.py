@@ -35,7 +35,15 @@ def add_flags(parser: Parser) -> None:
         type=read_names,
         default=(),
         metavar="NAMES",
-        help="of a table (default: usual names)",
+        help="of a table (default: those of the training, else usual names)",
+    )
+    add("--id_column", default="", metavar="NAME", help="written beside each answer")
+    add(
+        "--keep_columns",
+        type=read_names,
+        default=(),
+        metavar="NAMES",
+        help="written beside each answer; all: every column",
     )
     add("--criterion", default="confidence", help="whose score decides")
     for name, text in _TARGETS.items():
@@ -58,7 +66,7 @@ def add_flags(parser: Parser) -> None:
     add(
         "--csv_formulas",
         default="escape",
-        help="escape: labels that a spreadsheet would run get an apostrophe in a csv"
+        help="escape: cells that a spreadsheet would run get an apostrophe in a csv"
         " (default); keep",
     )
     parser.add_switch("strict", "stop at a row that cannot be used")
@@ -77,6 +85,8 @@ def run(options: argparse.Namespace) -> None:
         output=options.output,
         input_format=options.format,
         text_columns=options.text_columns,
+        id_column=options.id_column,
+        keep_columns=options.keep_columns,
         targets={name: getattr(options, name) for name in _TARGETS},
         criterion=options.criterion,
         strict=options.strict,

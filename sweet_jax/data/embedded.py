@@ -4,6 +4,7 @@ import importlib.metadata
 from pathlib import Path
 
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import Columns
 from sweet_jax.data.table_files import open_rows
 from sweet_jax.data.tasks import Task
 
@@ -44,5 +45,6 @@ def load_embedded(task: Task) -> tuple[dict[str, Table], tuple[str, ...]]:
         texts=[row.values["text"] for row in mine],
         pairs=None,
         labels=[names[int(row.values["label"])] for row in mine],
+        columns=Columns(task.text_columns, task.label_column),
     )
     return {"all": table}, names

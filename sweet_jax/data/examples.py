@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from sweet_jax.data.notes import describe_labels, describe_texts, fold_label
+from sweet_jax.data.find_columns import NO_COLUMNS, Columns, describe_columns
+from sweet_jax.data.notes import (
+    describe_labels,
+    describe_texts,
+    fold_label,
+    stands_for_missing,
+)
 from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.system.files import show
+
+# From so many on, labels that differ in every row are no classes.
+_MANY_CLASSES = 20
+_NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\s*")
+_FRACTION = re.compile("[.,][0-9]*[1-9]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +78,12 @@ class RawTask:
     tables: "dict[str, Table]" = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def columns(self) -> Columns:
+        """Where texts and labels of the training rows were read from."""
+        table = self.tables.get("all") or self.tables.get("train")
+        return NO_COLUMNS if table is None else table.columns
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
@@ -78,6 +95,7 @@ class Table:
         positions: for messages, of each row.
         row_ids: position in the published split, from 0, rising.
         files: names by row, where a split is made of several files.
+        columns: where texts and labels were read from; empty where they have no names.
         notes: what a reader of the results must know about the reading.
     """
 
@@ -89,6 +107,7 @@ class Table:
     pairs: Sequence[str] | None
     labels: Sequence[str]
     files: Sequence[str] = ()
+    columns: Columns = NO_COLUMNS
     notes: tuple[str, ...] = ()
 
     def locate(self, i: int) -> str:
@@ -132,6 +151,8 @@ def make_task(
             f"{tables[main].where} has rows of the one class {quote(present.pop())}"
             " only: a classifier needs two or more"
         )
+    if not known_names:
+        _check_classes(tables[main])
     names = known_names or _sort_names(present)
     splits = {
         split: make_examples(table, names, allow_empty_text)
@@ -140,6 +161,11 @@ def make_task(
     for table in tables.values():
         notes += describe_texts(table.texts, table.pairs, table.locate)
     notes += describe_labels(tables[main].labels, tables[main].locate)
+    if (columns := tables[main].columns).by_content:
+        notes.append(
+            f"{tables[main].where} has no columns of usual names for texts and labels:"
+            f" what is in them decided ({describe_columns(columns)})"
+        )
     return RawTask(task, splits, names, dict(tables), tuple(notes))
 
 
@@ -164,6 +190,34 @@ def make_examples(
         labels=_encode_labels(table, names),
         row_ids=np.asarray(table.row_ids, np.int64),
     )
+
+
+def _check_classes(table: Table) -> None:
+    """Raises ValueError where the labels are numbers to predict, or name the rows."""
+    labels, distinct = table.labels, set(table.labels)
+    column = (
+        f"the label column {quote(table.columns.label)}"
+        if table.columns.label
+        else "its labels"
+    )
+    many = len(distinct) > _MANY_CLASSES
+    numbers = [label for label in distinct if not stands_for_missing(label)]
+    has_fraction = all(map(_NUMBER.fullmatch, numbers)) and any(
+        map(_FRACTION.search, numbers)
+    )
+    if has_fraction and (many or 2 * len(distinct) > len(labels)):
+        first = ", ".join(map(quote, labels[:3]))
+        raise ValueError(
+            f"{table.where}: {column} holds {len(distinct):,} different numbers"
+            f" ({first}, ...): regression is not offered; name a column of classes, or"
+            " make classes of the numbers"
+        )
+    if many and len(distinct) == len(labels):
+        raise ValueError(
+            f"{table.where}: {column} has another value in each of the {len(labels):,}"
+            f" rows ({quote(labels[0])}, {quote(labels[1])}, ...): they name rows, not"
+            " classes; name a column whose values repeat"
+        )
 
 
 def _sort_names(labels: Collection[str]) -> tuple[str, ...]:

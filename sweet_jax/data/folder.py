@@ -9,8 +9,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from sweet_jax.data.columns import ColumnFlags
+from sweet_jax.data.columns import ask_columns
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns
 from sweet_jax.data.hub import load_hub
 from sweet_jax.data.rows import COMPRESSED, find_format
 from sweet_jax.data.table_files import read_splits
@@ -29,13 +30,15 @@ _OTHER_DATA = (".parquet", ".arrow", ".json")
 # A card may name the files of splits in its own way.
 _CARD_FILES = re.compile(r"^\s*(-\s*)?data_files:", re.MULTILINE)
 _USE_FILES = (
-    "name the files instead: --config.data.task=file --config.data.train_file=FILE"
-    " --config.data.test_file=FILE"
+    "name the files instead: --config.data.train_file=FILE --config.data.test_file=FILE"
 )
 
 
 def load_folder(
-    task: Task, settings: DataSettings, flags: ColumnFlags
+    task: Task,
+    settings: DataSettings,
+    flags: ColumnFlags,
+    remembered: Columns = NO_COLUMNS,
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of a local folder by split, and the label names if published.
 
@@ -46,9 +49,10 @@ def load_folder(
     folder = Path(task.hub_path)
     splits = find_tables(folder, task.name)
     if not splits:
-        return load_hub(task, settings, flags)
+        return load_hub(task, settings, flags, remembered)
     fields = dict.fromkeys(splits, f"data.task={show(task.name)}: file")
-    return read_splits(splits, fields, settings, flags), ()
+    asked = ask_columns(task, settings)
+    return read_splits(splits, fields, asked, flags, remembered), ()
 
 
 def find_tables(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:

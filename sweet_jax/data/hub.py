@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
+from sweet_jax.data.columns import ask_columns, find_splits, make_table
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns, find_columns
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.network import is_reachable
@@ -14,7 +15,10 @@ _GUESSING_BUILDERS = ("csv",)
 
 
 def load_hub(
-    task: Task, settings: DataSettings, flags: ColumnFlags
+    task: Task,
+    settings: DataSettings,
+    flags: ColumnFlags,
+    remembered: Columns = NO_COLUMNS,
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of a data set by split, and the label names if published.
 
@@ -25,6 +29,7 @@ def load_hub(
         task: its `hub_path` is a local folder or a hub id.
         settings: columns and revision.
         flags: what a person types to name columns, for messages.
+        remembered: columns of a model's training, read where the data have them.
 
     Raises:
         ValueError: no such data set, no network and no cache, or unusable rows.
@@ -53,26 +58,34 @@ def load_hub(
         if not online:
             reason = (
                 f"the hub ({config.HF_ENDPOINT}) is out of reach and the local"
-                " cache does not hold it: connect, or use local files (data.task=file)"
+                " cache does not hold it: connect, or use local files (data.train_file)"
             )
         raise ValueError(f"data.task={task.name} cannot be loaded: {reason}") from e
     finally:
         config.HF_HUB_OFFLINE = before
     tables: dict[str, Table] = {}
     names = task.label_names
-    label_column = task.label_column or settings.label_column
-    splits = find_splits(task, loaded)
+    # The training rows first: they say what is read, and whether -1 is a class.
+    splits = sorted(find_splits(task, loaded), key=lambda pair: pair[1] != "train")
+    columns = ask_columns(task, settings)
+    values = {
+        published: {
+            name: loaded[published][name] for name in loaded[published].features
+        }
+        for published, _ in splits
+    }
     for published, _ in splits:
-        feature = loaded[published].features.get(label_column)
+        where = f"{task.name} ({published})"
+        columns = find_columns(values[published], where, columns, remembered, flags)
+        feature = loaded[published].features[columns.label]
         if isinstance(feature, datasets.ClassLabel):
             names = tuple(feature.names)
-    # The training rows first: they say whether -1 is a class.
-    for published, split in sorted(splits, key=lambda pair: pair[1] != "train"):
+    for published, split in splits:
         rows = loaded[published]
-        columns = {name: rows[name] for name in rows.column_names}
         has_minus_one = "train" in tables and "-1" in tables["train"].labels
+        where = f"{task.name} ({published})"
         tables[split] = make_table(
-            task, settings, published, columns, names, flags, has_minus_one
+            where, values[published], columns, names, flags, has_minus_one
         )
         if rows.info.builder_name in _GUESSING_BUILDERS:
             note = (

@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
-from sweet_jax.data.columns import MAIN_FLAGS, ColumnFlags
 from sweet_jax.data.embedded import load_embedded
 from sweet_jax.data.examples import RawTask, Table, make_task
+from sweet_jax.data.find_columns import MAIN_FLAGS, NO_COLUMNS, ColumnFlags, Columns
 from sweet_jax.data.folder import load_folder
 from sweet_jax.data.hub import load_hub
 from sweet_jax.data.in_memory import load_rows
@@ -53,7 +53,10 @@ def load_raw(task: Task, settings: DataSettings) -> RawTask:
 
 
 def load_tables(
-    task: Task, settings: DataSettings, flags: ColumnFlags = MAIN_FLAGS
+    task: Task,
+    settings: DataSettings,
+    flags: ColumnFlags = MAIN_FLAGS,
+    remembered: Columns = NO_COLUMNS,
 ) -> _Loaded:
     """Returns a task's rows by split as read, and its label names where published.
 
@@ -61,14 +64,15 @@ def load_tables(
         task: the task.
         settings: files, columns, revision.
         flags: what a person types to name columns, for messages.
+        remembered: columns of a model's training, read where a table has them.
 
     Raises:
         ValueError: see `load_task`.
     """
-    return _LOADERS[task.kind](task, settings, flags)
+    return _LOADERS[task.kind](task, settings, flags, remembered)
 
 
-_LOADERS: dict[str, Callable[[Task, DataSettings, ColumnFlags], _Loaded]] = {
+_LOADERS: dict[str, Callable[[Task, DataSettings, ColumnFlags, Columns], _Loaded]] = {
     "embedded": lambda task, *_: load_embedded(task),
     "file": load_files,
     "folder": load_folder,

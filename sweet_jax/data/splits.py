@@ -15,11 +15,10 @@ from jaxtyping import Int, Int32, Int64
 
 from sweet_jax.data import notes as notes_lib
 from sweet_jax.data.examples import Examples, RawTask, Table
-from sweet_jax.settings.fields import Settings
+from sweet_jax.data.hold_out import LEAST_TEXTS, check_class_sizes, hold_out
+from sweet_jax.settings.fields import DataSettings, Settings
 
-# The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool rows.
-_NUM_TEST = 1530
-# At most this share of the rows is held out for test, and of the rest for calibration.
+# At most this share of the training rows is held out for calibration.
 _HELD_OUT_SHARE = 5
 _FIXED_SEED = 0
 _FROM_VALIDATION = "validation split"
@@ -52,9 +51,10 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
     """Returns the rows of a run.
 
     A task without a test split (GLUE publishes no test labels) is tested on its
-    validation split, one without either on a fifth of its rows (at most 1,530).
-    Calibration takes validation rows where they are not the test, otherwise training
-    rows (at most a fifth) that no run ever trains on.
+    validation split, one without either on a fifth of its rows (at most 1,530;
+    `data.test_percent`, `data.max_test_examples`). Calibration takes validation rows
+    where they are not the test, otherwise training rows (at most a fifth) that no run
+    ever trains on.
 
     Args:
         raw: the task's rows as published.
@@ -65,7 +65,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
     """
     notes: list[str] = []
     origin: dict[str, str] = {}
-    pool, test = _take_test(raw, notes, origin)
+    pool, test = _take_test(raw, settings.data, notes, origin)
     validation = raw.splits.get("validation")
     if settings.faithful_release:
         calibration = test
@@ -140,25 +140,56 @@ def assign_parts(labels: Int[np.ndarray, " N"]) -> Int32[np.ndarray, " N"]:
 
 
 def _take_test(
-    raw: RawTask, notes: list[str], origin: dict[str, str]
+    raw: RawTask, settings: DataSettings, notes: list[str], origin: dict[str, str]
 ) -> tuple[Examples, Examples]:
     """Returns (training rows, test rows)."""
-    if "all" not in raw.splits:
-        for split in (raw.task.test_split, "validation"):
-            if split in raw.splits:
-                origin["test"] = f"{split} split"
-                if split == "validation":
-                    notes.append("no test labels: the validation split is the test")
-                return raw.splits["train"], raw.splits[split]
+    for split in (raw.task.test_split, "validation"):
+        if "all" not in raw.splits and split in raw.splits:
+            _refuse_test_size(raw, split, settings)
+            origin["test"] = f"{split} split"
+            if split == "validation":
+                notes.append("no test labels: the validation split is the test")
+            return raw.splits["train"], raw.splits[split]
     rows = raw.splits["all" if "all" in raw.splits else "train"]
-    order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
-    num_test = min(_NUM_TEST, len(rows) // _HELD_OUT_SHARE)
-    if num_test < 1:
-        raise ValueError(f"{len(rows)} rows are too few to hold test rows out")
-    origin["test"] = f"{num_test} of {len(rows)} rows, held out with a fixed seed"
-    if "all" not in raw.splits:
-        notes.append(f"no test split: {num_test} training rows are held out as test")
-    return rows.select(order[num_test:]), rows.select(order[:num_test])
+    # The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool
+    # rows.
+    most = settings.max_test_examples
+    num_test = min(int(len(rows) * settings.test_percent / 100), most)
+    if "all" in raw.splits:
+        if num_test < 1:
+            raise ValueError(f"{len(rows)} rows are too few to hold test rows out")
+        order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
+        origin["test"] = f"{num_test} of {len(rows)} rows, held out with a fixed seed"
+        return rows.select(order[num_test:]), rows.select(order[:num_test])
+    table = raw.tables.get("train")
+    where = raw.task.name if table is None else table.where
+    column = "" if table is None else table.columns.label
+    check_class_sizes(rows, raw.label_names, where, column)
+    num_classes = len(np.unique(rows.labels))
+    if most < num_classes:
+        raise ValueError(
+            f"data.max_test_examples={most}: {where} has {num_classes} classes, of"
+            f" each of which a row or more is tested; allowed is {num_classes} or more"
+        )
+    pool, test = hold_out(rows, max(num_test, num_classes), LEAST_TEXTS - 1)
+    origin["test"] = f"{len(test)} rows split off {where}, stratified"
+    notes.append(
+        f"no test rows were given: {len(test)} of the {len(rows)} rows of {where} are"
+        " split off as test, stratified by class, with a fixed seed; rows of the same"
+        " text stay together"
+    )
+    return pool, test
+
+
+def _refuse_test_size(raw: RawTask, split: str, settings: DataSettings) -> None:
+    """Raises ValueError for the size of a test part where there are test rows."""
+    for name in ("test_percent", "max_test_examples"):
+        value = getattr(settings, name)
+        if value != getattr(DataSettings(), name):
+            raise ValueError(
+                f"data.{name}={value:g} is for data without test rows, but"
+                f" {raw.task.name} is tested on its {split} rows: leave it out"
+            )
 
 
 def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
@@ -228,21 +259,27 @@ def _hold_out_calibration(
     their calibration rows, and their training rows nest.
     """
     asked = settings.data.calibration_examples
-    taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
-    if taken < asked:
-        notes.append(
-            f"{asked} calibration examples asked, {taken} taken: at most a fifth of the"
-            f" {len(rows)} training rows is held out"
-        )
-    if "all" in raw.splits:
-        order = np.arange(len(rows))  # the permutation that held the test out goes on
+    if raw.splits.keys() == {"train"}:  # Test rows were split off in the same way.
+        least = max(len(np.unique(rows.labels)), len(rows) // _HELD_OUT_SHARE)
+        pool, held = hold_out(rows, min(asked, least), 1)
     else:
+        taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
+        if "all" in raw.splits:
+            order = np.arange(len(rows))  # The permutation of the test rows goes on.
+        else:
+            order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
+        pool, held = rows.select(order[taken:]), rows.select(order[:taken])
+    if len(held) < asked:
         notes.append(
-            f"no validation rows are free: calibration takes {taken} training rows that"
-            " are never trained on"
+            f"{asked} calibration examples asked, {len(held)} taken: at most a fifth of"
+            f" the {len(rows)} training rows is held out"
         )
-        order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
-    return rows.select(order[taken:]), rows.select(order[:taken])
+    if "all" not in raw.splits:
+        notes.append(
+            f"no validation rows are free: calibration takes {len(held)} training rows"
+            " that are never trained on"
+        )
+    return pool, held
 
 
 def _choose_train(pool: Examples, settings: Settings, notes: list[str]) -> Examples:

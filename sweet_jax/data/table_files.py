@@ -2,15 +2,25 @@
 
 import contextlib
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from sweet_jax.data.columns import ColumnFlags, choose_columns, name_label
+from sweet_jax.data.columns import name_label
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import (
+    NO_COLUMNS,
+    SAMPLE_ROWS,
+    ColumnFlags,
+    Columns,
+    find_columns,
+)
 from sweet_jax.data.lines import LineReader
 from sweet_jax.data.rows import (
     COMPRESSED,
     FORMATS,
+    Row,
     RowReader,
     find_format,
     format_value,
@@ -22,9 +32,15 @@ from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
 
+# Of columns that are not read no more is held in memory than this.
+_MOST_SAMPLE_CHARACTERS = 1 << 26
+
 
 def load_files(
-    task: Task, settings: DataSettings, flags: ColumnFlags
+    task: Task,
+    settings: DataSettings,
+    flags: ColumnFlags,
+    remembered: Columns = NO_COLUMNS,
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of the files that the settings name, by split; no label names.
 
@@ -40,41 +56,42 @@ def load_files(
         )
         if name
     }
-    if "train" not in files or len(files) < 2:
+    if "train" not in files:
         raise ValueError(
-            f"data.task={task.name} needs data.train_file, and data.test_file (or"
-            " data.validation_file) to test on: set them to .jsonl, .csv or .tsv files"
+            f"data.task={task.name} needs rows to train on: set data.train_file to a"
+            " .jsonl, .csv or .tsv file"
         )
     paths = {split: (Path(name),) for split, name in files.items()}
     fields = {split: f"data.{split}_file" for split in files}
-    return read_splits(paths, fields, settings, flags), ()
+    asked = Columns(settings.text_columns, settings.label_column)
+    return read_splits(paths, fields, asked, flags, remembered), ()
 
 
 def read_splits(
     paths: dict[str, tuple[Path, ...]],
     fields: dict[str, str],
-    settings: DataSettings,
+    asked: Columns,
     flags: ColumnFlags,
+    remembered: Columns = NO_COLUMNS,
 ) -> dict[str, Table]:
     """Returns the rows of splits that lie in files.
 
     Args:
-        paths: by split; the first file decides which columns hold texts, and the
-            others must have the same.
+        paths: by split; the first file decides which columns are read, and the others
+            must have the same.
         fields: what named the files, by split, for messages.
-        settings: its columns.
+        asked: the columns that a person names.
         flags: what a person types to name columns, for messages.
+        remembered: the columns of a model's training.
 
     Raises:
         ValueError: a file cannot be read, or a row cannot be used; the first is named
             with its file and line.
     """
-    text_columns = settings.text_columns
-    tables = {}
+    tables: dict[str, Table] = {}
     for split, names in paths.items():
-        tables[split], text_columns = _read_table(
-            names, fields[split], text_columns, settings.label_column, flags
-        )
+        tables[split] = _read_table(names, fields[split], asked, flags, remembered)
+        asked = tables[split].columns
     return tables
 
 
@@ -114,14 +131,33 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
         yield RowReader(LineReader(file, where), table_format, where)
 
 
+def _take_sample(reader: RowReader) -> list[Row]:
+    """Returns the first rows, fewer where they are long."""
+    sample, size = [], 0
+    for row in itertools.islice(reader, SAMPLE_ROWS):
+        sample.append(row)
+        size += sum(len(v) for v in row.values.values() if isinstance(v, str))
+        if size > _MOST_SAMPLE_CHARACTERS:
+            break
+    return sample
+
+
+def _list_values(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Returns the values of rows by column, as far as they have them."""
+    return {
+        name: [row.values[name] for row in rows if name in row.values]
+        for name in columns
+    }
+
+
 def _read_table(
     paths: Sequence[Path],
     field: str,
-    text_columns: tuple[str, ...],
-    label_column: str,
+    columns: Columns,
     flags: ColumnFlags,
-) -> tuple[Table, tuple[str, ...]]:
-    """Returns the rows of a split, and the columns of their texts."""
+    remembered: Columns,
+) -> Table:
+    """Returns the rows of a split."""
     lines: list[int] = []
     files: list[str] = []
     texts: list[tuple[str, ...]] = []
@@ -130,26 +166,25 @@ def _read_table(
     for path in paths:
         where = show(path.name)
         with open_rows(path, field) as reader:
-            is_checked = False
-            for row in reader:
-                if not is_checked and reader.columns is not None:
-                    text_columns = choose_columns(
-                        reader.columns, text_columns, label_column, where, flags
-                    )
-                    is_checked = True
+            first = _take_sample(reader)
+            if reader.columns is not None:
+                values = _list_values(reader.columns, first)
+                columns = find_columns(values, where, columns, remembered, flags)
+            for row in itertools.chain(first, reader):
                 row_texts, problem = (
-                    ((), row.problem) if row.problem else take_texts(row, text_columns)
+                    ((), row.problem) if row.problem else take_texts(row, columns.texts)
                 )
-                if not problem and label_column not in row.values:
-                    problem = f"has no column {quote(label_column)}"
+                if not problem and columns.label not in row.values:
+                    problem = f"has no column {quote(columns.label)}"
                 if problem:
                     raise ValueError(f"{where} line {row.line} {problem}")
-                label = name_label(row.values[label_column])
+                label = name_label(row.values[columns.label])
                 if not label or holds_surrogates(label):
                     raise ValueError(
                         f"{where} line {row.line}: label"
-                        f" {format_value(row.values[label_column])} is not allowed,"
-                        " expected an integer or a string: fill it or drop the row"
+                        f" {format_value(row.values[columns.label])} is not allowed,"
+                        " expected an integer or a string (a classifier offers no"
+                        " regression): fill it or drop the row"
                     )
                 lines.append(row.line)
                 files.append(where)
@@ -159,15 +194,15 @@ def _read_table(
     if len(paths) > 1:
         names = ", ".join(show(path.name) for path in paths[:5])
         notes.append(f"{len(paths)} files make one split: {names}")
-    table = Table(
+    return Table(
         where=show(paths[0].name),
         unit="line",
         positions=lines,
         row_ids=range(len(lines)),
         texts=[row[0] for row in texts],
-        pairs=[row[1] for row in texts] if len(text_columns) == 2 else None,
+        pairs=[row[1] for row in texts] if len(columns.texts) == 2 else None,
         labels=labels,
         files=files if len(paths) > 1 else (),
+        columns=columns,
         notes=tuple(notes),
     )
-    return table, text_columns

@@ -137,8 +137,7 @@ def get_task(name: str) -> Task:
         return Task(name=name, kind="folder", hub_path=name)
     if path.exists():
         raise ValueError(
-            f"data.task={name!r} is a file: --config.data.task=file"
-            f" --config.data.train_file={name} --config.data.test_file=FILE"
+            f"data.task={name!r} is a file: set --config.data.train_file={name} instead"
         )
     if "/" not in name:
         _refuse_near_miss(name)

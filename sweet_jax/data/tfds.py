@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
+from sweet_jax.data.columns import ask_columns, find_splits, make_table
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns, find_columns
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.network import is_reachable
@@ -18,7 +19,10 @@ _PROBE_SECONDS = 8.0
 
 
 def load_tfds(
-    task: Task, settings: DataSettings, flags: ColumnFlags
+    task: Task,
+    settings: DataSettings,
+    flags: ColumnFlags,
+    remembered: Columns = NO_COLUMNS,
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of a data set by split, and the label names if published.
 
@@ -48,17 +52,17 @@ def load_tfds(
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"data.task={task.name} cannot be loaded: {reason}") from error
     features = builder.info.features
-    label_column = task.label_column or settings.label_column
+    columns = ask_columns(task, settings)
     names = task.label_names
-    if label_column in features and isinstance(
-        features[label_column], tfds.features.ClassLabel
-    ):
-        names = tuple(features[label_column].names)
     tables: dict[str, Table] = {}
     for published, split in find_splits(task, builder.info.splits):
         rows = list(tfds.as_numpy(builder.as_dataset(split=published)))
-        columns = {name: [_to_python(row[name]) for row in rows] for name in features}
-        tables[split] = make_table(task, settings, published, columns, names, flags)
+        values = {name: [_to_python(row[name]) for row in rows] for name in features}
+        where = f"{task.name} ({published})"
+        columns = find_columns(values, where, columns, remembered, flags)
+        if isinstance(features[columns.label], tfds.features.ClassLabel):
+            names = tuple(features[columns.label].names)
+        tables[split] = make_table(where, values, columns, names, flags)
     return tables, names
 
 
@@ -76,7 +80,7 @@ def _check_servers(urls: Iterable[str]) -> None:
         names = [server.partition("://")[2] for server in servers]
         raise ValueError(
             f"it is not on this disk and out of reach ({', '.join(names[:3])}):"
-            " connect, or use local files (data.task=file)"
+            " connect, or use local files (data.train_file)"
         )
 
 

@@ -256,6 +256,7 @@ def _facts_table(results: dict[str, Any]) -> Table:
     # Per field: the words for it, and what makes a text of it.
     facts: dict[str, tuple[str, Callable[[Any], str]]] = {
         "label_names": ("labels", tables.format_plain),
+        "columns": ("columns read", tables.format_plain),
         "origin": ("where the rows come from", _format_origin),
         "truncated_rows": ("rows cut to the longest length", tables.format_plain),
         "padded_over_real": ("padded / real tokens", tables.format_plain),

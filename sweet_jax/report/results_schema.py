@@ -79,6 +79,13 @@ class Costs(TypedDict):
     segments: list[SegmentRow]
 
 
+class ColumnsRead(TypedDict):
+    """Where the rows were read from; empty where columns have no names."""
+
+    text: list[str]
+    label: str
+
+
 class Results(TypedDict):
     """results.json."""
 
@@ -107,6 +114,7 @@ class Results(TypedDict):
     padded_over_real: float
     seconds: dict[str, float]
     versions: dict[str, str]
+    columns: NotRequired[ColumnsRead]
     extra_tests: NotRequired[dict[str, ExtraTest]]
     costs: NotRequired[Costs | None]
 

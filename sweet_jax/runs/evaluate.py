@@ -1,6 +1,5 @@
 """A finished run on other data: the model folder, the run's calibration, new rows."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 
 from sweet_jax import report
 from sweet_jax.arrays import LogitBank, save_npz
-from sweet_jax.data.columns import ColumnFlags
 from sweet_jax.data.examples import Examples, Table, make_examples
+from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns
 from sweet_jax.data.notes import (
     describe_absent_classes,
     describe_overlap,
@@ -60,9 +59,10 @@ def evaluate_on(
         run: work directory of a finished run.
         data: a .jsonl, .csv or .tsv file, or a folder or the name of a task (its test
             rows, else its validation rows, else all).
-        text_columns: one or two; (): those of the run.
-        label_column: labels are matched by name with those of training; empty: that of
-            the run.
+        text_columns: one or two; (): those of the run, where the data have them, else
+            found by their usual names.
+        label_column: labels are matched by name with those of training; empty: as
+            text_columns.
         output: where to write; None: `RUN/evaluations/NAME`.
 
     Returns:
@@ -84,18 +84,17 @@ def evaluate_on(
     if path.exists() and any(path.iterdir()):
         raise WorkdirError(f"{path} is not empty: name another --output")
     label_names = tuple(old["label_names"])
+    classifier = load(run / MODEL, settings.evaluate.batch_size)
+    description = classifier.description
     table = load_table(
         data,
-        text_columns or settings.data.text_columns,
-        label_column or settings.data.label_column,
+        Columns(text_columns, label_column),
+        Columns(description.text_columns, description.label_column),
     )
     rows = make_examples(table, label_names, settings.data.allow_empty_text)
     calibration = LogitBank.load(run / _CALIBRATION, REMEDY)
-    classifier = load(run / MODEL, settings.evaluate.batch_size)
-    if classifier.description.has_pairs != (rows.pairs is not None):
-        wanted = (
-            "pairs of texts" if classifier.description.has_pairs else "single texts"
-        )
+    if description.has_pairs != (rows.pairs is not None):
+        wanted = "pairs of texts" if description.has_pairs else "single texts"
         raise SettingsError(
             f"{data}: the run was trained on {wanted}; name --text_columns"
         )
@@ -106,7 +105,7 @@ def evaluate_on(
         CascadeSpec.from_settings(settings, old["metric"]),
         test=bank,
         calibration=calibration,
-        temperatures=np.array(classifier.description.temperatures, np.float32),
+        temperatures=np.array(description.temperatures, np.float32),
         # The majority class of the new rows would need their labels: that of training.
         train_label_counts_C=np.asarray(old["train_label_counts"]),
         lte_ranges=classifier.lte_ranges,
@@ -132,7 +131,7 @@ def evaluate_on(
         },
     }
     with write_folder(path) as folder:
-        bank.save(folder / _TEST, classifier.description.digest)
+        bank.save(folder / _TEST, description.digest)
         save_npz(folder / CURVES, evaluation.arrays)
         write_json(folder / RESULTS, results)
         checksums.record(folder, _TEST, CURVES, RESULTS)
@@ -140,43 +139,30 @@ def evaluate_on(
     return results, path
 
 
-def load_rows(
-    data: str,
-    text_columns: tuple[str, ...],
-    label_column: str,
-    label_names: tuple[str, ...],
-) -> Examples:
-    """Returns labelled rows with labels numbered as in training.
-
-    Raises:
-        ValueError: see `load_table`; or a label that is none of `label_names`.
-    """
-    table = load_table(data, text_columns, label_column)
-    return make_examples(table, label_names, allow_empty_text=False)
-
-
-def load_table(data: str, text_columns: tuple[str, ...], label_column: str) -> Table:
+def load_table(
+    data: str, asked: Columns = NO_COLUMNS, remembered: Columns = NO_COLUMNS
+) -> Table:
     """Returns labelled rows of a file, a folder or a task.
 
     Args:
         data: a file, or the name of a task: its test rows, else its validation rows,
             else all.
-        text_columns: one or two; (): those of the task, or found by usual names.
-        label_column: of files, and of tasks that name none.
+        asked: columns that a person names; those of a task go first.
+        remembered: columns of the training, which are read where the data have them.
 
     Raises:
         ValueError: no such data, or rows that cannot be used.
     """
-    columns = DataSettings(text_columns=text_columns, label_column=label_column)
     path = Path(data)
     if path.exists() and not path.is_dir():
-        return read_splits({"test": (path,)}, {"test": "--data"}, columns, _FLAGS)[
-            "test"
-        ]
+        fields = {"test": "--data"}
+        return read_splits({"test": (path,)}, fields, asked, _FLAGS, remembered)["test"]
     task = get_task(data)
-    if task.text_columns:
-        columns = dataclasses.replace(columns, text_columns=())
-    tables, _ = load_tables(task, columns, _FLAGS)
+    columns = DataSettings(
+        text_columns=() if task.text_columns else asked.texts,
+        label_column=asked.label,
+    )
+    tables, _ = load_tables(task, columns, _FLAGS, remembered)
     for split in ("test", "validation", "all", "train"):
         if split in tables and len(tables[split].labels):
             return tables[split]

@@ -66,6 +66,10 @@ def make_results(
         "train_label_counts": np.bincount(
             prepared.splits.train.labels, minlength=prepared.num_classes
         ).tolist(),
+        "columns": {
+            "text": list(prepared.raw.columns.texts),
+            "label": prepared.raw.columns.label,
+        },
         "origin": prepared.splits.origin,
         "notes": list(prepared.notes),
         **evaluations["test"].to_results(),
@@ -132,6 +136,8 @@ def describe_model(
         metric=prepared.raw.task.metric,
         label_names=prepared.raw.label_names,
         has_pairs=prepared.splits.train.pairs is not None,
+        text_columns=prepared.raw.columns.texts,
+        label_column=prepared.raw.columns.label,
         exit_layers=settings.exits.layers,
         member_exits=tuple(member.exits for member in prepared.members),
         separate_tables=prepared.separate_tables,

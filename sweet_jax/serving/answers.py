@@ -1,11 +1,13 @@
 """Answers of the predict command, as lines of jsonl or csv."""
 
+import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from sweet_jax.data.rows import quote
 from sweet_jax.serving.classifier import AdaptiveClassifier, Prediction
 from sweet_jax.serving.inputs import InputRow
 
@@ -34,7 +36,9 @@ class AnswerRow(NamedTuple):
         probability: of that class.
         exit: that answered.
         layers: that were run.
-        probabilities: of each class; not in a csv.
+        probabilities: of each class.
+        row_id: what the input says of which row this is; None: nothing.
+        kept: values of the input by column; None: none were asked for.
     """
 
     line: int
@@ -43,10 +47,84 @@ class AnswerRow(NamedTuple):
     exit: int
     layers: int
     probabilities: dict[str, float]
+    row_id: Any = None
+    kept: dict[str, Any] | None = None
 
 
-_CSV_FIELDS = AnswerRow._fields[:-1]
-CSV_HEADER = ",".join(_CSV_FIELDS) + "\n"
+@dataclasses.dataclass(frozen=True)
+class CsvFormat:
+    """How answers are written as csv.
+
+    Attributes:
+        label_names: of the classes; each has a column, `p_NAME`.
+        has_id: there is a column `id`.
+        kept: columns of the input that are written, too.
+        formulas: `escape` puts an apostrophe into a cell where a spreadsheet could
+            begin a formula; `keep` leaves cells as they are.
+    """
+
+    label_names: tuple[str, ...]
+    has_id: bool = False
+    kept: tuple[str, ...] = ()
+    formulas: str = "escape"
+
+    def format_header(self) -> str:
+        """Returns the line of the names.
+
+        A column of the input whose name an answer has already is `input_NAME`.
+        """
+        names = ["line", *["id"] * self.has_id, "label", "probability", "exit"]
+        names += ["layers", *(f"p_{name}" for name in self.label_names)]
+        for name in self.kept:
+            while name in names:
+                name = f"input_{name}"
+            names.append(name)
+        return self._format_line(names)
+
+    def format_rows(self, answers: Iterable[AnswerRow]) -> str:
+        """Returns the lines of answers.
+
+        Raises:
+            AnswerError: a row has a column that the header lacks.
+        """
+        return "".join(map(self._format_row, answers))
+
+    def _format_row(self, answer: AnswerRow) -> str:
+        kept = answer.kept or {}
+        for name in kept:
+            if name not in self.kept:
+                raise AnswerError(
+                    f"line {answer.line} has the column {quote(name)}, which the first"
+                    " row lacks, so that a csv has no place for it: name the columns in"
+                    " --keep_columns, or give an --output that ends in .jsonl"
+                )
+        return self._format_line(
+            [
+                answer.line,
+                *[answer.row_id] * self.has_id,
+                answer.label,
+                answer.probability,
+                answer.exit,
+                answer.layers,
+                *answer.probabilities.values(),
+                *map(kept.get, self.kept),
+            ]
+        )
+
+    def _format_line(self, cells: Sequence[Any]) -> str:
+        return ",".join(self._format_cell(cell) for cell in cells) + "\n"
+
+    def _format_cell(self, cell: Any) -> str:
+        if cell is None:
+            return ""
+        text = cell if isinstance(cell, str) else _ENCODER.encode(cell)
+        if self.formulas == "escape" and not _NUMBER.fullmatch(text):
+            text = _FORMULA.sub("'", text)
+        # Half of a surrogate pair is no UTF-8.
+        text = text.encode("utf-8", "backslashreplace").decode()
+        if re.search(r'[",\r\n]', text):  # csv.writer leaves \r alone.
+            return '"' + text.replace('"', '""') + '"'
+        return text
 
 
 def answer_rows(
@@ -64,38 +142,22 @@ def answer_rows(
         yield _make_answer(classifier.label_names, row, prediction)
 
 
-def format_jsonl(answers: Iterable[AnswerRow]) -> str:
-    r"""Returns a JSON object a line.
+def format_jsonl(answers: Iterable[AnswerRow], has_id: bool = False) -> str:
+    r"""Returns a JSON object a line; with an `id`, and `columns`, where asked for.
 
     What is no visible character is written as `\u2028`: a line is one line for every
     reader, and a terminal obeys no label.
     """
     return "".join(
-        _escape(_ENCODER.encode(answer._asdict())) + "\n" for answer in answers
+        _escape(_ENCODER.encode(_to_json(answer, has_id))) + "\n" for answer in answers
     )
 
 
-def format_csv(answers: Iterable[AnswerRow], formulas: str = "escape") -> str:
-    """Returns lines of csv, without the header.
-
-    Args:
-        answers: of the rows.
-        formulas: `escape` puts an apostrophe into a label where a spreadsheet could
-            begin a formula; `keep` leaves labels as they are.
-    """
-    return "".join(_format_csv_row(answer, formulas == "escape") for answer in answers)
-
-
-def _format_csv_row(answer: AnswerRow, escapes: bool) -> str:
-    label = answer.label
-    if escapes and not _NUMBER.fullmatch(label):
-        label = _FORMULA.sub("'", label)
-    # Half of a surrogate pair is no UTF-8.
-    label = label.encode("utf-8", "backslashreplace").decode()
-    if re.search(r'[",\r\n]', label):  # csv.writer leaves \r alone.
-        label = '"' + label.replace('"', '""') + '"'
-    numbers = (answer.probability, answer.exit, answer.layers)
-    return ",".join([str(answer.line), label, *map(str, numbers)]) + "\n"
+def _to_json(answer: AnswerRow, has_id: bool) -> dict[str, Any]:
+    fields = answer._asdict()
+    row_id, kept = fields.pop("row_id"), fields.pop("kept")
+    line = {"line": fields.pop("line")} | ({"id": row_id} if has_id else {})
+    return line | fields | ({} if kept is None else {"columns": kept})
 
 
 def _escape(text: str) -> str:
@@ -122,4 +184,6 @@ def _make_answer(
         prediction.exit,
         prediction.layers,
         probabilities,
+        row.row_id,
+        row.kept,
     )

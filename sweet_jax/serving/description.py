@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 import numpy as np
 from pydantic import Field
 
+from sweet_jax.data.find_columns import LONGEST_NAME
 from sweet_jax.exits.criteria import CRITERIA
 
 SCHEMA = 1
@@ -17,6 +18,7 @@ _Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 48)]
 _Temperature: TypeAlias = Annotated[float, Field(gt=1e-30, lt=1e30)]
 _Cost: TypeAlias = Annotated[float, Field(gt=0)]
 _Chosen: TypeAlias = Annotated[float, Field(ge=-1, le=1e6)] | None
+_Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 _CHOSEN = {"target", "threshold", "score", "accuracy", "cost_fraction", "oracle"}
 
 
@@ -30,6 +32,8 @@ class ModelDescription:
         metric: of its scores.
         label_names: name of each class.
         has_pairs: inputs are pairs of texts.
+        text_columns: whose texts it was trained on, one or two; (): they had no names.
+        label_column: of the labels; empty: it had no name.
         exit_layers: the layer each exit reads.
         member_exits: the exits of each model trained on its own.
         shared_pooler: one pooler for all exits (faithful_release).
@@ -56,6 +60,8 @@ class ModelDescription:
     metric: Annotated[str, Field(pattern="^(accuracy|matthews|f1)$")]
     label_names: Annotated[tuple[str, ...], Field(min_length=2)]
     has_pairs: bool
+    text_columns: tuple[_Name, ...]
+    label_column: Annotated[str, Field(max_length=LONGEST_NAME)]
     exit_layers: Annotated[tuple[_Layer, ...], Field(min_length=1)]
     member_exits: tuple[tuple[_Layer, ...], ...]
     shared_pooler: bool
@@ -81,6 +87,9 @@ class ModelDescription:
         one_each = tuple((i,) for i in range(num_exits))
         fits = {
             "label_names": len({*self.label_names}) == len(self.label_names),
+            "text_columns": len(self.text_columns) in (0, 1 + self.has_pairs)
+            and len({*self.text_columns, self.label_column})
+            == len(self.text_columns) + 1,
             "exit_layers": _is_rising(self.exit_layers),
             # One model with all exits, or one for each.
             "member_exits": self.member_exits in (one_each, (tuple(range(num_exits)),)),

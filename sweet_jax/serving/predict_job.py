@@ -15,14 +15,19 @@ from tqdm import tqdm
 from sweet_jax.data.lines import LineReader
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.serving.answers import (
-    CSV_HEADER,
     AnswerRow,
+    CsvFormat,
     answer_rows,
-    format_csv,
     format_jsonl,
 )
 from sweet_jax.serving.classifier import AdaptiveClassifier
-from sweet_jax.serving.inputs import InputRow, find_format, read_inputs
+from sweet_jax.serving.inputs import (
+    ALL,
+    InputReader,
+    InputRow,
+    find_format,
+    read_inputs,
+)
 from sweet_jax.serving.job import Job, JobError, read_settings
 from sweet_jax.serving.measured_speedup import format_speedups, measure_speedups
 from sweet_jax.serving.model_folder import compute_folder_digest
@@ -47,7 +52,7 @@ class _Request:
     options: PredictOptions
     thresholds: tuple[float, ...]
     reader: LineReader
-    rows: Iterator[InputRow]
+    rows: InputReader
 
 
 def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str:
@@ -64,8 +69,7 @@ def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str
     thresholds = _choose_thresholds(classifier, options, settings)
     with _open_input(options) as file:
         reader = LineReader(file)
-        num_texts = 2 if classifier.description.has_pairs else 1
-        rows = read_inputs(reader, input_format, num_texts, options.text_columns)
+        rows = _read_rows(classifier, options, reader, input_format)
         request = _Request(classifier, options, thresholds, reader, rows)
         if options.output is None:
             return _answer_to_screen(request)
@@ -88,9 +92,7 @@ def benchmark_file(
     has_pairs = classifier.description.has_pairs
     input_format = find_format(options.source, options.input_format)
     with _open_input(options) as file:
-        rows = read_inputs(
-            LineReader(file), input_format, 2 if has_pairs else 1, options.text_columns
-        )
+        rows = _read_rows(classifier, options, LineReader(file), input_format)
         usable = (row for row in rows if not row.problem)
         texts = [
             row.texts if has_pairs else row.texts[0]
@@ -103,6 +105,23 @@ def benchmark_file(
     yield from format_speedups(measure_speedups(classifier, examples))
 
 
+def _read_rows(
+    classifier: AdaptiveClassifier,
+    options: PredictOptions,
+    lines: LineReader,
+    input_format: str,
+) -> InputReader:
+    description = classifier.description
+    return read_inputs(
+        lines,
+        input_format,
+        2 if description.has_pairs else 1,
+        options.text_columns,
+        remembered=description.text_columns,
+        passed=options.passed,
+    )
+
+
 def _describe(
     classifier: AdaptiveClassifier, options: PredictOptions, input_format: str
 ) -> dict[str, Any]:
@@ -111,6 +130,8 @@ def _describe(
         "model": compute_folder_digest(classifier.folder),
         "format": input_format,
         "text_columns": list(options.text_columns),
+        "id_column": options.id_column,
+        "keep_columns": list(options.passed.keep_columns),
         "criterion": options.criterion,
         "batch_size": classifier.engine.shapes.batch_size,
     }
@@ -137,11 +158,13 @@ def _answer_to_file(request: _Request, job: Job) -> str:
     was_finished = job.progress.finished
     options = request.options
 
+    csv_format = _make_csv_format(request) if options.is_csv else None
+
     def answer(rows: list[InputRow]) -> str:
         answers = _answer(request, rows)
-        if options.is_csv:
-            return format_csv(answers, options.csv_formulas)
-        return format_jsonl(answers)
+        if csv_format is not None:
+            return csv_format.format_rows(answers)
+        return format_jsonl(answers, bool(options.id_column))
 
     try:
         with _show_progress(request) as bar:
@@ -150,7 +173,7 @@ def _answer_to_file(request: _Request, job: Job) -> str:
                 bar.set_postfix_str(f"{num_rows} rows", refresh=False)
                 bar.update(request.reader.num_bytes - bar.n)
 
-            header = CSV_HEADER if options.is_csv else ""
+            header = "" if csv_format is None else csv_format.format_header()
             job.run(request.rows, answer, header, options.strict, show_rows)
     except KeyboardInterrupt:
         raise Stopped(
@@ -165,6 +188,26 @@ def _answer_to_file(request: _Request, job: Job) -> str:
     if done.rejected:
         lines.append(f"{done.rejected} rows could not be used: {rejected}")
     return "\n".join([*lines, *_summarise(request, done.rows - done.rejected)])
+
+
+def _make_csv_format(request: _Request) -> CsvFormat:
+    """Returns the columns of a csv, which follow from the input's where all are kept.
+
+    Raises:
+        JobError: they do, and the first row of the input cannot be read.
+    """
+    options = request.options
+    kept = options.passed.keep_columns
+    if kept == (ALL,):
+        kept = tuple(filter(None, request.rows.columns))
+        if not kept:
+            raise JobError(
+                "--keep_columns=all: the first row cannot be read, so that the columns"
+                " of the csv are not known: mend the row, name the columns, or give an"
+                " --output that ends in .jsonl"
+            )
+    labels = request.classifier.label_names
+    return CsvFormat(labels, bool(options.id_column), kept, options.csv_formulas)
 
 
 def _answer_to_screen(request: _Request) -> str:
@@ -183,7 +226,9 @@ def _answer_to_screen(request: _Request) -> str:
             rejected += len(chunk) - len(usable)
             for result in _answer(request, usable):
                 # Each at once: whoever stops the command finds whole lines.
-                sys.stdout.write(format_jsonl([result]))
+                sys.stdout.write(
+                    format_jsonl([result], bool(request.options.id_column))
+                )
                 sys.stdout.flush()
                 answered += 1
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from sweet_jax.serving.inputs import find_format
+from sweet_jax.serving.inputs import ALL, PassedColumns, find_format
 from sweet_jax.serving.job import JobPaths
 from sweet_jax.system.files import show
 from sweet_jax.thresholds.choice import pick_target
@@ -28,7 +28,9 @@ class PredictOptions:
         source: a file, or `-` for standard input.
         output: .jsonl or .csv; None: standard output, as jsonl, not resumable.
         input_format: of `inputs.FORMATS`; empty: by the ending.
-        text_columns: of a table; (): by their usual names.
+        text_columns: of a table; (): those of the training, else by usual names.
+        id_column: of a table, written beside each answer as `id`; empty: none.
+        keep_columns: of a table, written beside each answer; `("all",)`: every one.
         targets: at most one of `threshold`, `speedup`, `milliseconds` and
             `max_accuracy_loss` that is not None; without one, every layer runs.
         criterion: whose scores decide.
@@ -43,6 +45,8 @@ class PredictOptions:
     output: Path | None = None
     input_format: str = ""
     text_columns: tuple[str, ...] = ()
+    id_column: str = ""
+    keep_columns: tuple[str, ...] = ()
     targets: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     criterion: str = "confidence"
     strict: bool = False
@@ -54,6 +58,11 @@ class PredictOptions:
     def is_csv(self) -> bool:
         """Whether the output is a csv."""
         return self.output is not None and self.output.suffix.lower() == ".csv"
+
+    @property
+    def passed(self) -> PassedColumns:
+        """The columns that are written beside the answers."""
+        return PassedColumns(self.id_column, tuple(dict.fromkeys(self.keep_columns)))
 
     @property
     def source_name(self) -> str:
@@ -69,17 +78,7 @@ class PredictOptions:
         """
         pick_target(**self.targets)
         input_format = find_format(self.source, self.input_format)
-        if input_format == "text" and self.text_columns:
-            raise OptionError(
-                f"--text_columns={show(','.join(self.text_columns))}: an input of"
-                " --format=text has no columns; leave it out, or give --format of csv,"
-                " tsv, jsonl"
-            )
-        if any(not _is_unicode(name) for name in self.text_columns):
-            raise OptionError(
-                f"--text_columns={show(','.join(self.text_columns))} is no UTF-8, in"
-                " which inputs are read"
-            )
+        self._check_columns(input_format)
         if self.csv_formulas not in CSV_FORMULAS:
             raise OptionError(
                 f"--csv_formulas={show(self.csv_formulas)}: allowed are"
@@ -97,6 +96,28 @@ class PredictOptions:
             self._check_screen()
         else:
             self._check_output(self.output, folder)
+
+    def _check_columns(self, input_format: str) -> None:
+        for flag, names in (
+            ("text_columns", self.text_columns),
+            ("id_column", tuple(filter(None, [self.id_column]))),
+            ("keep_columns", self.keep_columns),
+        ):
+            shown = f"--{flag}={show(','.join(names))}"
+            if names and input_format == "text":
+                raise OptionError(
+                    f"{shown}: an input of --format=text has no columns; leave it out,"
+                    " or give --format of csv, tsv, jsonl"
+                )
+            if any(not _is_unicode(name) for name in names):
+                raise OptionError(f"{shown} is no UTF-8, in which inputs are read")
+            if names and self.benchmark and flag != "text_columns":
+                raise OptionError(f"--benchmark writes no answers: leave {shown} out")
+        if ALL in self.keep_columns and len(self.keep_columns) > 1:
+            raise OptionError(
+                f"--keep_columns={show(','.join(self.keep_columns))}: all stands for"
+                " every column, so that no other is named beside it"
+            )
 
     def _check_input(self, folder: Path) -> None:
         if self.source == "-":

@@ -77,18 +77,25 @@ class ExitSettings:
 class DataSettings:
     """The task and its rows."""
 
-    # rotten_tomatoes or imdb (embedded), a GLUE name, a hub data set, tfds/..., file.
-    task: str = "rotten_tomatoes"
+    # rotten_tomatoes or imdb (embedded), a GLUE name, a hub data set, a local folder,
+    # tfds/..., file; auto: file where data.train_file is given, else rotten_tomatoes.
+    task: str = "auto"
     # Hub revision of the data set; empty: the default.
     revision: str = ""
-    # Files of task=file: .jsonl, .csv or .tsv.
+    # Files of task=file: .jsonl, .csv or .tsv. The first alone is enough: test rows are
+    # split off it, and calibration rows, too.
     train_file: str = ""
     validation_file: str = ""
     test_file: str = ""
-    # One or two text columns; (): found by their usual names.
+    # Where no test rows are published or given: their share of all rows, in percent,
+    # stratified by class, and the most of them.
+    test_percent: float = 20.0
+    max_test_examples: int = 1530
+    # One or two text columns; (): found by their usual names, or of two columns by what
+    # is in them.
     text_columns: tuple[str, ...] = ()
-    # The column of labels, integers or strings.
-    label_column: str = "label"
+    # The column of labels, integers or strings; empty: found in the same way.
+    label_column: str = ""
     # Accept rows whose text is empty instead of refusing them with their line number.
     allow_empty_text: bool = False
     # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:

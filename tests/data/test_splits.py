@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.notes import list_keys
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import assign_parts, make_splits, order_stratified
 from sweet_jax.data.tasks import get_task
@@ -225,7 +226,67 @@ def test_a_small_validation_split_is_used_whole_and_said():
 def test_rows_without_any_test_split_are_held_out_and_said():
     splits = make_splits(make_raw(train=600), make_settings())
     assert len(splits.test) == 120
-    assert splits.notes[0] == ("no test split: 120 training rows are held out as test")
+    assert splits.notes[0] == (
+        "no test rows were given: 120 of the 600 rows of file are split off as test,"
+        " stratified by class, with a fixed seed; rows of the same text stay together"
+    )
+    assert splits.origin["test"] == "120 rows split off file, stratified"
+
+
+def test_a_text_never_stands_on_two_sides_of_what_is_split_off():
+    rows = make_rows(600)
+    texts = [
+        text.replace("row", "  ROW" if i % 3 else "row")
+        for i, text in enumerate(rows.texts)
+    ]
+    texts = [texts[i // 2].upper() if i % 5 else texts[i // 2] for i in range(600)]
+    raw = RawTask(
+        get_task("file"),
+        {"train": dataclasses.replace(rows, texts=tuple(texts))},
+        ("0", "1"),
+    )
+    splits = make_splits(raw, make_settings(train=0))
+    sides = [
+        set(list_keys(part.texts, None))
+        for part in (splits.train, splits.calibration, splits.test)
+    ]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 300
+    assert not any("overlap" in note for note in splits.notes)
+    assert sum(map(len, (splits.train, splits.calibration, splits.test))) == 600
+
+
+def test_every_class_is_trained_calibrated_and_tested():
+    labels = np.array([0] * 590 + [1] * 3 + [2] * 7, np.int32)
+    rows = dataclasses.replace(make_rows(600), labels=labels)
+    raw = RawTask(get_task("file"), {"train": rows}, ("a", "b", "c"))
+    splits = make_splits(raw, make_settings(train=0, calibration=4))
+    for part in (splits.train, splits.calibration, splits.test):
+        assert np.unique(part.labels).tolist() == [0, 1, 2]
+    assert len(splits.test) == 120
+    rows = rows.select(np.arange(592))
+    with pytest.raises(ValueError, match=r"\('b' has 2\): 3 are needed in each"):
+        make_splits(dataclasses.replace(raw, splits={"train": rows}), make_settings())
+
+
+def test_the_size_of_the_test_part_can_be_set():
+    raw = make_raw(train=600)
+    for fields, size in (
+        ({"test_percent": 5.0}, 30),
+        ({"max_test_examples": 17}, 17),
+        ({"test_percent": 90.0, "max_test_examples": 10_000}, 540),
+    ):
+        run = make_settings(train=0)
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, **fields))
+        splits = make_splits(raw, run)
+        assert len(splits.test) == size
+        assert sum(map(len, (splits.train, splits.calibration, splits.test))) == 600
+    run = dataclasses.replace(
+        run, data=dataclasses.replace(run.data, max_test_examples=1)
+    )
+    with pytest.raises(ValueError, match=r"file has 2 classes, .* allowed is 2 or"):
+        make_splits(raw, run)
+    with pytest.raises(ValueError, match="test_percent=90 is for data without test"):
+        make_splits(make_raw(train=600, test=30), run)
 
 
 def test_faithful_release_takes_the_first_rows_and_leaks(rotten_tomatoes):

@@ -157,20 +157,22 @@ BAD_FILES = {
     "a missing column": (
         "train.csv",
         b"text,stars\ngood,1\n",
-        r"train\.csv has no column 'label'; its columns are 'text', 'stars': set"
-        r" --config\.data\.label_column=stars$",
+        r"train\.csv has no column 'label' or of another usual name for labels; its"
+        r" columns are 'text' \('good'\), 'stars' \('1'\): set"
+        r" --config\.data\.text_columns=text --config\.data\.label_column=stars$",
     ),
     "a name that nobody would type": (
         "train.csv",
         b"text," + b"x" * 200_000 + b"\ngood,1\n",
-        r"its columns are 'text', 'x{60,100}\.\.\.': set"
-        r" --config\.data\.label_column=NAME$",
+        r"its columns are 'text' \('good'\), 'x{60,100}\.\.\.' \('1'\): set"
+        r" --config\.data\.text_columns=text --config\.data\.label_column=NAME$",
     ),
     "no text column": (
         "train.csv",
-        b"body,label\ngood,1\n",
-        r"train\.csv has no text column .* columns are 'body', 'label': set"
-        r" --config\.data\.text_columns=body$",
+        b"memo,label\ngood,1\n",
+        r"train\.csv has no text column of a usual name; its columns are 'memo'"
+        r" \('good'\), 'label' \('1'\): set --config\.data\.text_columns=memo"
+        r" --config\.data\.label_column=label$",
     ),
     "an object without a column": (
         "train.jsonl",
@@ -283,14 +285,67 @@ def test_a_folder_in_place_of_a_file_is_an_error(tmp_path):
         load_files(make_good(tmp_path), tmp_path / "test.csv")
 
 
-@pytest.mark.parametrize(
-    "fields", [{}, {"train_file": "a.csv"}, {"test_file": "a.csv"}]
-)
+@pytest.mark.parametrize("fields", [{}, {"test_file": "a.csv"}])
 def test_files_that_are_not_given_are_an_error(fields):
-    with pytest.raises(
-        ValueError, match=r"needs data\.train_file, and data\.test_file"
-    ):
+    with pytest.raises(ValueError, match=r"rows to train on: set data\.train_file"):
         load_task(DataSettings(task="file", **fields))
+
+
+def test_one_file_is_enough_and_what_was_found_is_kept(tmp_path):
+    rows = [[str(i), f"a film of {i} acts", "abc"[i % 3]] for i in range(30)]
+    path = write_csv(tmp_path / "all.csv", ["id", "Message", "category"], rows)
+    raw = load_task(DataSettings(task="file", train_file=str(path)))
+    assert list(raw.splits) == ["train"]
+    assert raw.columns == (("Message",), "category", False)
+    assert raw.notes == ()
+    rows = [row[1:] for row in rows]
+    path = write_csv(tmp_path / "two.csv", ["what", "kind"], rows)
+    raw = load_task(DataSettings(task="file", train_file=str(path)))
+    assert raw.columns == (("what",), "kind", True)
+    assert raw.notes == (
+        "two.csv has no columns of usual names for texts and labels: what is in them"
+        " decided (texts in 'what', labels in 'kind')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([f"id{i}" for i in range(30)], "has another value in each of the 30 rows"),
+        ([str(i) for i in range(30)], "they name rows, not classes"),
+        (
+            [f"{i / 7:.3f}" for i in range(30)],
+            r"30 different numbers \('0.000', .*regr",
+        ),
+        (["0.5", "1.5", "2.25", "1e-3"], "4 different numbers .* regression is not"),
+        ([f"{i},5" for i in range(9)], "9 different numbers .* regression is not"),
+        ([*(f"-{i}.5" for i in range(9)), "nan"], "regression is not offered"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path, labels, message):
+    rows = [[f"a film of {i} acts", label] for i, label in enumerate(labels)]
+    path = write_csv(tmp_path / "a.csv", ["text", "label"], rows)
+    for fields in ({}, {"test_file": str(path)}):
+        with pytest.raises(ValueError, match=message) as raised:
+            load_task(DataSettings(task="file", train_file=str(path), **fields))
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"{i % 10 / 2}" for i in range(30)],
+        [f"v{i}.{i}" for i in range(15)],
+        [str(i) for i in range(15)],
+        [str(i // 2) for i in range(60)],
+    ],
+)
+def test_labels_that_may_be_classes_are_taken(tmp_path, labels):
+    """Half stars, versions, the numbers of few classes, and many of two rows each."""
+    rows = [[f"a film of {i} acts", label] for i, label in enumerate(labels)]
+    path = write_csv(tmp_path / "a.csv", ["text", "label"], rows)
+    raw = load_task(DataSettings(task="file", train_file=str(path)))
+    assert set(raw.label_names) == set(labels)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data beside the clone")

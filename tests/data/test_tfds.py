@@ -95,7 +95,7 @@ def test_offline_an_unprepared_data_set_is_one_line_within_15_seconds(make_build
     message = str(raised.value)
     assert message.startswith("data.task=tfds/glue/cola cannot be loaded: it is not")
     assert "(127.0.0.1:10, 127.0.0.1:9): connect" in message
-    assert message.endswith("or use local files (data.task=file)")
+    assert message.endswith("or use local files (data.train_file)")
     assert "\n" not in message
     assert builder.calls == 0
 

@@ -1,5 +1,6 @@
 """The pipeline on a tiny real encoder and task: stages, resuming, ownership."""
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_encoders import make_sentences
 
 import sweet_jax
 from sweet_jax.arrays import LogitBank
@@ -21,8 +23,11 @@ from sweet_jax.exits.temperatures import (
 )
 from sweet_jax.report import format_summary
 from sweet_jax.runs import evaluate, pipeline
+from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.workdir import WorkdirError
 from sweet_jax.serving.model_folder import ModelFolderError
+from sweet_jax.serving.predict_job import predict_file
+from sweet_jax.serving.predict_options import PredictOptions
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import AnalysisSettings, Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
@@ -327,3 +332,52 @@ def test_a_directory_of_something_else_is_left_alone(config, tmp_path):
     with pytest.raises(WorkdirError, match="holds no run"):
         pipeline.run(from_config_dict(config), tmp_path, quiet=True)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@SLOW
+def test_one_file_is_enough_and_its_columns_are_remembered(config, tmp_path):
+    """From a csv to results that say what was split off, to answers and a measure."""
+    rows = make_sentences(150, seed=3)
+    names = {"sentence": "What", "label": "Kind"}
+    path = write_table(tmp_path / "all.csv", rows, names)
+    config["data"] |= {"task": "auto", "train_file": str(path), "test_file": ""}
+    settings = from_config_dict(config)
+    workdir, results = pipeline.run(settings, tmp_path / "run", quiet=True)
+    assert results["columns"] == {"text": ["What"], "label": "Kind"}
+    assert results["splits"] == {"train": 40, "calibration": 24, "test": 30}
+    said = "30 of the 150 rows of all.csv are split off as test, stratified"
+    assert said in " ".join(results["notes"])
+    assert said in " ".join(format_summary(results).split())
+    page = (workdir / "report.html").read_text()
+    assert "test: 30 rows split off all.csv, stratified" in page
+    other = from_config_dict(config | {"seed": 1})
+    # The same rows, whoever asks.
+    digests = [
+        {name: inputs[name] for name in ("test_rows", "calibration_rows")}
+        for inputs in (prepare(settings).inputs, prepare(other).inputs)
+    ]
+    assert digests[0] == digests[1]
+    assert pipeline.run(settings, workdir, quiet=True)[1] == results
+    classifier = sweet_jax.load(workdir / "model")
+    assert classifier.description.text_columns == ("What",)
+    assert classifier.description.label_column == "Kind"
+    # A usual name beside the remembered one leads nobody astray.
+    more = [{**row, "text": "x", "class": "y"} for row in rows[:20]]
+    path = write_table(tmp_path / "more.csv", more, names)
+    output = tmp_path / "out.jsonl"
+    predict_file(classifier, PredictOptions(str(path), output))
+    answers = [json.loads(line)["label"] for line in output.read_text().splitlines()]
+    texts = [row["sentence"] for row in more]
+    assert answers == [p.label for p in classifier.predict(texts)]
+    measured, _ = evaluate.evaluate_on(workdir, str(path))
+    right = [a == row["label"] for a, row in zip(answers, more, strict=True)]
+    assert measured["exits"][-1]["accuracy"] == pytest.approx(np.mean(right))
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], names: dict[str, str]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [names.get(name, name) for name in rows[0]])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({names.get(name, name): row[name] for name in row})
+    return path

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweet_jax.serving.answers import (
-    CSV_HEADER,
     AnswerError,
     AnswerRow,
+    CsvFormat,
     _make_answer,
-    format_csv,
     format_jsonl,
 )
 from sweet_jax.serving.classifier import Prediction
@@ -32,11 +31,21 @@ def make_answer(label: str) -> AnswerRow:
     return AnswerRow(7, label, 0.75, 1, 2, {label: 0.75, "other": 0.25})
 
 
+def format_csv(answers, formulas="escape", **fields) -> str:
+    names = tuple(answers[0].probabilities)
+    written = CsvFormat(names, formulas=formulas, **fields)
+    return written.format_header() + written.format_rows(answers)
+
+
+def read_csv(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+
+
 def read_cell(text: str) -> str:
-    (row,) = csv.DictReader(io.StringIO(CSV_HEADER + text, newline=""), strict=True)
-    assert (row["line"], row["probability"]) == ("7", "0.75")
-    assert (row["exit"], row["layers"]) == ("1", "2")
-    return row["label"]
+    header, row = read_csv(text)
+    assert header[:5] == ["line", "label", "probability", "exit", "layers"]
+    assert (row[0], row[2:6]) == ("7", ["0.75", "1", "2", "0.75"])
+    return row[1]
 
 
 @given(label=LABELS)
@@ -45,7 +54,10 @@ def test_a_line_of_json_is_one_line_anywhere_and_gives_the_label_back(label):
     assert text.encode().decode() == text
     assert text.splitlines(keepends=True) == [text]
     assert text[:-1].isprintable()
-    assert json.loads(text) == make_answer(label)._asdict()
+    fields = make_answer(label)._asdict()
+    assert json.loads(text) == {
+        name: fields[name] for name in fields if name not in ("row_id", "kept")
+    }
 
 
 @given(label=LABELS)
@@ -106,3 +118,37 @@ def test_a_number_that_is_none_is_refused(value):
         _make_answer(("a", "b"), InputRow(3, ("text",)), prediction)
     with pytest.raises(ValueError, match="not JSON compliant"):
         format_jsonl([make_answer("a")._replace(probability=value)])
+
+
+@given(label=LABELS, name=LABELS, value=LABELS)
+def test_no_cell_of_a_header_or_a_kept_column_begins_as_a_formula(label, name, value):
+    answer = make_answer(label)._replace(row_id=value, kept={name: value})
+    header, row = read_csv(format_csv([answer], has_id=True, kept=(name,)))
+    assert header[:2] == ["line", "id"]
+    assert len(header) == len(row) == len(set(header))
+    for cell in (*header, row[1], row[-1]):
+        if not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", cell):
+            assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def test_kept_columns_stand_beside_the_answer_under_names_of_their_own():
+    kept = {"label": "a", "p_x": 3, "date": None, "tags": ["b"]}
+    answer = make_answer("x")._replace(row_id="007", kept=kept)
+    header, row = read_csv(format_csv([answer], has_id=True, kept=tuple(kept)))
+    assert dict(zip(header, row, strict=True)) == {
+        "line": "7", "id": "007", "label": "x", "probability": "0.75", "exit": "1",
+        "layers": "2", "p_x": "0.75", "p_other": "0.25", "input_label": "a",
+        "input_p_x": "3", "date": "", "tags": '["b"]',
+    }  # fmt: skip
+    found = json.loads(format_jsonl([answer], has_id=True))
+    assert list(found) == [
+        "line", "id", "label", "probability", "exit", "layers", "probabilities",
+        "columns",
+    ]  # fmt: skip
+    assert (found["id"], found["columns"]) == ("007", kept)
+
+
+def test_a_column_that_the_first_row_lacks_has_no_place_in_a_csv():
+    answer = make_answer("x")._replace(kept={"new": 1})
+    with pytest.raises(AnswerError, match=r"^line 7 has the column 'new', which the"):
+        format_csv([answer], kept=("old",))

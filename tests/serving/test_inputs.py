@@ -5,13 +5,18 @@ import json
 
 import pytest
 
-from sweet_jax.serving.inputs import InputRow, find_format, read_inputs
+from sweet_jax.serving.inputs import (
+    InputRow,
+    PassedColumns,
+    find_format,
+    read_inputs,
+)
 
 
 def read(text: str, input_format: str, num_texts: int = 1, columns=()) -> list:
     """Returns the rows as plain tuples."""
     rows = read_inputs(split(text), input_format, num_texts, columns)
-    return [tuple(row) for row in rows]
+    return [tuple(row)[:3] for row in rows]
 
 
 def split(text: str) -> io.StringIO:
@@ -121,10 +126,10 @@ def test_control_characters_are_text():
         ("jsonl", "\n\n", 1, (), "the input is empty"),
         (
             "csv",
-            "id,body\n1,a\n",
+            "id,memo\n1,a\n",
             1,
             (),
-            "no text column of a usual name.*'id', 'body'",
+            "no text column of a usual name.*'id' .'1'., 'memo' .'a'.: set --text_col",
         ),
         ("csv", "text\na\n", 1, ("body",), "no column 'body'; its columns are 'text'"),
         ("csv", "text\na\n", 1, ("text", "b"), "takes single texts, so name 1"),
@@ -139,6 +144,75 @@ def test_a_wrong_input_is_refused_at_once(
     with pytest.raises(ValueError, match=message) as error:
         read_inputs(split(text), input_format, num_texts, columns)
     assert "\n" not in str(error.value)
+
+
+def test_columns_of_the_training_are_read_where_they_are_there():
+    text = "text,memo\nlong,short\n"
+    rows = read_inputs(split(text), "csv", 1, remembered=("memo",))
+    assert [row.texts for row in rows] == [("short",)]
+    rows = read_inputs(split(text), "csv", 1, ("text",), remembered=("memo",))
+    assert [row.texts for row in rows] == [("long",)]
+    rows = read_inputs(split(text), "csv", 1, remembered=("other",))
+    assert [row.texts for row in rows] == [("long",)]
+
+
+@pytest.mark.parametrize("input_format", ["csv", "tsv", "jsonl"])
+def test_columns_are_passed_on_as_they_are(input_format):
+    rows = [{"id": "007", "text": "a film", "": "x", "note": "=1"}]
+    text = json.dumps(rows[0]) + "\n"
+    if input_format != "jsonl":
+        separator = "," if input_format == "csv" else "\t"
+        lines = (rows[0], rows[0].values())
+        text = "".join(separator.join(line) + "\n" for line in lines)
+    for keep, kept in (
+        ((), None),
+        (("note",), {"note": "=1"}),
+        (("all",), {"id": "007", "text": "a film", "note": "=1"}),
+    ):
+        passed = PassedColumns("id", keep)
+        (row,) = read_inputs(split(text), input_format, 1, passed=passed)
+        assert (row.row_id, row.kept, row.texts) == ("007", kept, ("a film",))
+
+
+def test_a_row_whose_values_cannot_be_passed_on_is_a_bad_row():
+    lines = [
+        '{"text": "a", "id": 1, "n": null}',
+        '{"text": "b", "n": 2}',
+        '{"text": "c", "id": 3}',
+        '{"text": "d", "id": 4, "n": NaN}',
+        '{"text": "e", "id": [1e999], "n": 5}',
+        '{"text": "f", "id": {"a": [true]}, "n": "6"}',
+    ]
+    passed = PassedColumns("id", ("n",))
+    rows = list(read_inputs(split("\n".join(lines)), "jsonl", 1, passed=passed))
+    assert [row.problem for row in rows] == [
+        "",
+        "has no column 'id'",
+        "",
+        *["has a value that JSON cannot hold (NaN, infinity, or nested deeply)"] * 2,
+        "",
+    ]
+    assert [row.kept for row in rows if not row.problem] == [
+        {"n": None}, {"n": None}, {"n": "6"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("passed", "message"),
+    [
+        (
+            PassedColumns("no"),
+            "^--id_column='no': x has no such column; its columns are",
+        ),
+        (
+            PassedColumns("", ("text", "no")),
+            "^--keep_columns='no': x has no such .*'id'",
+        ),
+    ],
+)
+def test_a_column_to_pass_on_must_be_there(passed, message):
+    with pytest.raises(ValueError, match=message):
+        read_inputs(split("text,id\na,1\n"), "csv", 1, where="x", passed=passed)
 
 
 def test_rows_are_read_one_at_a_time():

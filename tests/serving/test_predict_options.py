@@ -108,6 +108,22 @@ WRONG = {
         "an input of --format=text has no columns",
     ),
     "columns in Latin-1": ({"text_columns": ("caf\udce9",)}, "is no UTF-8"),
+    "an id of text": (
+        {"input_format": "text", "id_column": "a"},
+        "--id_column=a: an input of --format=text has no columns",
+    ),
+    "kept columns of text": (
+        {"input_format": "text", "keep_columns": ("all",)},
+        "--keep_columns=all: an input of --format=text has no columns",
+    ),
+    "all and others": (
+        {"input_format": "csv", "keep_columns": ("all", "a")},
+        "--keep_columns=all,a: all stands for every column",
+    ),
+    "an id of a benchmark": (
+        {"benchmark": True, "output": None, "input_format": "csv", "id_column": "a"},
+        "--benchmark writes no answers: leave --id_column=a out",
+    ),
     "formulas": ({"csv_formulas": "no"}, "allowed are escape, keep"),
     "formulas of jsonl": ({"csv_formulas": "keep"}, "is for an --output that ends in"),
     "targets": ({"targets": {"threshold": 0.9, "speedup": 2.0}}, "conflicting targets"),

@@ -210,3 +210,25 @@ def test_digest_ignores_what_changes_no_result():
         for s in (one, two, three)
     ]
     assert digest[0] == digest[1] != digest[2]
+
+
+def test_a_file_to_train_on_is_a_task_of_its_own():
+    def get_task(**data):
+        return from_config_dict({"data": data}).data.task
+
+    assert get_task() == "rotten_tomatoes"
+    assert get_task(train_file="a.csv") == "file"
+    assert get_task(train_file="a.csv", task="file") == "file"
+    assert get_task(task="imdb") == "imdb"
+    for name in ("train_file", "test_file", "validation_file"):
+        message = (
+            rf"^data\.task=imdb has rows of its own, and data\.{name}=a\.csv gives"
+        )
+        with pytest.raises(SettingsError, match=message):
+            get_task(**{name: "a.csv", "task": "imdb"})
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 91, -20])
+def test_a_share_of_test_rows_leaves_rows_on_both_sides(value):
+    with pytest.raises(SettingsError, match=r"test_percent=.*allowed is from 1 to 90"):
+        from_config_dict({"data": {"train_file": "a.csv", "test_percent": value}})
