@@ -37,16 +37,16 @@ from sweet_jax.thresholds.sequences import find_exits
 FOLDS, DELTA = 5, 0.1
 EPSILONS = (0.02, 0.05, 0.1)
 NUM_ROWS = 480
-_FEATURES, _WIDTH, _FIRST_WIDTH, _POPULATION = 20, 64, 4, 20_000
+_FEATURES, _WIDTH, _FIRST_WIDTH, _POPULATION = 12, 64, 24, 20_000
 _COSTS_E = np.array([0.5, 1.0])
-_STEPS, _EXIT_STEPS = 150, 100
-_LABEL_NOISE = 0.05
+_STEPS, _EXIT_STEPS = 300, 100
+_LABEL_NOISE = 0.02
 
 
 def sample(rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns features and labels: a linear part, and one that needs a hidden layer."""
     x = rng.normal(size=(num_rows, _FEATURES)).astype(np.float32)
-    z = x[:, :4].sum(axis=1) + 2 * x[:, 4] * x[:, 5]
+    z = x[:, :3].sum(axis=1) + 3 * x[:, 3] * x[:, 4]
     flipped = rng.random(num_rows) < _LABEL_NOISE
     return x, ((z > 0) ^ flipped).astype(np.int32)
 
