@@ -9,6 +9,8 @@ import numpy as np
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
+from sweet_jax.evaluation.cascade import costs_from_layers
+from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.study.folder import READ_FILES
 from sweet_jax.system.checksums import record, write_sealed
@@ -108,12 +110,16 @@ def write_cell(
     if change_bank is not None:
         change_bank(entry, test)
     evaluation = evaluate_banks(
-        CascadeSpec(metric, base, exit_layers, criteria, 11, SPEEDUPS),
+        CascadeSpec(base, exit_layers, criteria, 11, SPEEDUPS),
         test=test,
-        calibration=calibration,
-        temperatures=np.linspace(1.4, 1.1, len(exit_layers)).astype(np.float32),
+        calibration=Calibration(
+            calibration,
+            np.linspace(1.4, 1.1, len(exit_layers)).astype(np.float32),
+            fit_lte_ranges(calibration.select_part(0)),
+            costs_from_layers(base, exit_layers),
+            metric,
+        ),
         train_label_counts_C=np.array([500, 500]),
-        lte_ranges=fit_lte_ranges(calibration.select_part(0)),
     )
     results = {
         "schema": 1,

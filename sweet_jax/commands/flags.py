@@ -1,14 +1,14 @@
 """What the commands share: one form of flags, of help and of the log."""
 
 import argparse
-import logging as std_logging
+import logging
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from absl import flags, logging
+from absl import flags
 
 from sweet_jax.settings.config_file import split_names
 from sweet_jax.system.files import show
@@ -175,14 +175,20 @@ def read_count(low: int, high: int) -> Any:
 
 
 def start_log(verbosity: int) -> None:
-    """Shows progress of ours and warnings of all on standard error."""
-    logging.set_verbosity(verbosity)
-    handler = logging.get_absl_handler()
+    """Shows progress of ours and warnings of all on standard error.
+
+    Args:
+        verbosity: -1: no progress; 0: progress; 1: also what is of interest to
+            developers.
+    """
+    level = logging.WARNING - 10 * min(max(verbosity + 1, 0), 2)
+    handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_is_worth_showing)
-    logging.use_absl_handler()
+    # In place of the handler that absl, which libraries import, brings.
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
-    std_logging.captureWarnings(True)
+    logging.captureWarnings(True)
 
 
 def _read_boolean(text: str) -> bool:
@@ -191,17 +197,17 @@ def _read_boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-class _Formatter(std_logging.Formatter):
+class _Formatter(logging.Formatter):
     """A record whose names cannot control the terminal; only tracebacks have lines."""
 
-    def format(self, record: std_logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(show, super().format(record).split("\n")))
 
-    def formatMessage(self, record: std_logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return show(super().formatMessage(record))
 
 
-def _is_worth_showing(record: std_logging.LogRecord) -> bool:
+def _is_worth_showing(record: logging.LogRecord) -> bool:
     """Keeps our own progress; of the libraries, warnings only.
 
     Of a damaged or full cache jax says so for each program; once is enough.
@@ -211,7 +217,7 @@ def _is_worth_showing(record: std_logging.LogRecord) -> bool:
         _cache_warnings.append(text)
         return is_first
     ours = record.pathname.startswith(_PACKAGE)
-    return ours or record.levelno >= std_logging.WARNING
+    return ours or record.levelno >= logging.WARNING
 
 
 _cache_warnings: list[str] = []

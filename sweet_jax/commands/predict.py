@@ -49,6 +49,12 @@ def add_flags(parser: Parser) -> None:
     for name, text in _TARGETS.items():
         add(f"--{name}", type=float, metavar="X", help=text)
     add(
+        "--choose",
+        default="cost",
+        help="for a speedup or milliseconds: cost, the dearest threshold within it"
+        " (default); score, the one of the best score",
+    )
+    add(
         "--batch_size",
         type=read_count(1, 1 << 16),
         default=32,
@@ -88,6 +94,7 @@ def run(options: argparse.Namespace) -> None:
         id_column=options.id_column,
         keep_columns=options.keep_columns,
         targets={name: getattr(options, name) for name in _TARGETS},
+        choose=options.choose,
         criterion=options.criterion,
         strict=options.strict,
         chunk_rows=options.chunk_rows,

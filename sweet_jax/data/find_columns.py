@@ -9,15 +9,16 @@ example, and shows what to type.
 import csv
 import io
 import itertools
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import logging
-
 from sweet_jax.data.rows import format_value, holds_surrogates, quote
 from sweet_jax.system.files import show
+
+logger = logging.getLogger(__name__)
 
 # Rows that a decision by content, or an example, is taken from.
 SAMPLE_ROWS = 1000
@@ -161,7 +162,7 @@ class _Search:
         found = Columns(texts, label, by_content)
         if found[:2] != (asked.texts, asked.label if self._needs_label else ""):
             how = ", found by what is in them" if by_content else ""
-            logging.info("%s: %s%s", self._where, describe_columns(found), how)
+            logger.info("%s: %s%s", self._where, describe_columns(found), how)
         return found
 
     def _has(self, names: Iterable[str]) -> bool:

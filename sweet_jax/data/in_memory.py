@@ -14,11 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweet_jax.data.columns import ColumnFlags, choose_columns, name_label
+from sweet_jax.data.columns import name_label
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import (
+    SAMPLE_ROWS,
+    ColumnFlags,
+    Columns,
+    find_columns,
+)
 from sweet_jax.data.rows import holds_surrogates, quote
 from sweet_jax.data.tasks import Task
-from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
 
 # What a person types to name columns, for messages.
@@ -100,9 +105,7 @@ def hold_rows(
     return _HELD.setdefault(held.task_name, held)
 
 
-def load_rows(
-    task: Task, settings: DataSettings, flags: ColumnFlags
-) -> tuple[dict[str, Table], tuple[str, ...]]:
+def load_rows(task: Task, *_: Any) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the held rows that a task names, and the label names if they have them.
 
     Raises:
@@ -188,21 +191,26 @@ def _read_table(
             " one"
         )
     given = label if _is_sequence(label) else None
-    label_column = "" if given is not None else label or DataSettings().label_column
-    if not isinstance(label_column, str):
+    asked_label = "" if given is not None else label or ""
+    if not isinstance(asked_label, str):
         raise ValueError(
-            f"label={label_column!r}: expected the name of a column, or a list of"
-            " labels"
+            f"label={asked_label!r}: expected the name of a column, or a list of labels"
         )
-    text_columns = choose_columns(
-        list(by_name), text_columns, label_column, where, _FLAGS
-    )
-    for name in (*text_columns, label_column):
-        if name and not _is_sequence(data[by_name[name]]):
+    samples: dict[str, list[Any]] = {}
+    for name, key in by_name.items():
+        if not _is_sequence(data[key]):
             raise ValueError(
-                f"{where}: column {quote(name)} is {_describe(data[by_name[name]])},"
+                f"{where}: column {quote(name)} is {_describe(data[key])},"
                 " expected a list"
             )
+        samples[name] = list(data[key][:SAMPLE_ROWS])
+    text_columns, label_column, _ = find_columns(
+        samples,
+        where,
+        Columns(text_columns, asked_label),
+        flags=_FLAGS,
+        needs_label=given is None,
+    )
     values = [list(data[by_name[name]]) for name in text_columns]
     labels = list(data[by_name[label_column]] if given is None else given)
     lengths = {name: len(v) for name, v in zip(text_columns, values, strict=True)}

@@ -74,7 +74,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             "faithful_release: temperatures and learning-to-exit ranges are fitted on"
             " all test rows, which leaks into the scores, from outputs with dropout on,"
             " as in the released code; thresholds for a speed-up, which that code does"
-            " not choose, are chosen on half of the test rows"
+            " not choose, are chosen on the test rows, by their cost alone"
         )
         if "all" in raw.splits:  # no published train split: the pool stays the same
             pool, _ = _hold_out_calibration(raw, pool, settings, [])

@@ -7,18 +7,18 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float32, Num
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import cascade, metrics
 from sweet_jax.evaluation.curves import (
-    CalibratedBank,
     Curve,
-    calibrate_bank,
-    choose_threshold,
     compute_area,
     find_best,
+    find_dearest,
+    make_curve,
 )
+from sweet_jax.exits.calibration import CalibratedBank, Calibration
 from sweet_jax.exits.criteria import FULL, make_thresholds
 from sweet_jax.settings.fields import Settings
 
@@ -31,15 +31,13 @@ class CascadeSpec:
     """Which cascades are measured, and how.
 
     Attributes:
-        metric: of `score`: accuracy, matthews or f1.
-        method: how the exits were trained, which decides what an exit costs.
+        method: how the exits were trained, for the formula of costs.
         exit_layers: the layer each exit reads.
         criteria: names of criteria.
         num_thresholds: points of the grid of criteria that do not count.
         speedups: targets s; a cascade within target costs at most 1/s.
     """
 
-    metric: str
     method: str
     exit_layers: tuple[int, ...]
     criteria: tuple[str, ...]
@@ -47,10 +45,9 @@ class CascadeSpec:
     speedups: tuple[float, ...]
 
     @classmethod
-    def from_settings(cls, settings: Settings, metric: str) -> "CascadeSpec":
+    def from_settings(cls, settings: Settings) -> "CascadeSpec":
         """Returns what a run of these settings measures, its exit layers known."""
         return cls(
-            metric=metric,
             method=settings.method,
             exit_layers=settings.exits.layers,
             criteria=settings.evaluate.criteria,
@@ -74,9 +71,10 @@ class Evaluation:
             the chance that the exit scores an example that it answers rightly above one
             that it does not (None where it is always right, or never).
         curves: per criterion, one row per threshold of the grid.
-        at_speedup: per criterion, one row per target: the threshold chosen on the
-            budget rows (None for `FULL` where `score` is a number), the test score and
-            realised cost there, and `oracle`, the best score chosen on test itself.
+        at_speedup: per criterion, one row per target: the dearest threshold within
+            its cost on the calibration rows (None for `FULL` where `score` is a
+            number), the test score and realised cost there, and `oracle`, the best
+            score within the cost chosen on test itself.
         area: per criterion, `compute_area` of the exact test curve.
         majority: score of always answering the commonest training class.
         full: score of the last exit on every example.
@@ -108,55 +106,40 @@ def evaluate_banks(
     spec: CascadeSpec,
     *,
     test: LogitBank,
-    calibration: LogitBank,
-    temperatures: Float32[np.ndarray, " E"],
+    calibration: Calibration,
     train_label_counts_C: Num[np.ndarray, " C"],
-    lte_ranges: Float32[np.ndarray, "E 2"] | None = None,
 ) -> Evaluation:
     """Measures the exits and their cascades on test.
 
     Args:
         spec: what is measured.
         test: the rows that every figure is about.
-        calibration: of these, the rows of part 1 choose thresholds; no other is used.
-        temperatures: fitted on calibration part 0.
+        calibration: of the model; all its rows choose thresholds, by their cost alone.
         train_label_counts_C: training rows per class, for the majority class.
-        lte_ranges: of each exit's learning-to-exit scores, fitted on calibration part
-            0; None where no exit has them.
 
     Raises:
         ValueError: a name is unknown, a bank is empty or holds outputs that are not
-            finite, calibration has no row of part 1, or a criterion reads
-            learning-to-exit scores and there are none.
+            finite, or a criterion reads learning-to-exit scores and there are none.
     """
-    metric = spec.metric
-    costs_E = cascade.costs_from_layers(spec.method, spec.exit_layers)
-    budget_rows = calibration.part == 1
-    if not budget_rows.any():
-        raise ValueError(
-            "calibration has no rows of part 1 to choose thresholds on: raise"
-            " data.calibration_examples"
-        )
-    calibrated = calibrate_bank(test, temperatures, lte_ranges)
-    budget = calibrate_bank(calibration.select(budget_rows), temperatures, lte_ranges)
-    exit_rows, arrays = _measure_exits(test, calibrated, temperatures, spec, costs_E)
-    if lte_ranges is not None:
-        for row, more in zip(
-            exit_rows, _measure_lte(calibrated, lte_ranges), strict=True
-        ):
+    metric, costs_E = calibration.metric, calibration.costs_E
+    calibrated, chooser = (calibration.apply(b) for b in (test, calibration.bank))
+    exit_rows, arrays = _measure_exits(test, calibrated, calibration, spec.exit_layers)
+    if calibration.lte_ranges is not None:
+        measured = _measure_lte(calibrated, calibration.lte_ranges)
+        for row, more in zip(exit_rows, measured, strict=True):
             row |= more
     curves, at_speedup, area = {}, {}, {}
     for criterion in spec.criteria:
-        exact = calibrated.make_curve(criterion, metric, costs_E)
+        measures = (criterion, metric, costs_E)
+        exact, held_out = (
+            make_curve(rows, *measures) for rows in (calibrated, chooser)
+        )
         grid, share = (
-            calibrated.make_curve(
-                criterion, metric, costs_E, _make_grid(criterion, number, test)
-            )
+            make_curve(calibrated, *measures, _make_grid(criterion, number, test))
             for number in (spec.num_thresholds, NUM_SHARE_THRESHOLDS)
         )
-        chooser = budget.make_curve(criterion, metric, costs_E)
         curves[criterion] = [_describe_point(grid, k) for k in range(len(grid.score))]
-        at_speedup[criterion] = [_measure_at(s, chooser, exact) for s in spec.speedups]
+        at_speedup[criterion] = [_measure_at(s, held_out, exact) for s in spec.speedups]
         area[criterion] = compute_area(exact, float(costs_E[0]))
         arrays |= {
             f"exact/{criterion}/threshold": exact.threshold,
@@ -176,7 +159,7 @@ def evaluate_banks(
         area=area,
         majority=metrics.score_predictions(metric, test.labels, majority, test.weights),
         full=exit_rows[-1]["score"],
-        oracle_exit=_measure_oracle(calibrated, metric, costs_E),
+        oracle_exit=_measure_oracle(calibrated, calibration),
         arrays=arrays,
     )
 
@@ -191,28 +174,27 @@ def _make_grid(
 def _measure_exits(
     test: LogitBank,
     calibrated: CalibratedBank,
-    temperatures: Float32[np.ndarray, " E"],
-    spec: CascadeSpec,
-    costs_E: Float[np.ndarray, " E"],
+    calibration: Calibration,
+    exit_layers: tuple[int, ...],
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Returns one row per exit and the arrays of its reliability."""
     rows, arrays = [], {}
     examples = (test.labels, test.weights)
-    for i, layer in enumerate(spec.exit_layers):
+    for i, layer in enumerate(exit_layers):
         before_NC, after_NC = test.logits[:, i], calibrated.bank.logits[:, i]
         answers = (test.labels, calibrated.predictions[:, i], test.weights)
         rows.append(
             {
                 "exit": i,
                 "layer": layer,
-                "score": metrics.score_predictions(spec.metric, *answers),
+                "score": metrics.score_predictions(calibration.metric, *answers),
                 "accuracy": metrics.score_predictions("accuracy", *answers),
                 "nll": metrics.compute_nll(after_NC, *examples),
                 "nll_before": metrics.compute_nll(before_NC, *examples),
                 "ece_before": metrics.compute_ece(before_NC, *examples),
                 "ece_after": metrics.compute_ece(after_NC, *examples),
-                "temperature": _shorten(temperatures[i]),
-                "cost_fraction": float(costs_E[i]),
+                "temperature": _shorten(calibration.temperatures[i]),
+                "cost_fraction": float(calibration.costs_E[i]),
             }
         )
         for when, logits_NC in (("before", before_NC), ("after", after_NC)):
@@ -255,13 +237,14 @@ def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
     }
 
 
-def _measure_at(speedup: float, chooser: Curve, exact: Curve) -> dict[str, Any]:
-    threshold = choose_threshold(chooser, 1 / speedup)
+def _measure_at(speedup: float, held_out: Curve, exact: Curve) -> dict[str, Any]:
+    dearest = find_dearest(held_out, 1 / speedup)
     best = find_best(exact, 1 / speedup)
     row: dict[str, Any] = dict.fromkeys(
         ("threshold", "score", "accuracy", "cost_fraction")
     )
-    if threshold is not None:
+    if dearest is not None:
+        threshold = float(held_out.threshold[dearest])
         point = _describe_point(exact, exact.find(threshold))
         row = {name: point[name] for name in row}
         # The point found is the one that holds at the threshold, not the threshold.
@@ -271,7 +254,7 @@ def _measure_at(speedup: float, chooser: Curve, exact: Curve) -> dict[str, Any]:
 
 
 def _measure_oracle(
-    calibrated: CalibratedBank, metric: str, costs_E: Float[np.ndarray, " E"]
+    calibrated: CalibratedBank, calibration: Calibration
 ) -> dict[str, float]:
     bank = calibrated.bank
     right_NE = calibrated.predictions == bank.labels[:, None]
@@ -280,9 +263,11 @@ def _measure_oracle(
     answers_N = calibrated.predictions[np.arange(len(exits_N)), exits_N]
     answers = (bank.labels, answers_N, bank.weights)
     return {
-        "score": metrics.score_predictions(metric, *answers),
+        "score": metrics.score_predictions(calibration.metric, *answers),
         "accuracy": metrics.score_predictions("accuracy", *answers),
-        "cost_fraction": float(np.average(costs_E[exits_N], weights=bank.weights)),
+        "cost_fraction": float(
+            np.average(calibration.costs_E[exits_N], weights=bank.weights)
+        ),
     }
 
 

@@ -3,13 +3,11 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float
 
-from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import cascade, metrics
-from sweet_jax.exits.criteria import compute_scores, threshold_range
-from sweet_jax.exits.learned import scale_lte
-from sweet_jax.exits.temperatures import apply_temperatures
+from sweet_jax.exits.calibration import CalibratedBank
+from sweet_jax.exits.criteria import threshold_range
 
 # Costs are means of float64 fractions: 1/12 for every example may average to an ulp
 # more than 1/12, which must still satisfy a budget of 1/12.
@@ -53,53 +51,36 @@ class Curve:
         return np.where(within_K, scores_K, np.nan)
 
 
-@dataclasses.dataclass(frozen=True)
-class CalibratedBank:
-    """A logit bank after temperatures, ready to be swept; made by `calibrate_bank`.
-
-    Attributes:
-        bank: the bank, with calibrated logits and scaled learning-to-exit scores in
-            the place of the raw ones.
-        predictions: the class each exit answers.
-        label_counts: weight of the examples of each class.
-    """
-
-    bank: LogitBank
-    predictions: Int[np.ndarray, "N E"]
-    label_counts: Float[np.ndarray, " C"]
-
-    def make_curve(
-        self,
-        criterion: str,
-        metric: str,
-        costs_E: Float[np.ndarray, " E"],
-        thresholds_T: Float[np.ndarray, " T"] | None = None,
-    ) -> Curve:
-        """Returns the curve at the thresholds, or the exact curve if there are none."""
-        bank, num_classes = self.bank, len(self.label_counts)
-        scores_NE = np.asarray(compute_scores(criterion, bank.logits, bank.lte))
-        examples = (self.predictions, bank.labels, bank.weights, num_classes)
-        if thresholds_T is None:
-            low, _ = threshold_range(criterion, num_classes, bank.num_exits)
-            statistics = cascade.exact_curve(scores_NE, *examples, low)
-        else:
-            statistics = cascade.sweep(scores_NE, thresholds_T, *examples)
-        return make_curve(statistics, metric, self.label_counts, costs_E)
-
-
 def make_curve(
-    statistics: cascade.CascadeStatistics,
+    rows: CalibratedBank,
+    criterion: str,
     metric: str,
-    label_counts_C: Float[np.ndarray, " C"],
     costs_E: Float[np.ndarray, " E"],
+    thresholds_T: Float[np.ndarray, " T"] | None = None,
 ) -> Curve:
-    """Returns the curve of the statistics under a metric and the exits' costs."""
-    sums = (statistics.correct, statistics.predicted_counts, label_counts_C)
+    """Returns the curve at the thresholds, or the exact curve if there are none.
+
+    Args:
+        rows: the examples.
+        criterion: a name in `CRITERIA`.
+        metric: of the scores.
+        costs_E: of leaving at each exit.
+        thresholds_T: rising; None: all that change the cascade.
+    """
+    bank = rows.bank
+    examples = (rows.predictions, bank.labels, bank.weights, rows.num_classes)
+    scores_NE = rows.score(criterion)
+    if thresholds_T is None:
+        low, _ = threshold_range(criterion, rows.num_classes, bank.num_exits)
+        statistics = cascade.exact_curve(scores_NE, *examples, low)
+    else:
+        statistics = cascade.sweep(scores_NE, thresholds_T, *examples)
+    sums = (statistics.correct, statistics.predicted_counts, rows.label_counts)
     return Curve(
         statistics.thresholds,
         metrics.compute_score(metric, *sums),
         metrics.compute_score("accuracy", *sums),
-        statistics.exit_counts @ costs_E / label_counts_C.sum(),
+        statistics.exit_counts @ costs_E / rows.label_counts.sum(),
         statistics.exit_counts,
     )
 
@@ -121,59 +102,27 @@ def compute_area(curve: Curve, first_cost: float) -> float:
     return float(best @ np.diff(costs, append=1.0) / (1 - first_cost))
 
 
-def choose_threshold(curve: Curve, max_cost: float) -> float | None:
-    """Returns the threshold of the best score at cost <= `max_cost`, or None.
+def find_dearest(curve: Curve, max_cost: float) -> int | None:
+    """Returns the point of the highest cost that is at most `max_cost`, or None.
 
-    Ties go to the lower cost. Choose on budget rows (calibration part 1): the best
-    point of the very curve that is reported would flatter it.
+    Of equal costs the lowest threshold: where the budget is exit 0 for all inputs it is
+    the criterion's lowest, and no other row has a score below it. No label is read.
     """
-    best = find_best(curve, max_cost)
-    return None if best is None else float(curve.threshold[best])
+    within = np.flatnonzero(curve.cost_fraction <= max_cost + _COST_TOLERANCE)
+    if not len(within):
+        return None
+    # Cost rises along the curve.
+    return int(np.searchsorted(curve.cost_fraction, curve.cost_fraction[within[-1]]))
 
 
 def find_best(curve: Curve, max_cost: float) -> int | None:
-    """Returns the point of the best score at cost <= `max_cost`, or None."""
+    """Returns the point of the best score at cost <= `max_cost`, or None.
+
+    Ties go to the lower cost. It reads labels: the best point of the very curve that is
+    reported flatters it.
+    """
     within = np.flatnonzero(curve.cost_fraction <= max_cost + _COST_TOLERANCE)
     if not len(within):
         return None
     # Cost rises along the curve and argmax takes the first of equal scores.
     return int(within[np.argmax(curve.score[within])])
-
-
-def calibrate_bank(
-    bank: LogitBank,
-    temperatures: Float32[np.ndarray, " E"],
-    lte_ranges: Float32[np.ndarray, "E 2"] | None = None,
-) -> CalibratedBank:
-    """Returns the bank with logits and learning-to-exit scores made comparable.
-
-    Args:
-        bank: outputs as the model gives them.
-        temperatures: each exit's logits are divided by its own.
-        lte_ranges: each exit's learning-to-exit scores are scaled by its own; None:
-            the calibrated bank has none.
-
-    Raises:
-        ValueError: the bank is empty, or some of its logits or scores are not finite.
-    """
-    if not np.any(bank.weights > 0):
-        raise ValueError("the logit bank has no rows: check the split it was made of")
-    finite_NE = np.isfinite(bank.logits).all(axis=2)
-    if bank.lte is not None:
-        finite_NE &= np.isfinite(bank.lte)
-    broken_E = np.sum(~finite_NE, axis=0)
-    if broken_E.any():
-        raise ValueError(
-            f"outputs of exits {np.flatnonzero(broken_E).tolist()} are not finite on"
-            f" {broken_E.max()} of {len(bank.labels)} rows: lower the learning rates or"
-            " use encoder.dtype=float32"
-        )
-    logits_NEC = np.asarray(apply_temperatures(bank.logits, temperatures))
-    lte_NE = None
-    if bank.lte is not None and lte_ranges is not None:
-        lte_NE = scale_lte(bank.lte, lte_ranges)
-    return CalibratedBank(
-        dataclasses.replace(bank, logits=logits_NEC, lte=lte_NE),
-        logits_NEC.argmax(axis=2),
-        np.bincount(bank.labels, bank.weights, logits_NEC.shape[2]),
-    )

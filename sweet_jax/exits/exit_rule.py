@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from sweet_jax.arrays import Array
-from sweet_jax.exits.criteria import check_lte, check_threshold, compute_scores
+from sweet_jax.exits.calibration import Calibration
+from sweet_jax.exits.criteria import (
+    FULL,
+    check_lte,
+    check_threshold,
+    compute_scores,
+)
 from sweet_jax.exits.learned import scale_lte
 from sweet_jax.exits.temperatures import apply_temperatures
 
@@ -31,6 +38,36 @@ class ExitRule:
     thresholds: Float32[np.ndarray, " E"]
     temperatures: Float32[np.ndarray, " E"]
     lte_ranges: Float32[np.ndarray, "E 2"] | None = None
+
+    @classmethod
+    def make(
+        cls,
+        calibration: Calibration,
+        thresholds: Sequence[float],
+        criterion: str = "confidence",
+    ) -> "ExitRule":
+        """Returns the rule of a calibrated model.
+
+        Args:
+            calibration: of the model.
+            thresholds: one for all exits, or one per exit but the last.
+            criterion: whose scores they are compared with.
+
+        Raises:
+            ValueError: a threshold is outside of the criterion's range, or the
+                criterion reads scores that the model does not give.
+        """
+        _, num_exits, num_classes = calibration.bank.logits.shape
+        early = [*thresholds] * (num_exits - 1 if len(thresholds) == 1 else 1)
+        rule = cls(
+            criterion,
+            # The last exit answers whatever it says.
+            np.array([*early, FULL], np.float32),
+            calibration.temperatures,
+            calibration.lte_ranges,
+        )
+        rule.check(num_classes)
+        return rule
 
     @property
     def num_exits(self) -> int:

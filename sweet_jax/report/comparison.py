@@ -250,7 +250,7 @@ def make_tables(groups: Sequence[Group]) -> list[Table]:
         dataclasses.replace(
             table,
             caption=f"{name} at speed-ups, and area: {', '.join(names)}; thresholds of"
-            " calibration part 1",
+            " calibration rows",
         )
         for table, names in alike.items()
     ]

@@ -120,8 +120,7 @@ def make_budget_table(view: View) -> Table:
     head = ("method", *_tasks_heading(view.is_partial))
     return Table(
         f"{_title(view)}: cascades by {c} in use; {view.metric} @ realised cost,"
-        " thresholds of the best score within each speed-up's cost on calibration"
-        " part 1",
+        " thresholds chosen on calibration rows",
         (*head, *(f"{target:g}x" for target in _targets(view))),
         tuple(rows),
         num_text_columns=len(head),

@@ -169,7 +169,7 @@ def make_speedup_matrix(results: dict[str, Any]) -> Table:
         rows.append((criterion, format_number(results["area"][criterion]), *cells))
     return Table(
         f"{metric_name(results).capitalize()} @ realised cost at each speed-up,"
-        " threshold chosen on calibration part 1",
+        " threshold chosen on calibration rows",
         ("criterion", "area", *(f"{target:g}x" for target in targets)),
         tuple(rows),
     )
@@ -193,7 +193,7 @@ def make_speedup_table(results: dict[str, Any]) -> Table:
             oracle = format_number(point["oracle"])
             rows.append((criterion, f"{point['target']:g}x", *cells, oracle))
     return Table(
-        "Score at a wanted speed-up: the threshold is chosen on calibration part 1,"
+        "Score at a wanted speed-up: the threshold is chosen on calibration rows,"
         " score and cost are measured on all test examples",
         (
             "criterion",

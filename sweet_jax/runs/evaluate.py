@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sweet_jax import report
-from sweet_jax.arrays import LogitBank, save_npz
+from sweet_jax.arrays import save_npz
 from sweet_jax.data.examples import Examples, Table, make_examples
 from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns
 from sweet_jax.data.notes import (
@@ -38,7 +38,7 @@ from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.system import checksums
 from sweet_jax.system.files import read_object, write_folder, write_json
 
-_CALIBRATION, _TEST = "logits_calibration.npz", "logits_test.npz"
+_TEST = "logits_test.npz"
 
 _FLAGS = ColumnFlags("--text_columns", "--label_column")
 
@@ -77,7 +77,7 @@ def evaluate_on(
     configure_jax(settings.encoder.matmul_precision)
     if not (run / RESULTS).is_file():
         raise WorkdirError(f"{run} is not finished: run its command again first")
-    for name in (RESULTS, _CALIBRATION, MODEL):
+    for name in (RESULTS, MODEL):
         checksums.check_recorded(run, name, REMEDY)
     old = read_object(run / RESULTS, REMEDY)
     path = output or run / "evaluations" / (Path(data).stem or data)
@@ -92,7 +92,6 @@ def evaluate_on(
         Columns(description.text_columns, description.label_column),
     )
     rows = make_examples(table, label_names, settings.data.allow_empty_text)
-    calibration = LogitBank.load(run / _CALIBRATION, REMEDY)
     if description.has_pairs != (rows.pairs is not None):
         wanted = "pairs of texts" if description.has_pairs else "single texts"
         raise SettingsError(
@@ -102,13 +101,11 @@ def evaluate_on(
     start = time.perf_counter()
     bank = classifier.collect(rows)
     evaluation = evaluate_banks(
-        CascadeSpec.from_settings(settings, old["metric"]),
+        CascadeSpec.from_settings(settings),
         test=bank,
-        calibration=calibration,
-        temperatures=np.array(description.temperatures, np.float32),
+        calibration=classifier.calibration,
         # The majority class of the new rows would need their labels: that of training.
         train_label_counts_C=np.asarray(old["train_label_counts"]),
-        lte_ranges=classifier.lte_ranges,
     )
     results = {
         **old,

@@ -128,7 +128,7 @@ def prepare(settings: Settings) -> Prepared:
     raw = load_task(settings.data)
     splits = make_splits(raw, settings)
     for name, origin in splits.origin.items():
-        logging.info("%s: %s", name, origin)
+        logger.info("%s: %s", name, origin)
     tokenizer = load_tokenizer(folder, config.max_positions)
     pad_id = getattr(config, "pad_token_id", None)
     check_vocabulary(tokenizer, config.vocab_size, pad_id)

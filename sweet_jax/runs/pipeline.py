@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
 from safetensors.numpy import load_file
 
 from sweet_jax import report
@@ -22,14 +21,11 @@ from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
 from sweet_jax.engine.segments import Segments
 from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
+from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.exits.learned import fit_lte_ranges
-from sweet_jax.exits.temperatures import (
-    RELEASED_RANGE,
-    TEMPERATURE_RANGE,
-    fit_temperatures,
-)
+from sweet_jax.exits.calibration import Calibration
+from sweet_jax.exits.temperatures import RELEASED_RANGE
 from sweet_jax.models.init import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, join_models
 from sweet_jax.runs.inputs import Prepared, prepare
@@ -187,15 +183,9 @@ class _Pipeline:
         banks = self._read_banks() or self._collect()
         if not is_first_host():
             return
-        if self._settings.faithful_release:
-            fit_rows, bounds = banks[_FIT], RELEASED_RANGE
-        else:
-            fit_rows = banks["calibration"].select_part(0)
-            bounds = TEMPERATURE_RANGE
-        temperatures = fit_temperatures(fit_rows, bounds)
-        lte_ranges = fit_lte_ranges(fit_rows)
+        calibration = self._calibrate(banks)
         evaluations = {
-            name: self._evaluate(bank, banks["calibration"], temperatures, lte_ranges)
+            name: self._evaluate(bank, calibration)
             for name, bank in banks.items()
             if name not in _CALIBRATION
         }
@@ -209,9 +199,7 @@ class _Pipeline:
             evaluate_seconds=seconds,
             costs=self._measure_costs(),
         )
-        self._save_model(
-            evaluations["test"], banks["calibration"], temperatures, lte_ranges
-        )
+        self._save_model(evaluations["test"], calibration)
         save_npz(self._work.path / CURVES, evaluations["test"].arrays)
         # A page without its results, or of earlier ones, would stand for finished.
         (self._work.path / report.PAGE).unlink(missing_ok=True)
@@ -346,23 +334,23 @@ class _Pipeline:
             jax.random.fold_in(rng, _CALIBRATION_STREAM),
         )
 
-    def _evaluate(
-        self,
-        bank: LogitBank,
-        calibration: LogitBank,
-        temperatures: Float32[np.ndarray, " E"],
-        lte_ranges: Float32[np.ndarray, "E 2"] | None,
-    ) -> Evaluation:
+    def _calibrate(self, banks: dict[str, LogitBank]) -> Calibration:
+        settings = self._settings
+        costs_E = costs_from_layers(settings.method, settings.exits.layers)
+        measured = (banks["calibration"], costs_E, self._prepared.raw.task.metric)
+        if settings.faithful_release:
+            return Calibration.fit(*measured, banks[_FIT], RELEASED_RANGE)
+        return Calibration.fit(*measured)
+
+    def _evaluate(self, bank: LogitBank, calibration: Calibration) -> Evaluation:
         prepared = self._prepared
         return evaluate_banks(
-            CascadeSpec.from_settings(self._settings, prepared.raw.task.metric),
+            CascadeSpec.from_settings(self._settings),
             test=bank,
             calibration=calibration,
-            temperatures=temperatures,
             train_label_counts_C=np.bincount(
                 prepared.splits.train.labels, minlength=prepared.num_classes
             ),
-            lte_ranges=lte_ranges,
         )
 
     def _measure_costs(self) -> SegmentCosts | None:
@@ -385,26 +373,16 @@ class _Pipeline:
             _MOST_LENGTHS,
         )
 
-    def _save_model(
-        self,
-        evaluation: Evaluation,
-        calibration: LogitBank,
-        temperatures: Float32[np.ndarray, " E"],
-        lte_ranges: Float32[np.ndarray, "E 2"] | None,
-    ) -> None:
+    def _save_model(self, evaluation: Evaluation, calibration: Calibration) -> None:
         prepared = self._prepared
         description = describe_model(
-            prepared,
-            self._work.training_digest,
-            evaluation,
-            temperatures,
-            lte_ranges,
+            prepared, self._work.training_digest, evaluation, calibration
         )
         folder = self._work.path / MODEL
         # Its weights stay where they lie, if every file is as it was written: new
         # checksums must not cover damage.
         if MODEL in self._intact:
-            update_description(folder, description, calibration)
+            update_description(folder, description, calibration.bank)
             return
         save_model_folder(
             folder,
@@ -412,7 +390,7 @@ class _Pipeline:
             self._get_params(),
             prepared.folder / "config.json",
             prepared.tokenizer,
-            calibration,
+            calibration.bank,
         )
 
 

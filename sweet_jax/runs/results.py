@@ -3,12 +3,13 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Int
 
 from sweet_jax.data.batches import compute_padding_ratio, plan_epoch
 from sweet_jax.engine.costs import SegmentCosts
 from sweet_jax.evaluation.banks import Evaluation
 from sweet_jax.evaluation.collect import Collector
+from sweet_jax.exits.calibration import Calibration
 from sweet_jax.models.init import compute_shapes
 from sweet_jax.runs.inputs import Prepared
 from sweet_jax.runs.workdir import SCHEMA, Workdir, collect_versions
@@ -116,24 +117,21 @@ def describe_model(
     prepared: Prepared,
     digest: str,
     evaluation: Evaluation,
-    temperatures: Float32[np.ndarray, " E"],
-    lte_ranges: Float32[np.ndarray, "E 2"] | None,
+    calibration: Calibration,
 ) -> ModelDescription:
     """Returns what the model folder of a run says of its parameters.
 
     Args:
         prepared: the run's inputs.
         digest: of the training.
-        evaluation: on the test split, for thresholds and costs.
-        temperatures: of the exits.
-        lte_ranges: least and largest score of each exit; None: no learning to exit.
+        evaluation: on the test split, for its thresholds.
+        calibration: of the model.
     """
     settings = prepared.settings
     lengths_N = prepared.rows["calibration"].lengths
     return ModelDescription(
         method=settings.method_label,
         task=settings.data.task,
-        metric=prepared.raw.task.metric,
         label_names=prepared.raw.label_names,
         has_pairs=prepared.splits.train.pairs is not None,
         text_columns=prepared.raw.columns.texts,
@@ -148,14 +146,10 @@ def describe_model(
         ignore_attributes=settings.encoder.ignore_attributes,
         max_length=prepared.buckets[-1],
         buckets=prepared.buckets,
-        temperatures=tuple(float(t) for t in temperatures),
-        cost_fractions=tuple(row["cost_fraction"] for row in evaluation.exits),
         thresholds=evaluation.at_speedup,
         digest=digest,
-        lte_ranges=()
-        if lte_ranges is None
-        else tuple((float(low), float(high)) for low, high in lte_ranges),
         bucket_rows=count_buckets(lengths_N, prepared.buckets),
+        **calibration.describe(),
     )
 
 

@@ -20,6 +20,7 @@ from sweet_jax.system.files import (
     FileError,
     check_schema,
     format_json,
+    list_differences,
     read_object,
     take_lock,
     write_bytes,
@@ -42,7 +43,6 @@ _CONFIG_REMEDY = (
     "Repeat the command that made the run, with the same settings, or name another"
     " --workdir"
 )
-_NONE = object()  # a field that one side lacks
 _PACKAGES = (
     "sweet_jax",
     "jax",
@@ -208,26 +208,6 @@ def collect_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # Run from a checkout, not installed.
             versions[package] = "not installed"
     return versions
-
-
-def list_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns `name was 1, now 2` for each field that differs.
-
-    Args:
-        old: fields that a file holds.
-        new: fields that are asked for; one that either lacks counts as `(none)` there.
-    """
-    lacking = dict.fromkeys(old.keys() | new.keys(), _NONE)
-    before, now = lacking | dict(old), lacking | dict(new)
-
-    def show(value: Any) -> str:
-        return "(none)" if value is _NONE else repr(value)
-
-    return [
-        f"{name} was {show(before[name])}, now {show(now[name])}"
-        for name in sorted(lacking)
-        if before[name] != now[name]
-    ]
 
 
 def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:

@@ -20,23 +20,28 @@ from sweet_jax.data.tokenize import (
     tokenize_examples,
 )
 from sweet_jax.engine.cascade_run import POOLING, Pooling
-from sweet_jax.engine.costs import SegmentCosts
+from sweet_jax.engine.costs import SegmentCosts, measure_costs
 from sweet_jax.engine.engine import CHUNK_BATCHES, Engine
 from sweet_jax.engine.segments import Segments
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats, summarise
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.evaluation.curves import calibrate_bank
-from sweet_jax.exits.criteria import compute_scores
+from sweet_jax.exits.calibration import Calibration
+from sweet_jax.exits.criteria import FULL
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.huggingface.config import load_config
 from sweet_jax.serving.description import ModelDescription
-from sweet_jax.serving.model_folder import load_model_folder
+from sweet_jax.serving.model_folder import load_calibration, load_model_folder
 from sweet_jax.serving.served_model import build_model
-from sweet_jax.serving.targets import Targets, make_rule
 from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
 from sweet_jax.system.files import show
-from sweet_jax.thresholds.choice import pick_target
+from sweet_jax.thresholds.budget import (
+    check_positive,
+    choose_milliseconds,
+    choose_speedup,
+)
+from sweet_jax.thresholds.choice import Choice, check_choose, pick_target
+from sweet_jax.thresholds.risk import choose_risk
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +69,8 @@ class AdaptiveClassifier:
     Safe to call from several threads.
 
     Attributes:
-        description: what the model is, with its labels, temperatures, thresholds.
+        description: what the model is, with its labels and thresholds.
+        calibration: its calibration rows, with temperatures and costs of exits.
         engine: runs the cascade.
         model: all exits, as one module.
         params: its parameters.
@@ -76,10 +82,11 @@ class AdaptiveClassifier:
         folder: Path,
         description: ModelDescription,
         params: Params,
+        calibration: Calibration,
         batch_size: int,
     ) -> None:
         """Use `load`."""
-        self.description = description
+        self.description, self.calibration = description, calibration
         config = load_config(folder / "encoder", description.ignore_attributes)
         self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
         check_vocabulary(self._tokenizer, config.vocab_size)
@@ -98,20 +105,15 @@ class AdaptiveClassifier:
         self.engine = Engine(segments, Shapes(batch_size, description.buckets, pad_id))
         self._stats = EngineStats.make(len(layers))
         self.folder = folder
-        self._targets = Targets(folder, description, self.engine)
+        self._costs: SegmentCosts | None = None
+        self._choices: dict[tuple[str, float, str, str], Choice] = {}
         self._said_truncated = False
-        self._lock = threading.Lock()
+        self._lock, self._costs_lock = threading.Lock(), threading.Lock()
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Name of each class."""
         return self.description.label_names
-
-    @property
-    def lte_ranges(self) -> Float32[np.ndarray, "E 2"] | None:
-        """Range of each exit's learning-to-exit scores; None without heads for them."""
-        ranges = self.description.lte_ranges
-        return np.array(ranges, np.float32) if ranges else None
 
     def __repr__(self) -> str:
         """Returns what the model is, in a line."""
@@ -130,6 +132,7 @@ class AdaptiveClassifier:
         speedup: float | None = None,
         milliseconds: float | None = None,
         max_accuracy_loss: float | None = None,
+        choose: str = "cost",
         pooling: Pooling = POOLING,
     ) -> list[Prediction] | Iterator[Prediction]:
         """Returns one prediction per input, in order.
@@ -145,13 +148,16 @@ class AdaptiveClassifier:
                 next three, the last exit answers.
             criterion: confidence, entropy, margin, patience or, for a model trained
                 with exits.learn_to_exit, lte.
-            speedup: in layers; the threshold is chosen on calibration part 1.
+            speedup: in layers, on average over inputs.
             milliseconds: per input, on average, from what the segments take on this
                 device in full batches (`measure_costs`).
             max_accuracy_loss: the share of inputs that may lose a right answer of the
                 full model, with probability 0.9 over the calibration rows
                 (docs/budgets.md). Where the rows do not show so much every layer runs,
                 and a line says so.
+            choose: for a speedup or milliseconds, `cost`: the dearest threshold within
+                it on all calibration rows; `score`: the one of the best score within it
+                on those of part 1.
             pooling: how long undecided inputs may wait for others.
 
         Returns:
@@ -159,7 +165,8 @@ class AdaptiveClassifier:
             iterator.
 
         Raises:
-            ValueError: the threshold is out of range, targets are in conflict, the
+            ValueError: the threshold is out of range, a target is out of reach (the
+                message says what can be reached), targets are in conflict, the
                 criterion reads scores that the model does not give, an input is empty,
                 or it is a pair for a model of single texts or the other way round.
         """
@@ -169,7 +176,7 @@ class AdaptiveClassifier:
             milliseconds=milliseconds,
             max_accuracy_loss=max_accuracy_loss,
         )
-        thresholds = self.choose_thresholds(target, criterion)
+        thresholds = self.choose_thresholds(target, criterion, choose)
         inputs = take_texts(texts, self.description.has_pairs)
         answers = self.answer(inputs, thresholds, criterion, pooling)
         return list(answers) if isinstance(inputs, list | tuple) else answers
@@ -177,7 +184,7 @@ class AdaptiveClassifier:
     @property
     def stats(self) -> dict[str, Any]:
         """What `predict` has done so far, over all calls: see `stats.summarise`."""
-        costs_E = np.array(self.description.cost_fractions)
+        costs_E = self.calibration.costs_E
         with self._lock:
             return {
                 **summarise(self._stats, costs_E),
@@ -185,28 +192,70 @@ class AdaptiveClassifier:
             }
 
     def choose_thresholds(
-        self, target: tuple[str, float] | None, criterion: str = "confidence"
+        self,
+        target: tuple[str, float] | None,
+        criterion: str = "confidence",
+        choose: str = "cost",
     ) -> tuple[float, ...]:
-        """Returns the thresholds that meet a target; see `Targets.choose_thresholds`.
+        """Returns the thresholds that meet a target: one for all exits, or one each.
+
+        Args:
+            target: (`threshold`, `speedup`, `milliseconds` or `max_accuracy_loss`,
+                value); None: every layer runs.
+            criterion: whose scores they are compared with.
+            choose: `cost` or `score`, as `predict` takes it.
 
         Raises:
-            ValueError: the target is out of range, the criterion unknown, or the model
-                folder has no calibration rows to choose on.
+            ValueError: the target is out of range or out of reach, the criterion is
+                unknown or does not fit the model, or `choose` does not fit the target.
         """
-        return self._targets.choose_thresholds(target, criterion)
+        name, value = target or ("threshold", FULL)
+        check_choose(choose, name)
+        if name == "threshold":
+            thresholds: tuple[float, ...] = (value,)
+        else:
+            thresholds = self._choose(name, value, criterion, choose).thresholds
+        self.make_rule(thresholds, criterion)
+        return thresholds
+
+    def _choose(self, name: str, value: float, criterion: str, choose: str) -> Choice:
+        """Returns what is chosen for a target; the first time a line is logged."""
+        key = (name, value, criterion, choose)
+        if key in self._choices:
+            return self._choices[key]
+        if name == "speedup":
+            choice = choose_speedup(self.calibration, value, criterion, choose)
+        elif name == "milliseconds":
+            # Before segments are measured, which takes seconds.
+            check_positive(name, value)
+            self.make_rule((FULL,), criterion)
+            seconds_E = self.measure_costs().seconds_per_row
+            choice = choose_milliseconds(
+                self.calibration, value, seconds_E, criterion, choose
+            )
+        else:
+            choice = choose_risk(self.calibration, value, criterion=criterion)
+        logger.log(logging.INFO if choice.feasible else logging.WARNING, choice)
+        self._choices[key] = choice
+        return choice
 
     def measure_costs(self) -> SegmentCosts:
-        """Returns what segments take on this device; see `Targets.measure_costs`."""
-        return self._targets.measure_costs()
+        """Returns what segments take on this device for lengths as in calibration.
+
+        Measured once, on full batches; the first call compiles.
+        """
+        d, shapes = self.description, self.engine.shapes
+        with self._costs_lock:
+            if self._costs is None:
+                lengths = np.repeat(d.buckets, d.bucket_rows)
+                self._costs = measure_costs(
+                    self.engine.segments, lengths, shapes.batch_size, d.buckets
+                )
+            return self._costs
 
     def make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
-        """Returns who leaves where under thresholds as `choose_thresholds` gives them.
-
-        Raises:
-            ValueError: a threshold is out of range, or the criterion reads scores that
-                the model does not give.
-        """
-        return make_rule(self.description, thresholds, criterion)
+        """Returns who leaves where; see `ExitRule.make`."""
+        return ExitRule.make(self.calibration, thresholds, criterion)
 
     def answer(
         self,
@@ -234,8 +283,7 @@ class AdaptiveClassifier:
     ) -> Iterator[Prediction]:
         stats = EngineStats.make(rule.num_exits)
         layers_E = np.rint(
-            np.array(self.description.cost_fractions)
-            * (self.description.exit_layers[-1] + 1)
+            self.calibration.costs_E * (self.description.exit_layers[-1] + 1)
         ).astype(int)
         temperatures = rule.temperatures.tolist()
         try:
@@ -271,9 +319,7 @@ class AdaptiveClassifier:
 
     def score(self, examples: Examples, criterion: str) -> Float32[np.ndarray, "N E"]:
         """Returns the scores of all exits, which thresholds are compared with."""
-        temperatures = np.array(self.description.temperatures, np.float32)
-        bank = calibrate_bank(self.collect(examples), temperatures, self.lte_ranges)
-        return np.asarray(compute_scores(criterion, bank.bank.logits, bank.bank.lte))
+        return self.calibration.apply(self.collect(examples)).score(criterion)
 
     def tokenize(self, examples: Examples) -> Tokenized:
         """Returns the examples as the model reads them."""
@@ -333,4 +379,5 @@ def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
         raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
     folder = Path(path)
     description, params = load_model_folder(folder)
-    return AdaptiveClassifier(folder, description, params, batch_size)
+    calibration = load_calibration(folder, description)
+    return AdaptiveClassifier(folder, description, params, calibration, batch_size)

@@ -26,9 +26,15 @@ from urllib.parse import quote_from_bytes
 
 from pydantic import NonNegativeInt
 
-from sweet_jax.runs.workdir import list_differences
 from sweet_jax.serving.inputs import InputRow
-from sweet_jax.system.files import FileError, read_as, show, take_lock, write_whole
+from sweet_jax.system.files import (
+    FileError,
+    list_differences,
+    read_as,
+    show,
+    take_lock,
+    write_whole,
+)
 
 SCHEMA = 1
 _BLOCK_BYTES = 1 << 20

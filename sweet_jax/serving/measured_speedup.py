@@ -89,7 +89,7 @@ def measure_speedups(
     """
     rows = classifier.tokenize(examples)
     scores_NE = classifier.score(examples, _CRITERION)
-    costs_E = np.array(classifier.description.cost_fractions)
+    costs_E = classifier.calibration.costs_E
     thresholds = [find_threshold(scores_NE, costs_E, target) for target in targets]
     for batch_size in batch_sizes:
         engine = classifier.engine.with_batch_size(batch_size)
@@ -187,7 +187,7 @@ def _measure(
     baseline_R = seconds_WR[1 + np.median(seconds_WR[1:], axis=1).argmin()]
     stats = EngineStats.make(rule.num_exits)
     num_rows = len(_exhaust(engine, chunks, rule, pooling, stats))
-    costs_E = np.array(classifier.description.cost_fractions)
+    costs_E = classifier.calibration.costs_E
     return Speedup(
         batch_size=engine.shapes.batch_size,
         threshold=threshold,

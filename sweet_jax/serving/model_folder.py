@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sweet_jax.arrays import LogitBank, Params
+from sweet_jax.exits.calibration import Calibration
 from sweet_jax.huggingface.config import load_config
 from sweet_jax.serving.description import SCHEMA, ModelDescription
 from sweet_jax.serving.served_model import compute_served_shapes
@@ -161,8 +162,8 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
     return description, unflatten_paths(params)
 
 
-def load_calibration(path: Path, description: ModelDescription) -> LogitBank:
-    """Reads the outputs on the calibration rows, before temperature, both parts.
+def load_calibration(path: Path, description: ModelDescription) -> Calibration:
+    """Returns the calibration rows of a model, with what was fitted on them.
 
     Raises:
         ModelFolderError: they are missing, damaged, or of another training or model
@@ -180,7 +181,13 @@ def load_calibration(path: Path, description: ModelDescription) -> LogitBank:
         raise ModelFolderError(
             f"{file} has other rows, exits or classes than {_DESCRIPTION}: {REMEDY}"
         )
-    return bank
+    return Calibration(
+        bank,
+        np.array(d.temperatures, np.float32),
+        np.array(d.lte_ranges, np.float32) if d.lte_ranges else None,
+        np.array(d.cost_fractions),
+        d.metric,
+    )
 
 
 def compute_folder_digest(path: Path) -> str:

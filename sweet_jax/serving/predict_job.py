@@ -138,7 +138,7 @@ def _describe(
     if options.is_csv:
         settings["csv_formulas"] = options.csv_formulas
     if (milliseconds := options.targets.get("milliseconds")) is not None:
-        settings["milliseconds"] = milliseconds
+        settings |= {"milliseconds": milliseconds, "choose": options.choose}
     return settings
 
 
@@ -151,7 +151,7 @@ def _choose_thresholds(
         if settings.items() <= stored.items():
             return tuple(FULL if t == "full" else t for t in stored["thresholds"])
     target = pick_target(**options.targets)
-    return classifier.choose_thresholds(target, options.criterion)
+    return classifier.choose_thresholds(target, options.criterion, options.choose)
 
 
 def _answer_to_file(request: _Request, job: Job) -> str:

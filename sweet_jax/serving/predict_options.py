@@ -10,7 +10,7 @@ from pathlib import Path
 from sweet_jax.serving.inputs import ALL, PassedColumns, find_format
 from sweet_jax.serving.job import JobPaths
 from sweet_jax.system.files import show
-from sweet_jax.thresholds.choice import pick_target
+from sweet_jax.thresholds.choice import check_choose, pick_target
 
 OUTPUT_ENDINGS = (".jsonl", ".csv")
 CSV_FORMULAS = ("escape", "keep")
@@ -33,6 +33,7 @@ class PredictOptions:
         keep_columns: of a table, written beside each answer; `("all",)`: every one.
         targets: at most one of `threshold`, `speedup`, `milliseconds` and
             `max_accuracy_loss` that is not None; without one, every layer runs.
+        choose: for a speedup or milliseconds, `cost` or `score` (`thresholds.budget`).
         criterion: whose scores decide.
         strict: a row that cannot be used stops the job.
         chunk_rows: answered together and noted as done together.
@@ -48,6 +49,7 @@ class PredictOptions:
     id_column: str = ""
     keep_columns: tuple[str, ...] = ()
     targets: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    choose: str = "cost"
     criterion: str = "confidence"
     strict: bool = False
     chunk_rows: int = 4096
@@ -76,7 +78,8 @@ class PredictOptions:
         Args:
             folder: of the model, which neither holds the input nor gets the output.
         """
-        pick_target(**self.targets)
+        target = pick_target(**self.targets)
+        check_choose(self.choose, target[0] if target else "")
         input_format = find_format(self.source, self.input_format)
         self._check_columns(input_format)
         if self.csv_formulas not in CSV_FORMULAS:

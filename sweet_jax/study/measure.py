@@ -13,6 +13,7 @@ from sweet_jax.evaluation.statistics import (
     resample_curve,
     resample_scores,
 )
+from sweet_jax.exits.calibration import CalibratedBank, calibrate_bank
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.study.folder import CellError, FinishedCell
 
@@ -29,8 +30,8 @@ class Measured:
     Names: `exits` (score of each alone), `area/CRITERION`, `curve/CRITERION` (score on
     the grid of costs), and per speed-up s, NaN where s is out of reach:
     `at_cost/CRITERION` (score of the test curve at a cost of exactly 1 / s),
-    `speedup/CRITERION` (score under the threshold that part 1 chose for s) and
-    `cost/CRITERION` (what that threshold costs on the test rows).
+    `speedup/CRITERION` (score under the threshold that calibration rows chose for s)
+    and `cost/CRITERION` (what that threshold costs on the test rows).
 
     Attributes:
         values: the numbers.
@@ -132,7 +133,7 @@ def measure_cell(cell: FinishedCell, setting: Setting) -> Measured:
 
 
 def _measure(
-    cell: FinishedCell, setting: Setting, calibrated: curves.CalibratedBank
+    cell: FinishedCell, setting: Setting, calibrated: CalibratedBank
 ) -> Measured:
     results = cell.results
     costs_E = get_costs(cell)
@@ -140,7 +141,7 @@ def _measure(
     values = {"exits": np.array([row["score"] for row in results["exits"]], float)}
     for criterion in setting.criteria:
         points = results["at_speedup"][criterion]
-        curve = calibrated.make_curve(criterion, setting.metric, costs_E)
+        curve = curves.make_curve(calibrated, criterion, setting.metric, costs_E)
         values |= {
             f"area/{criterion}": np.array([results["area"][criterion]], float),
             f"at_cost/{criterion}": curve.read_at(1 / np.array(setting.targets)),
@@ -170,7 +171,7 @@ def find_degenerate_exits(cell: FinishedCell) -> list[int]:
     return [i for i, a in enumerate(answers_NE.T) if len(np.unique(a)) == 1]
 
 
-def _calibrate(cell: FinishedCell) -> curves.CalibratedBank:
+def _calibrate(cell: FinishedCell) -> CalibratedBank:
     """Returns the calibrated bank after checking that its scores are the results'."""
     rows, bank = cell.results["exits"], cell.bank
     if bank.num_exits != len(rows):
@@ -179,7 +180,7 @@ def _calibrate(cell: FinishedCell) -> curves.CalibratedBank:
     lte_ranges = None
     if "lte_range" in rows[0]:  # the exits learned to exit
         lte_ranges = np.array([row["lte_range"] for row in rows], np.float32)
-    calibrated = curves.calibrate_bank(bank, temperatures, lte_ranges)
+    calibrated = calibrate_bank(bank, temperatures, lte_ranges)
     for i, row in enumerate(rows):
         answers_N = calibrated.predictions[:, i]
         found = metrics.score_predictions(
@@ -196,7 +197,7 @@ def _calibrate(cell: FinishedCell) -> curves.CalibratedBank:
 def _resample(
     cell: FinishedCell,
     setting: Setting,
-    calibrated: curves.CalibratedBank,
+    calibrated: CalibratedBank,
     criterion: str,
 ) -> dict[str, Float[np.ndarray, "B K"]]:
     """Returns the draws of exits, and of a criterion's cascade."""
@@ -224,7 +225,7 @@ def _resample(
         at_speedup_BT[:, reached] = resample(
             answer([FULL if t is None else t for t in thresholds])
         )
-    exact = calibrated.make_curve(criterion, setting.metric, costs_E)
+    exact = curves.make_curve(calibrated, criterion, setting.metric, costs_E)
     target_costs = 1 / np.array(setting.targets)
     reachable = np.flatnonzero(np.isfinite(exact.read_at(target_costs)))
     spread = np.linspace(costs_E[0], costs_E[-1], _CURVE_THRESHOLDS)

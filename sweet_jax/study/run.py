@@ -9,14 +9,13 @@ from typing import Any
 
 from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.find_encoder import find_encoder
-from sweet_jax.runs.workdir import list_differences
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.cell_lock import Claims
 from sweet_jax.study.folder import PLAN, PLAN_REMEDY
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
 from sweet_jax.system.checksums import read_sealed, write_sealed
-from sweet_jax.system.files import read_json, show
+from sweet_jax.system.files import list_differences, read_json, show
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 # Far above every file of ours, and read in a second.
 _MOST_BYTES = 64 << 20
 COPY_AGAIN = "copy it again"
+_NONE = object()  # A field that one side lacks.
 
 
 class FileError(ValueError):
@@ -177,6 +178,26 @@ def check_schema(
             f"{path} has schema {schema}, this version reads up to {newest}: update"
             " sweet_jax"
         )
+
+
+def list_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns `name was 1, now 2` for each field that differs.
+
+    Args:
+        old: fields that a file holds.
+        new: fields that are asked for; one that either lacks counts as `(none)` there.
+    """
+    lacking = dict.fromkeys(old.keys() | new.keys(), _NONE)
+    before, now = lacking | dict(old), lacking | dict(new)
+
+    def tell(value: Any) -> str:
+        return "(none)" if value is _NONE else repr(value)
+
+    return [
+        f"{name} was {tell(before[name])}, now {tell(now[name])}"
+        for name in sorted(lacking)
+        if before[name] != now[name]
+    ]
 
 
 def hash_file(path: Path) -> str:

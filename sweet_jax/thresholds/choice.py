@@ -5,6 +5,10 @@ from typing import Any
 
 from sweet_jax.exits.criteria import FULL
 
+# What is chosen within a budget: the dearest threshold, or that of the best score.
+CHOOSE = ("cost", "score")
+# The targets that it is for.
+BUDGETS = ("speedup", "cost_fraction", "milliseconds")
 _ERRS = {
     "max_accuracy_loss": "lose a right answer of the full model",
     "max_disagreement": "are answered differently from the full model",
@@ -38,13 +42,12 @@ class Choice:
 
     Attributes:
         criterion: whose scores the thresholds are compared with.
-        target: `speedup`, `cost_fraction`, `seconds`, `max_accuracy_loss` or
+        target: `speedup`, `cost_fraction`, `milliseconds`, `max_accuracy_loss` or
             `max_disagreement`.
         asked: the value asked for.
-        feasible: the target is met, and for a risk something is saved.
-        thresholds: one for all exits, or one per exit but the last. Where the target
-            is not feasible, the nearest there are: of the cheapest cascade for a cost;
-            for a risk of the full model (`FULL`), which has none.
+        feasible: True, but for a risk where nothing can be saved within it.
+        thresholds: one for all exits, or one per exit but the last. Where a risk is
+            not feasible those of the full model (`FULL`), which has none.
         reached: the value on the calibration rows of what was asked. For a risk the
             bound that is promised: the one asked, or where not feasible, the least that
             the rows could have shown for the first thresholds that did not pass.
@@ -86,11 +89,7 @@ class Choice:
         asked, reached = (
             _format_cost(self.target, value) for value in (self.asked, self.reached)
         )
-        if self.feasible:
-            return f"{self._describe_rule()}: {reached}, {asked} asked{self._at()}"
-        return (
-            f"{asked} is out of reach: the cheapest cascade has {reached}{self._at()}"
-        )
+        return f"{self._describe_rule()}: {reached}, {asked} asked{self._at()}"
 
     def __str__(self) -> str:
         """Returns the message."""
@@ -159,9 +158,20 @@ def pick_target(**targets: float | None) -> tuple[str, float] | None:
     return next(iter(given.items()), None)
 
 
+def check_choose(choose: str, target: str = "speedup") -> None:
+    """Raises ValueError unless `choose` is known and fits a target."""
+    if choose not in CHOOSE:
+        raise ValueError(f"choose={choose!r}: allowed are {', '.join(CHOOSE)}")
+    if choose != CHOOSE[0] and target not in BUDGETS:
+        raise ValueError(
+            f"choose={choose} is for a speedup or milliseconds: give one, or leave it"
+            " out"
+        )
+
+
 def _format_cost(target: str, value: float) -> str:
     if target == "speedup":
         return f"speed-up {value:.4g}"
-    if target == "seconds":
-        return f"{value:.3g} s per input"
+    if target == "milliseconds":
+        return f"{value:.3g} ms per input"
     return f"cost fraction {value:.4g}"

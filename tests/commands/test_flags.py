@@ -1,7 +1,7 @@
 """Flags: the forms people type, help with examples first, one line for the rest."""
 
 import importlib
-import logging as std_logging
+import logging
 import subprocess
 import sys
 
@@ -99,5 +99,5 @@ def test_the_program_has_help_at_once_and_no_other_commands():
 
 def test_a_log_record_cannot_control_the_terminal():
     formatter = flags._Formatter("%(message)s")
-    record = std_logging.makeLogRecord({"msg": "label %s", "args": ("\x1b[2J\nx",)})
+    record = logging.makeLogRecord({"msg": "label %s", "args": ("\x1b[2J\nx",)})
     assert formatter.format(record) == "label \\x1b[2J\\nx"

@@ -110,6 +110,11 @@ WRONG_OPTIONS = {
         {"targets": {"milliseconds": float("nan")}},
         "milliseconds=nan: allowed is a number above 0",
     ),
+    "speedup": (
+        {"targets": {"speedup": 9.0}},
+        "speedup=9 is out of reach: .* ask for at most that",
+    ),
+    "choose": ({"choose": "score"}, "choose=score is for a speedup or milliseconds"),
     "criterion": ({"criterion": "sure"}, "criterion='sure': allowed are confidence"),
     "columns": ({"source": "in.csv", "text_columns": ("b",)}, "no column 'b'"),
     "empty": ({"source": "empty.txt"}, "the input is empty"),
@@ -319,6 +324,9 @@ def test_measured_thresholds_are_kept_for_the_job(
         predict_file(
             classifier, dataclasses.replace(options, targets={"milliseconds": 4.0})
         )
+    measured = iter([(0.7,)])
+    with pytest.raises(JobError, match="choose was 'cost', now 'score'"):
+        predict_file(classifier, dataclasses.replace(options, choose="score"))
 
 
 def test_an_input_none_of_whose_rows_can_be_used_says_what_to_look_at(

@@ -12,20 +12,21 @@ from sklearn.metrics import roc_auc_score
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
+from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.evaluation.curves import (
     Curve,
-    calibrate_bank,
-    choose_threshold,
     compute_area,
+    find_best,
+    find_dearest,
+    make_curve,
 )
+from sweet_jax.exits.calibration import Calibration, calibrate_bank
 from sweet_jax.exits.criteria import FULL, compute_scores
-from sweet_jax.exits.learned import fit_lte_ranges
-from sweet_jax.exits.temperatures import apply_temperatures, fit_temperatures
+from sweet_jax.exits.temperatures import apply_temperatures
 from sweet_jax.settings import fields
 
 LAYERS = (0, 1, 3, 5)
 SPEC = CascadeSpec(
-    metric="accuracy",
     method="sweet",
     exit_layers=LAYERS,
     criteria=fields.CRITERIA,
@@ -52,23 +53,33 @@ def _make_bank(rng, num_rows=200, exit_layers=LAYERS, num_classes=3) -> LogitBan
     )
 
 
-def _evaluate(test, held_out, train_label_counts_C=None, **changes):
+def _calibrate(held_out, metric="accuracy", method="sweet", layers=LAYERS):
+    return Calibration.fit(held_out, costs_from_layers(method, layers), metric)
+
+
+def _evaluate(
+    test,
+    held_out,
+    train_label_counts_C=None,
+    metric="accuracy",
+    calibration=None,
+    **changes,
+):
     """Evaluates with every criterion; returns the temperatures, too."""
-    fit_rows = held_out.select(held_out.part == 0)
-    temperatures = fit_temperatures(fit_rows)
+    spec = dataclasses.replace(SPEC, **changes)
+    if calibration is None:
+        calibration = _calibrate(held_out, metric, spec.method)
     evaluation = evaluate_banks(
-        dataclasses.replace(SPEC, **changes),
+        spec,
         test=test,
-        calibration=held_out,
-        temperatures=temperatures,
+        calibration=calibration,
         train_label_counts_C=(
             np.bincount(held_out.labels)
             if train_label_counts_C is None
             else train_label_counts_C
         ),
-        lte_ranges=fit_lte_ranges(fit_rows),
     )
-    return temperatures, evaluation
+    return calibration.temperatures, evaluation
 
 
 def _make_curve(cost_fraction, score) -> Curve:
@@ -121,20 +132,24 @@ def test_area_of_a_single_exit_is_its_score():
 def test_area_is_the_mean_of_best_scores_under_many_budgets(rng):
     bank = calibrate_bank(_make_bank(rng), np.ones(4, np.float32))
     costs_E = (np.array(LAYERS) + 1) / 6
-    curve = bank.make_curve("margin", "accuracy", costs_E)
+    curve = make_curve(bank, "margin", "accuracy", costs_E)
     budgets = np.linspace(1 / 6, 1, 20_001)
     best = [curve.score[curve.cost_fraction <= c + 1e-9].max() for c in budgets]
     np.testing.assert_allclose(compute_area(curve, 1 / 6), np.mean(best), atol=1e-4)
 
 
-def test_threshold_of_the_best_score_within_budget():
-    curve = _make_curve([0.25, 0.5, 0.75, 1.0], [0.6, 0.8, 0.8, 0.9])
-    assert choose_threshold(curve, 0.6) == 2
-    assert choose_threshold(curve, 0.8) == 2  # a tie goes to the lower cost
-    assert choose_threshold(curve, 1.0) == FULL
-    assert choose_threshold(curve, 0.2) is None
+def test_the_dearest_and_the_best_point_within_a_budget():
+    curve = _make_curve([0.25, 0.5, 0.75, 1.0], [0.6, 0.8, 0.8, 0.7])
+    assert [find_dearest(curve, c) for c in (0.2, 0.25, 0.74, 0.8, 1.0)] == [
+        *(None, 0, 1, 2, 3)
+    ]
+    # Of equal scores the cheaper one.
+    assert [find_best(curve, c) for c in (0.2, 0.6, 0.8, 1.0)] == [None, 1, 1, 1]
     # The mean of many twelfths may be an ulp above a twelfth.
-    assert choose_threshold(_make_curve([np.nextafter(1 / 12, 1)], [1]), 1 / 12) == FULL
+    above = _make_curve([np.nextafter(1 / 12, 1)], [1])
+    assert find_dearest(above, 1 / 12) == find_best(above, 1 / 12) == 0
+    # A higher threshold of the same cost may cost more on other rows.
+    assert find_dearest(_make_curve([0.25, 0.25, 0.5], [0, 0, 0]), 0.3) == 0
 
 
 @pytest.mark.parametrize("criterion", fields.CRITERIA)
@@ -153,36 +168,28 @@ def test_every_reported_point_is_a_replay_of_the_cascade(rng, criterion):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-def test_thresholds_are_chosen_on_the_budget_rows_alone(rng):
+def test_thresholds_are_the_dearest_on_all_calibration_rows(rng):
     test, held_out = _make_bank(rng), _make_bank(rng)
-    temperatures, evaluation = _evaluate(test, held_out)
-    budget = calibrate_bank(held_out.select(held_out.part == 1), temperatures)
-    costs_E = (np.array(LAYERS) + 1) / 6
-    curve = budget.make_curve("entropy", "accuracy", costs_E)
+    calibration = _calibrate(held_out)
+    _, evaluation = _evaluate(test, held_out, calibration=calibration)
+    rows = calibration.apply(held_out)
+    curve = make_curve(rows, "entropy", "accuracy", calibration.costs_E)
     for row in evaluation.at_speedup["entropy"][:4]:
-        expected = choose_threshold(curve, 1 / row["target"])
-        got = FULL if row["threshold"] is None else row["threshold"]
-        assert np.float32(got) == np.float32(expected)
-    # Neither test labels nor rows of part 0 move them (what is fitted held fixed).
-    fit_rows = held_out.part == 0
-    broken = np.where(fit_rows[:, None, None], 0, held_out.logits)
-    broken_lte = np.where(fit_rows[:, None], 0.5, held_out.lte)
-    again = evaluate_banks(
-        SPEC,
-        test=dataclasses.replace(test, labels=(test.labels + 1) % 3),
-        calibration=dataclasses.replace(
-            held_out,
-            logits=broken.astype(np.float32),
-            lte=broken_lte.astype(np.float32),
-        ),
-        temperatures=temperatures,
-        train_label_counts_C=np.ones(3),
-        lte_ranges=fit_lte_ranges(held_out.select(fit_rows)),
-    )
+        limit = FULL if row["threshold"] is None else row["threshold"]
+        cost = curve.cost_fraction[curve.find(limit)]
+        assert cost <= 1 / row["target"] + 1e-9
+        dearer = curve.cost_fraction[curve.cost_fraction > cost]
+        assert (dearer > 1 / row["target"]).all()
+    # No label has a say, neither of test nor of calibration rows.
+    turned = [
+        dataclasses.replace(b, labels=(b.labels + 1) % 3) for b in (test, held_out)
+    ]
+    again = dataclasses.replace(calibration, bank=turned[1])
+    _, other = _evaluate(turned[0], held_out, calibration=again)
     for criterion in fields.CRITERIA:
         chosen, same = (
             [row["threshold"] for row in e.at_speedup[criterion]]
-            for e in (evaluation, again)
+            for e in (evaluation, other)
         )
         assert chosen == same
 
@@ -331,14 +338,13 @@ def _flatten(value):
 @pytest.mark.parametrize("method", ["sweet", "multi_model"])
 def test_a_single_exit_and_a_single_row(rng, method):
     one = _make_bank(rng, num_rows=1, exit_layers=(5,))
-    budget = dataclasses.replace(one, part=np.ones(1, int))
-    evaluation = evaluate_banks(
-        dataclasses.replace(SPEC, method=method, exit_layers=(5,), speedups=(1.0, 2.0)),
-        test=one,
-        calibration=budget,
-        temperatures=np.ones(1, np.float32),
-        train_label_counts_C=np.ones(3),
-        lte_ranges=fit_lte_ranges(one),
+    _, evaluation = _evaluate(
+        one,
+        one,
+        calibration=_calibrate(one, method=method, layers=(5,)),
+        method=method,
+        exit_layers=(5,),
+        speedups=(1.0, 2.0),
     )
     for criterion, (at_1, at_2) in evaluation.at_speedup.items():
         assert at_1["score"] == evaluation.full == evaluation.area[criterion]
@@ -384,6 +390,6 @@ def test_broken_banks_are_refused_in_one_line(rng):
         _evaluate(dataclasses.replace(bank, lte=lte), bank)
     with pytest.raises(ValueError, match="has no rows"):
         _evaluate(bank.select(np.zeros(200, bool)), bank)
-    unsplit = dataclasses.replace(bank, part=np.zeros(200, int))
-    with pytest.raises(ValueError, match="no rows of part 1"):
+    unsplit = dataclasses.replace(bank, part=np.ones(200, int))
+    with pytest.raises(ValueError, match="no calibration rows to fit temperatures on"):
         _evaluate(bank, unsplit)

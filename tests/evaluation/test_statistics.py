@@ -21,6 +21,7 @@ from sweet_jax.evaluation.statistics import (
     student_interval,
     two_level_interval,
 )
+from sweet_jax.exits.calibration import calibrate_bank
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5])
@@ -108,10 +109,12 @@ def test_resampled_curves_equal_a_slow_loop(exit_layers: tuple[int, ...], method
         row_ids=np.arange(60),
         part=np.zeros(60, int),
     )
-    calibrated = curves.calibrate_bank(bank, np.ones(num_exits, np.float32))
+    calibrated = calibrate_bank(bank, np.ones(num_exits, np.float32))
     costs = cascade.costs_from_layers(method, exit_layers)
-    thresholds = calibrated.make_curve("confidence", "accuracy", costs).threshold
-    scores = curves.compute_scores("confidence", calibrated.bank.logits)
+    thresholds = curves.make_curve(
+        calibrated, "confidence", "accuracy", costs
+    ).threshold
+    scores = calibrated.score("confidence")
     exits = np.asarray(cascade.choose_exits(scores, thresholds))
     draws = RowDraws.make(60, rng, num_draws=5)
     found = resample_curve(
@@ -126,9 +129,8 @@ def test_resampled_curves_equal_a_slow_loop(exit_layers: tuple[int, ...], method
     )
     for b, counts in enumerate(draws.counts):
         drawn = dataclasses.replace(bank, weights=counts.astype(float))
-        curve = curves.calibrate_bank(drawn, np.ones(num_exits, np.float32)).make_curve(
-            "confidence", "matthews", costs
-        )
+        redrawn = calibrate_bank(drawn, np.ones(num_exits, np.float32))
+        curve = curves.make_curve(redrawn, "confidence", "matthews", costs)
         expected = curves.compute_area(curve, float(costs[0]))
         areas = found.compute_areas(float(costs[0]))
         assert areas[b] == pytest.approx(expected, abs=1e-9)

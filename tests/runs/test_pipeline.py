@@ -31,7 +31,6 @@ from sweet_jax.serving.predict_options import PredictOptions
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import AnalysisSettings, Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
-from sweet_jax.thresholds.budget import load_budget
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import NonFiniteError
 from sweet_jax.trees import flatten_paths
@@ -140,14 +139,14 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     sweet_jax.load(path / "model")
 
     # A budget chooses the thresholds of the results, from the model folder alone.
-    budget = load_budget(path / "model", classifier.description)
     for row in results["at_speedup"]["confidence"]:
-        choice = budget.choose_speedup(row["target"])
+        target = ("speedup", row["target"])
         if row["score"] is None:
-            assert not choice.feasible
+            with pytest.raises(ValueError, match="out of reach"):
+                classifier.choose_thresholds(target)
         else:
             limit = FULL if row["threshold"] is None else row["threshold"]
-            assert choice.threshold == np.float32(limit)
+            assert classifier.choose_thresholds(target) == (np.float32(limit),)
 
     # Other data, the run's own calibration.
     found, where = evaluate.evaluate_on(path, settings.data.test_file)
@@ -213,7 +212,7 @@ def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, m
     np.testing.assert_array_equal(np.float32(reported), ranges)
     assert all(0 <= row["lte_auc"] <= 1 for row in results["exits"])
     classifier = sweet_jax.load(path / "model")
-    np.testing.assert_array_equal(classifier.lte_ranges, ranges)
+    np.testing.assert_array_equal(classifier.calibration.lte_ranges, ranges)
 
     # The classifier leaves where the cascade on the bank does.
     low_E, high_E = ranges.T

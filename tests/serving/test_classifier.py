@@ -14,6 +14,7 @@ import sweet_jax
 from benchmarks.tiny_model import WORDS, write_tiny_model
 from sweet_jax.data.examples import Examples
 from sweet_jax.engine.engine import CHUNK_BATCHES
+from sweet_jax.exits.criteria import FULL
 from sweet_jax.exits.temperatures import apply_temperatures
 from sweet_jax.serving.classifier import AdaptiveClassifier
 
@@ -153,6 +154,14 @@ def test_wrong_texts_are_refused(classifier, texts, message):
         ({"threshold": 0.5, "criterion": "lte"}, "no heads for them"),
         ({"threshold": 0.8, "speedup": 2.0}, "are conflicting targets"),
         ({"speedup": 0.0}, "speedup=0.0: allowed is a number above 0"),
+        ({"speedup": 2.1}, "is out of reach: .* has a speed-up of 2; ask for at most"),
+        ({"milliseconds": 1e-6}, "milliseconds=1e-06 is out of reach: .* ms per input"),
+        ({"milliseconds": -1.0}, "milliseconds=-1.0: allowed is a number above 0"),
+        ({"speedup": 1.5, "choose": "best"}, "choose='best': allowed are cost, score"),
+        (
+            {"max_accuracy_loss": 0.1, "choose": "score"},
+            "choose=score is for a speedup or milliseconds: give one, or leave it out",
+        ),
     ],
 )
 def test_wrong_questions_are_refused_before_texts_are_read(
@@ -165,6 +174,37 @@ def test_wrong_questions_are_refused_before_texts_are_read(
     with pytest.raises(ValueError, match=message) as error:
         classifier.predict(never(), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_speedup_takes_the_dearest_threshold_within_it(classifier, texts):
+    bank = classifier.calibration.bank
+    bests = {}
+    for choose in ("cost", "score"):
+        (bests[choose],) = classifier.choose_thresholds(("speedup", 1.4), choose=choose)
+        answers = classifier.predict(texts, speedup=1.4, choose=choose)
+        assert answers == classifier.predict(texts, threshold=bests[choose])
+    # All 8 calibration rows: at most 3 of them may pass exit 0.
+    scores_NE = classifier.calibration.apply(bank).score("confidence")
+    assert np.count_nonzero(scores_NE[:, 0] < bests["cost"]) == 3
+    assert classifier.choose_thresholds(("speedup", 1.0)) == (FULL,)
+
+
+def test_a_choice_is_made_and_said_once(tiny_model, texts, caplog):
+    classifier = sweet_jax.load(tiny_model)
+    with caplog.at_level(logging.INFO, "absl"):
+        for _ in range(3):
+            classifier.predict(texts[:2], speedup=1.5)
+    said = [line for line in caplog.messages if "1.5 asked" in line]
+    assert len(said) == 1
+    assert "(8 calibration rows)" in said[0]
+
+
+def test_where_nothing_can_be_promised_every_layer_runs(tiny_model, texts, caplog):
+    classifier = sweet_jax.load(tiny_model)
+    with caplog.at_level(logging.WARNING, "absl"):
+        answers = classifier.predict(texts[:4], max_accuracy_loss=0.01)
+    assert {answer.exit for answer in answers} == {1}
+    assert any("every exit runs: 4 calibration rows" in m for m in caplog.messages)
 
 
 def test_long_texts_are_cut_and_that_is_said_once(tiny_model, caplog):

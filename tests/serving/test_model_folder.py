@@ -16,7 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import sweet_jax
-from benchmarks.tiny_model import make_calibration, write_tiny_model
+from benchmarks.tiny_model import DESCRIPTION, make_calibration, write_tiny_model
+from sweet_jax.exits.calibration import Calibration
 from sweet_jax.serving import model_folder
 from sweet_jax.serving.description import ModelDescription
 from sweet_jax.serving.model_folder import (
@@ -28,6 +29,9 @@ from sweet_jax.serving.model_folder import (
 )
 from sweet_jax.settings.resolve import _CHOICES
 from sweet_jax.standalone.checks import read_checksums
+from sweet_jax.thresholds.budget import choose_speedup
+from sweet_jax.thresholds.risk import choose_risk
+from tests.exit_banks import COSTS_E, LAYERS, make_bank
 
 
 @pytest.fixture
@@ -327,11 +331,8 @@ def test_a_calibration_that_is_none(folder):
             load_calibration(folder, description)
     (folder / "calibration.npz").write_bytes(b"PK")
     write_checksums(folder)
-    # Only who wants a threshold chosen reads it.
-    classifier = sweet_jax.load(folder)
-    assert len(classifier.predict(["a film"])) == 1
     with pytest.raises(ModelFolderError, match="npz is damaged"):
-        classifier.predict(["a film"], speedup=2.0)
+        sweet_jax.load(folder)
 
 
 @contextlib.contextmanager
@@ -446,3 +447,65 @@ def test_random_damage_is_refused_or_changes_nothing(folder):
     again = load_model_folder(folder)
     assert again[0] == description
     np.testing.assert_equal(again[1], params)
+
+
+def describe(**changes) -> ModelDescription:
+    description = dataclasses.replace(
+        DESCRIPTION,
+        label_names=("a", "b", "c"),
+        exit_layers=LAYERS,
+        member_exits=((0, 1, 2, 3),),
+        temperatures=(1.5, 1.0, 2.0, 0.5),
+        cost_fractions=tuple(COSTS_E.tolist()),
+        buckets=(32,),
+        bucket_rows=(600,),
+        digest="digest",
+    )
+    return dataclasses.replace(description, **changes)
+
+
+def test_a_model_folder_brings_its_calibration(tmp_path, rng):
+    lte_NE = rng.random((600, 4)).astype(np.float32)
+    fitted = Calibration(
+        dataclasses.replace(make_bank(rng), lte=lte_NE),
+        np.array([1.5, 1.0, 2.0, 0.1], np.float32),
+        np.array([[0.1, 0.9]] * 4, np.float32),
+        COSTS_E,
+        "accuracy",
+    )
+    description = describe(**fitted.describe())
+    fitted.bank.save(tmp_path / "calibration.npz", description.digest)
+    loaded = load_calibration(tmp_path, description)
+    for name in ("temperatures", "lte_ranges", "costs_E"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(fitted, name))
+    assert loaded.metric == fitted.metric
+    for criterion in ("confidence", "lte"):
+        for choose in (choose_speedup, choose_risk):
+            value = 2.0 if choose is choose_speedup else 0.1
+            one, same = (
+                choose(c, value, criterion=criterion) for c in (loaded, fitted)
+            )
+            assert one == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"digest": "other"}, "is of another training: copy the folder again"),
+        ({"bucket_rows": (599,)}, "has other rows, exits or classes than model.json"),
+        ({"label_names": ("a", "b")}, "has other rows, exits or classes"),
+        ({"lte_ranges": ((0.0, 1.0),) * 4}, "has other rows, exits or classes"),
+        ({"exit_layers": (0,), "member_exits": ((0,),)}, "has other rows, exits"),
+    ],
+)
+def test_calibration_rows_of_another_model_are_refused(tmp_path, rng, changes, message):
+    if "exit_layers" in changes:
+        changes = changes | {"temperatures": (1.0,), "cost_fractions": (1.0,)}
+    make_bank(rng).save(tmp_path / "calibration.npz", "digest")
+    with pytest.raises(ModelFolderError, match=message):
+        load_calibration(tmp_path, describe(**changes))
+
+
+def test_missing_calibration_rows_are_one_line(tmp_path):
+    with pytest.raises(ModelFolderError, match="npz is missing: copy the folder"):
+        load_calibration(tmp_path, describe())

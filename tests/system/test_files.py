@@ -10,6 +10,7 @@ import pytest
 
 from sweet_jax.system.files import (
     FileError,
+    list_differences,
     read_as,
     read_bytes,
     read_json,
@@ -188,3 +189,13 @@ def test_a_terminal_gets_no_control_characters() -> None:
     assert show("a\x1b[31m\r\n\x9b\u202e\ud800é日👩\u200d🔬") == (
         r"a\x1b[31m\r\n\x9b\u202e\ud800é日👩" + "\u200d🔬"
     )
+
+
+def test_differences_are_listed_by_name() -> None:
+    old, new = {"a": 1, "b": "x", "c": None}, {"a": 1, "b": "y", "d": 2}
+    assert list_differences(old, new) == [
+        "b was 'x', now 'y'",
+        "c was None, now (none)",
+        "d was (none), now 2",
+    ]
+    assert not list_differences(old, old)

@@ -12,9 +12,8 @@ from scipy import stats
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.data.splits import assign_parts
-from sweet_jax.evaluation.curves import calibrate_bank
-from sweet_jax.exits.criteria import compute_scores
-from sweet_jax.thresholds.budget import make_budget
+from sweet_jax.exits.calibration import Calibration, calibrate_bank
+from sweet_jax.thresholds.risk import choose_risk
 from sweet_jax.thresholds.risk_control import (
     RISKS,
     compute_p_values,
@@ -164,8 +163,9 @@ def make_population(risk: str, shape: str, rng, num_rows: int = 10_000) -> Logit
 def score(bank: LogitBank, risk: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns (scores_NE, errors_NE) of a bank under confidence."""
     rows = calibrate_bank(bank, ONES_E)
-    scores_NE = np.asarray(compute_scores("confidence", rows.bank.logits))
-    return scores_NE, mark_errors(risk, rows.predictions, rows.bank.labels)
+    return rows.score("confidence"), mark_errors(
+        risk, rows.predictions, rows.bank.labels
+    )
 
 
 def draw_errors(
@@ -253,8 +253,8 @@ def test_promises_of_whole_choices_are_kept(risk, per_exit, shape, rng):
     for _ in range(num_draws):
         bank = take(population, rng.integers(0, len(scores_NE), num_rows))
         bank = dataclasses.replace(bank, part=assign_parts(bank.labels))
-        budget = make_budget(bank, ONES_E, COSTS_E, "accuracy")
-        choice = budget.choose_risk(epsilon, risk, delta=delta, per_exit=per_exit)
+        rows = Calibration(bank, ONES_E, None, COSTS_E, "accuracy")
+        choice = choose_risk(rows, epsilon, risk, delta=delta, per_exit=per_exit)
         exits_N = find_exits(scores_NE, np.array([choice.thresholds]))[0]
         risks.append(errors_NE[np.arange(len(exits_N)), exits_N].mean())
     error = 3 * math.sqrt(delta * (1 - delta) / num_draws)

@@ -1,0 +1,126 @@
+"""Thresholds within a risk: the cheapest ones that are shown to be safe.
+
+Part 0 of the calibration rows declares sequences of thresholds, part 1 tests them
+(`risk_control`, docs/budgets.md). Where the rows do not show that anything is safe,
+every exit runs.
+"""
+
+import numpy as np
+from jaxtyping import Float32
+
+from sweet_jax.exits.calibration import Calibration
+from sweet_jax.exits.criteria import FULL, threshold_range
+from sweet_jax.thresholds.choice import Choice, Evidence
+from sweet_jax.thresholds.risk_control import (
+    check_level,
+    compute_p_values,
+    compute_upper_bound,
+    count_certified,
+    count_rows_needed,
+    mark_errors,
+)
+from sweet_jax.thresholds.sequences import (
+    count_errors,
+    find_exits,
+    make_global_path,
+    make_path_per_exit,
+)
+
+# Mean costs are rounded: what saves less than this of the full model saves nothing.
+_COST_TOLERANCE = 1e-9
+
+
+def choose_risk(
+    calibration: Calibration,
+    epsilon: float,
+    risk: str = "accuracy_loss",
+    *,
+    delta: float = 0.1,
+    per_exit: bool = False,
+    criterion: str = "confidence",
+) -> Choice:
+    """Returns the cheapest thresholds whose risk is shown to be at most epsilon.
+
+    With probability at least 1 - delta over the rows of part 1 the chosen cascade has a
+    risk of at most epsilon on new inputs like them (`risk_control`). The promise holds
+    for one choice that was settled on beforehand, not for the best of several.
+
+    Args:
+        calibration: of the model.
+        epsilon: the share of inputs that may err.
+        risk: `accuracy_loss`, the full model is right and the cascade wrong, so that
+            accuracy drops by no more; or `disagreement`, they answer differently.
+        delta: the chance that the promise is wrong.
+        per_exit: each exit has its own threshold, along a sequence that part 0 decides
+            on; False: one for all.
+        criterion: a name in `CRITERIA`.
+
+    Raises:
+        ValueError: epsilon or delta is not between 0 and 1, the risk is unknown, an
+            accuracy loss is asked of a task scored by F1 or Matthews, a part has no
+            rows, rows are weighted, or the criterion is unknown or does not fit the
+            model.
+    """
+    check_level(f"max_{risk}", epsilon)
+    check_level("delta", delta)
+    if risk == "accuracy_loss" and calibration.metric != "accuracy":
+        raise ValueError(
+            f"max_accuracy_loss is not offered for metric={calibration.metric}: the"
+            " score is no mean over inputs, so the share of answers lost does not bound"
+            " its drop; choose by speedup or max_disagreement"
+        )
+    rows = calibration.select_part(1)
+    num_rows = len(rows.bank.labels)
+    if np.any(rows.bank.weights != 1):
+        raise ValueError(
+            "max_accuracy_loss and max_disagreement need rows of weight 1: binomial"
+            " tails count whole rows; choose by speedup"
+        )
+    path_TK = _make_path(calibration, criterion, risk, per_exit)
+    scores_NE = rows.score(criterion)
+    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels)
+    errors_T = count_errors(scores_NE, errors_NE, path_TK)
+    passed = int(count_certified(errors_T, num_rows, epsilon, delta))
+
+    # Cost falls along the path, so the last step that passed is the cheapest.
+    chosen_K = path_TK[passed - 1] if passed else np.full_like(path_TK[0], FULL)
+    exits_N = find_exits(scores_NE, chosen_K[None])[0]
+    cost = float(calibration.costs_E[exits_N].mean())
+    feasible = cost < float(calibration.costs_E[-1]) - _COST_TOLERANCE
+    if not feasible:
+        chosen_K = np.full_like(chosen_K, FULL)
+    # A model with a single exit passes every step and still saves nothing.
+    shown = passed - 1 if feasible else min(passed, len(path_TK) - 1)
+    errors = int(errors_T[shown])
+    rows_without_error = count_rows_needed(epsilon, delta)
+    assert rows_without_error is not None
+    return Choice(
+        criterion=criterion,
+        target=f"max_{risk}",
+        asked=epsilon,
+        feasible=feasible,
+        thresholds=tuple(chosen_K.tolist()),
+        reached=epsilon if feasible else compute_upper_bound(errors, num_rows, delta),
+        cost_fraction=cost,
+        num_rows=num_rows,
+        evidence=Evidence(
+            delta=delta,
+            errors=errors,
+            p_value=float(compute_p_values(errors_T, num_rows, epsilon)[shown]),
+            rows_without_error=rows_without_error,
+            rows_at_this_rate=count_rows_needed(epsilon, delta, errors / num_rows),
+        ),
+    )
+
+
+def _make_path(
+    calibration: Calibration, criterion: str, risk: str, per_exit: bool
+) -> Float32[np.ndarray, "T K"]:
+    """Returns thresholds to test in order, from rows of part 0 alone."""
+    rows = calibration.select_part(0)
+    scores_NE = rows.score(criterion)
+    low, _ = threshold_range(criterion, rows.num_classes, calibration.num_exits)
+    if not per_exit:
+        return make_global_path(scores_NE, low)
+    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels)
+    return make_path_per_exit(scores_NE, errors_NE, calibration.costs_E, low)
