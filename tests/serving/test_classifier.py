@@ -191,7 +191,7 @@ def test_a_speedup_takes_the_dearest_threshold_within_it(classifier, texts):
 
 def test_a_choice_is_made_and_said_once(tiny_model, texts, caplog):
     classifier = sweet_jax.load(tiny_model)
-    with caplog.at_level(logging.INFO, "absl"):
+    with caplog.at_level(logging.INFO, "sweet_jax"):
         for _ in range(3):
             classifier.predict(texts[:2], speedup=1.5)
     said = [line for line in caplog.messages if "1.5 asked" in line]
@@ -201,7 +201,7 @@ def test_a_choice_is_made_and_said_once(tiny_model, texts, caplog):
 
 def test_where_nothing_can_be_promised_every_layer_runs(tiny_model, texts, caplog):
     classifier = sweet_jax.load(tiny_model)
-    with caplog.at_level(logging.WARNING, "absl"):
+    with caplog.at_level(logging.WARNING, "sweet_jax"):
         answers = classifier.predict(texts[:4], max_accuracy_loss=0.01)
     assert {answer.exit for answer in answers} == {1}
     assert any("every exit runs: 4 calibration rows" in m for m in caplog.messages)
