@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweet_jax.runs.run import Run
     from sweet_jax.serving.classifier import AdaptiveClassifier, load
     from sweet_jax.settings.fields import Settings
+    from sweet_jax.training.methods import register_method
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SweetClassifier",
     "__version__",
     "load",
+    "register_method",
     "train",
 ]
 
@@ -33,6 +35,7 @@ _LAZY = {
     "Settings": "sweet_jax.settings.fields",
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
+    "register_method": "sweet_jax.training.methods",
     "train": "sweet_jax.runs.from_python",
 }
 

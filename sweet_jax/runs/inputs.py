@@ -191,9 +191,17 @@ def prepare(settings: Settings) -> Prepared:
         separate_tables=separate_tables,
         inputs={
             "encoder_weights": loaded.digest,
+            **_digest_method(settings, members),
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
         },
     )
+
+
+def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str, str]:
+    """Returns what tells two versions of a method from another package apart."""
+    if settings.method in settings_lib.BUILTIN_METHODS:
+        return {}
+    return {"method": hashlib.sha256(repr(members).encode()).hexdigest()[:16]}
 
 
 def _digest_examples(examples: Examples) -> str:

@@ -336,7 +336,9 @@ class _Pipeline:
 
     def _calibrate(self, banks: dict[str, LogitBank]) -> Calibration:
         settings = self._settings
-        costs_E = costs_from_layers(settings.method, settings.exits.layers)
+        costs_E = costs_from_layers(
+            settings.exits.layers, len(self._prepared.members) > 1
+        )
         measured = (banks["calibration"], costs_E, self._prepared.raw.task.metric)
         if settings.faithful_release:
             return Calibration.fit(*measured, banks[_FIT], RELEASED_RANGE)
@@ -345,7 +347,7 @@ class _Pipeline:
     def _evaluate(self, bank: LogitBank, calibration: Calibration) -> Evaluation:
         prepared = self._prepared
         return evaluate_banks(
-            CascadeSpec.from_settings(self._settings),
+            CascadeSpec.from_settings(self._settings, len(prepared.members) > 1),
             test=bank,
             calibration=calibration,
             train_label_counts_C=np.bincount(

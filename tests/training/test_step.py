@@ -21,12 +21,12 @@ from sweet_jax.evaluation.collect import Collector
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.init import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
-from sweet_jax.settings.fields import ExitSettings, OptimSettings
+from sweet_jax.settings.fields import BUILTIN_METHODS, ExitSettings, OptimSettings
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training import loop
 from sweet_jax.training.loop import NonFiniteError, measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
-from sweet_jax.training.methods import METHODS, make_members, separates_segments
+from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.training.metrics_log import MetricsLog
 from sweet_jax.training.objectives import Objective, Phase
 from sweet_jax.training.optimizer import make_optimizer, make_schedule
@@ -244,7 +244,7 @@ def test_both_losses_count_once_by_the_exits_own_scale(lte_model, lte_params, ba
             )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BUILTIN_METHODS)
 def test_every_method_says_whole_phases(method):
     settings = from_config_dict({"method": method, "exits": {"layers": (0, 2, 5)}})
     for member in make_members(settings, 3):
