@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweet_jax.analysis.registry import register_analysis
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
@@ -25,6 +26,7 @@ __all__ = [
     "SweetClassifier",
     "__version__",
     "load",
+    "register_analysis",
     "register_method",
     "train",
 ]
@@ -35,6 +37,7 @@ _LAZY = {
     "Settings": "sweet_jax.settings.fields",
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
+    "register_analysis": "sweet_jax.analysis.registry",
     "register_method": "sweet_jax.training.methods",
     "train": "sweet_jax.runs.from_python",
 }

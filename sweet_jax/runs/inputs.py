@@ -5,6 +5,7 @@ directory exists.
 """
 
 import dataclasses
+import functools
 import hashlib
 import logging
 from pathlib import Path
@@ -39,6 +40,7 @@ from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
+from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import Member, make_members, separates_segments
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,15 @@ class Prepared:
     models: tuple[MultiExitClassifier, ...]
     separate_tables: bool
     inputs: dict[str, str]
+
+    @functools.cached_property
+    def trainings(self) -> tuple[MemberTraining, ...]:
+        """What is trained on its own, one per member."""
+        data = TrainData(self.rows["train"], self.buckets, self.pad_id)
+        return tuple(
+            MemberTraining(model, member, data, self.settings)
+            for model, member in zip(self.models, self.members, strict=True)
+        )
 
     @property
     def num_classes(self) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sweet_jax.system.registry import Registry, describe_unknown
 
 if TYPE_CHECKING:
+    from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
     from sweet_jax.training.objectives import Member
 
 # Criteria that read the exits' logits alone; `lte` reads heads of its own.
@@ -38,6 +39,15 @@ def _check_method(name: str, value: object) -> None:
         )
 
 
+def _check_analysis(name: str, value: object) -> None:
+    """Raises SettingsError if what is registered as an analysis cannot be called."""
+    if not callable(value):
+        raise SettingsError(
+            f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
+            " sweet_jax.analysis.analysis.Analysis"
+        )
+
+
 BUILTIN_METHODS = (
     "sweet",
     "early_exit",
@@ -51,6 +61,13 @@ BUILTIN_METHODS = (
 # Their functions are in `training.methods`, which settings must not import.
 METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
     "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
+)
+# What can be measured while a run trains; ours is in `analysis.registry`.
+ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
+    "analysis",
+    "sweet_jax.analyses",
+    builtin=("gradient_conflict",),
+    check=_check_analysis,
 )
 
 
@@ -199,10 +216,18 @@ class AnalysisSettings:
 
     # Cosines between the gradients that different exits send to weights they share.
     gradient_conflict: bool = False
+    # Other analyses, by the names under which they are registered.
+    names: tuple[str, ...] = ()
     # When, in percent of the training steps: 0 is before the first, 100 after the last.
     steps_percent: tuple[float, ...] = (0.0, 25.0, 50.0, 75.0, 100.0)
     # Training batches that each measurement averages over.
     num_batches: int = 8
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The names of all analyses that are asked for."""
+        own = ("gradient_conflict",) if self.gradient_conflict else ()
+        return tuple(dict.fromkeys((*own, *self.names)))
 
 
 @dataclasses.dataclass(frozen=True)

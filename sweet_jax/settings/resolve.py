@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweet_jax.settings.fields import (
+    ANALYSES,
     AUTO,
     BUILTIN_METHODS,
     CRITERIA,
@@ -426,14 +427,16 @@ def _check(settings: Settings) -> None:
 
 
 def _check_analysis(settings: Settings) -> None:
-    """Raises SettingsError where gradient conflict has nothing, or no time, to see."""
+    """Raises SettingsError if an analysis is unknown or has nothing to measure."""
     percents = settings.analysis.steps_percent
     if not percents or not all(0 <= percent <= 100 for percent in percents):
         raise SettingsError(
             f"analysis.steps_percent={percents}: allowed are one or more numbers from 0"
             " to 100"
         )
-    if not settings.analysis.gradient_conflict:
+    for name in settings.analysis.names:
+        check_registered("analysis.names", name, ANALYSES)
+    if "gradient_conflict" not in settings.analysis.wanted:
         return
     if settings.method == "multi_model" or len(settings.exits.layers) == 1:
         what = (

@@ -23,13 +23,19 @@ from sweet_jax.models.init import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.settings.fields import BUILTIN_METHODS, ExitSettings, OptimSettings
 from sweet_jax.settings.resolve import from_config_dict
-from sweet_jax.training import loop
-from sweet_jax.training.loop import NonFiniteError, measure_step, plan_phases
+from sweet_jax.training.finite import (
+    NonFiniteError,
+    check_start,
+    check_state,
+    read_metrics,
+)
 from sweet_jax.training.losses import compute_cross_entropy_sum
+from sweet_jax.training.member_training import plan_phases
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.training.metrics_log import MetricsLog
 from sweet_jax.training.objectives import Objective, Phase
 from sweet_jax.training.optimizer import make_optimizer, make_schedule
+from sweet_jax.training.phase_run import measure_step
 from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
@@ -327,11 +333,13 @@ def test_two_learning_rates_and_decay_of_kernels_only(params):
 def test_schedule_rises_then_falls_or_stays(kind):
     settings = OptimSettings(schedule=kind, warmup_percent=20.0)
     schedule = make_schedule(settings, 1.0, 10)
-    rates = [float(schedule.compute_rate(jnp.int32(i))) for i in range(12)]
+    rates = [float(schedule.compute_learning_rate(jnp.int32(i))) for i in range(12)]
     after = np.linspace(1, 0, 9) if kind == "linear" else np.ones(9)
     np.testing.assert_allclose(rates, [0, 0.5, *after, after[-1]], atol=1e-6)
     no_rise = dataclasses.replace(settings, warmup_percent=0.0)
-    assert float(make_schedule(no_rise, 1.0, 10).compute_rate(jnp.int32(0))) == 1
+    assert (
+        float(make_schedule(no_rise, 1.0, 10).compute_learning_rate(jnp.int32(0))) == 1
+    )
 
 
 def step_old_adamw(
@@ -543,7 +551,7 @@ def test_what_is_no_number_is_named(step, changes, message):
         **{n: np.array(x, np.float32) for n, x in (numbers | changes).items()}  # type: ignore[arg-type]
     )
     with pytest.raises(NonFiniteError, match=message) as error:
-        loop._read_metrics(step, metrics)
+        read_metrics(step, metrics)
     assert ("learning_rate" in str(error.value)) == (step > 1)
 
 
@@ -553,12 +561,12 @@ def test_weights_that_are_no_numbers_are_never_trained_or_kept(params):
     flat[path][0, 0] = np.nan
     broken = unflatten_paths(flat)
     with pytest.raises(NonFiniteError, match=f"before the first step .first in {path}"):
-        loop._check_start(broken)
+        check_start(broken)
     zero = np.zeros((), np.int32)
     for state, message in (
         (TrainState(zero, broken, ()), f"in {path} after step 5"),
         (TrainState(zero, params, {"nu": flat[path]}), "moments after step 5"),
     ):
         with pytest.raises(NonFiniteError, match=message):
-            loop._check_finite(state, 5)
-    loop._check_finite(TrainState(zero, params, ()), 5)
+            check_state(state, 5)
+    check_state(TrainState(zero, params, ()), 5)
