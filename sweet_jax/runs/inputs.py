@@ -10,7 +10,6 @@ import hashlib
 import logging
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
@@ -25,15 +24,15 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
     load_config,
-    make_encoder,
     read_classifier_dropout,
 )
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.models.encoder import EncoderConfig
-from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import Settings
@@ -173,17 +172,14 @@ def prepare(settings: Settings) -> Prepared:
     }
     # Released, all segments read one table.
     separate_tables = separates_segments(members) and not settings.faithful_release
-    dtype = jnp.dtype(settings.encoder.dtype)
-    model = MultiExitClassifier(
-        encoder=make_encoder(config, depth, dtype, settings.encoder.remat),
-        exit_layers=layers,
-        exit_numbers=tuple(range(len(layers))),
+    spec = ModelSpec(
+        exits=settings.exits,
+        member_exits=tuple(member.exits for member in members),
         num_classes=len(raw.label_names),
-        features=config.hidden_size,
-        settings=settings.exits,
         shared_pooler=settings.faithful_release,
-        dtype=dtype,
-        init_scale=config.initializer_range,
+        separate_tables=separate_tables,
+        dtype=settings.encoder.dtype,
+        remat=settings.encoder.remat,
     )
     return Prepared(
         settings=settings,
@@ -196,9 +192,7 @@ def prepare(settings: Settings) -> Prepared:
         rows=rows,
         buckets=limit_buckets(settings.data.buckets, max_length),
         members=members,
-        models=split_model(
-            model, [member.exits for member in members], separate_tables
-        ),
+        models=build_models(config, spec),
         separate_tables=separate_tables,
         inputs={
             "encoder_weights": loaded.digest,
