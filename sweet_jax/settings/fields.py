@@ -159,7 +159,7 @@ class OptimSettings:
     exit_learning_rate: float = float(AUTO)
     # `linear` decay to 0, or `constant`; both after the warm-up.
     schedule: str = "linear"
-    # Share of the steps, in percent, over which the rate rises from 0; -1: 10
+    # Share of the steps, in percent, over which the learning rates rise from 0; -1: 10
     # (faithful_release: 0).
     warmup_percent: float = float(AUTO)
     # Decoupled weight decay; biases and norms are exempt; -1: 0.01 (faithful_release:

@@ -422,6 +422,21 @@ def test_strategies_are_one_model_and_clip_it_as_a_whole(method):
         from_config_dict({"method": method, "optim": {"clip_scope": "segment"}})
 
 
+@pytest.mark.parametrize("method", BUILTIN_METHODS)
+def test_every_method_says_whole_phases(method):
+    settings = from_config_dict({"method": method, "exits": {"layers": (0, 2, 5)}})
+    for member in make_members(settings, 3):
+        num_exits = len(member.exits)
+        for phase in member.phases:
+            # Each takes all of train.num_epochs.
+            assert phase.steps_percent == 100
+            for objective in phase.objectives:
+                assert len(objective.exit_scale) == num_exits
+                assert len(objective.seam_scale) == num_exits - 1
+                if objective.state_scale is not None:
+                    assert len(objective.state_scale) == num_exits
+
+
 def make_last_two(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """A method of somebody else: the last two exits alone, half a training each."""
 
