@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -17,16 +16,15 @@ from sweet_jax.analysis.analysis import AnalysisInputs
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import LogitBank, Params, save_npz
 from sweet_jax.devices import configure_jax, is_first_host, wait_for_hosts
-from sweet_jax.engine.costs import SegmentCosts, measure_costs
-from sweet_jax.engine.segments import Segments
+from sweet_jax.engine.costs import SegmentCosts
 from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.cascade import costs_from_layers
-from sweet_jax.evaluation.collect import Collector
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.temperatures import RELEASED_RANGE
-from sweet_jax.models.multi_exit import join_models
 from sweet_jax.runs.inputs import Prepared, prepare
+from sweet_jax.runs.logit_banks import CALIBRATION, DROPOUT_CALIBRATION, LogitBanks
 from sweet_jax.runs.results import describe_model, make_results
+from sweet_jax.runs.segment_costs import measure_segment_costs
 from sweet_jax.runs.train import split_params, train_members
 from sweet_jax.runs.workdir import (
     CURVES,
@@ -44,15 +42,6 @@ from sweet_jax.system.files import write_json
 from sweet_jax.trees import unflatten_paths
 
 logger = logging.getLogger(__name__)
-
-# Folded into the seed's key, for the dropout of calibration under faithful_release;
-# fresh weights, training and analysis have the streams 0 to 2.
-_CALIBRATION_STREAM = 3
-# The bank of that calibration, and those that no score is reported of.
-_FIT = "calibration_dropout"
-_CALIBRATION = ("calibration", _FIT)
-# Of the test rows, those with most batches: each is compiled for every segment.
-_MOST_LENGTHS = 3
 
 
 def run(
@@ -113,21 +102,13 @@ class _Pipeline:
         self._prepared, self._work, self._quiet = prepared, work, quiet
         self._settings = prepared.settings
         self._load_seconds = load_seconds
-        self._collector = Collector(
-            join_models(prepared.models),
-            self._settings.evaluate.batch_size,
-            prepared.buckets,
-            prepared.pad_id,
-        )
+        self._banks = LogitBanks(prepared, work.path, work.training_digest)
         self.analyses = Analyses(
             AnalysisInputs(
                 self._settings, prepared.trainings, work.path, is_first_host()
             )
         )
-        self._bank_names = [name for name in prepared.rows if name != "train"]
-        if self._settings.faithful_release:
-            self._bank_names.append(_FIT)
-        self._outputs = (METRICS, *map(_bank_file, self._bank_names), MODEL, CURVES)
+        self._outputs = (METRICS, *self._banks.files, MODEL, CURVES)
         # Asked once, before any host writes.
         self._intact = work.find_intact((*self._outputs, RESULTS))
         self._has_params = MODEL in self._intact or bool(
@@ -171,21 +152,23 @@ class _Pipeline:
         elif self.analyses.open_names:
             self.measure_trained()
         start = time.perf_counter()
-        banks = self._read_banks() or self._collect()
+        banks = self._banks.read(self._intact)
+        if banks is None:
+            banks = self._banks.collect(self._get_params())
         if not is_first_host():
             return
         calibration = self._calibrate(banks)
         evaluations = {
             name: self._evaluate(bank, calibration)
             for name, bank in banks.items()
-            if name not in _CALIBRATION
+            if name not in (CALIBRATION, DROPOUT_CALIBRATION)
         }
-        seconds = time.perf_counter() - start - self._collector.programs.seconds
+        seconds = time.perf_counter() - start - self._banks.collector.programs.seconds
         results = make_results(
             prepared=self._prepared,
             work=self._work,
             evaluations=evaluations,
-            collector=self._collector,
+            collector=self._banks.collector,
             load_seconds=self._load_seconds,
             evaluate_seconds=seconds,
             costs=self._measure_costs(),
@@ -217,51 +200,16 @@ class _Pipeline:
             self._prepared, self._work, self.analyses, self._quiet
         )
 
-    def _read_banks(self) -> dict[str, LogitBank] | None:
-        """Returns the stored banks; None where one of them is to be collected again."""
-        paths = {name: _bank_file(name) for name in self._bank_names}
-        if not self._intact.issuperset(paths.values()):
-            return None
-        return {n: LogitBank.load(self._work.path / p) for n, p in paths.items()}
-
-    def _collect(self) -> dict[str, LogitBank]:
-        banks = {}
-        for name in self._bank_names:
-            is_calibration = name in _CALIBRATION
-            collector = self._make_fit_collector() if name == _FIT else self._collector
-            banks[name] = collector.collect(
-                self._get_params(),
-                self._prepared.rows["calibration" if is_calibration else name],
-                self._prepared.splits.part if is_calibration else None,
-            )
-            if is_first_host():
-                path = self._work.path / _bank_file(name)
-                banks[name].save(path, self._work.training_digest)
-        return banks
-
-    def _make_fit_collector(self) -> Collector:
-        """Returns what runs the model as the released calibration does: dropout on.
-
-        There, each part of the model is still in training right after it. The batches
-        are those of training in size, so that the outputs depend on no other field.
-        """
-        rng = jax.random.key(self._settings.seed)
-        return Collector(
-            join_models(self._prepared.models),
-            self._settings.train.batch_size,
-            self._prepared.buckets,
-            self._prepared.pad_id,
-            jax.random.fold_in(rng, _CALIBRATION_STREAM),
-        )
-
     def _calibrate(self, banks: dict[str, LogitBank]) -> Calibration:
         settings = self._settings
         costs_E = costs_from_layers(
             settings.exits.layers, len(self._prepared.members) > 1
         )
-        measured = (banks["calibration"], costs_E, self._prepared.raw.task.metric)
+        measured = (banks[CALIBRATION], costs_E, self._prepared.raw.task.metric)
         if settings.faithful_release:
-            return Calibration.fit(*measured, banks[_FIT], RELEASED_RANGE)
+            return Calibration.fit(
+                *measured, banks[DROPOUT_CALIBRATION], RELEASED_RANGE
+            )
         return Calibration.fit(*measured)
 
     def _evaluate(self, bank: LogitBank, calibration: Calibration) -> Evaluation:
@@ -277,23 +225,9 @@ class _Pipeline:
 
     def _measure_costs(self) -> SegmentCosts | None:
         """Returns what the segments take on test rows; None where it is not wanted."""
-        prepared, settings = self._prepared, self._settings
-        if not settings.evaluate.measure_costs:
+        if not self._settings.evaluate.measure_costs:
             return None
-        segments = Segments(
-            join_models(prepared.models),
-            self._get_params(),
-            len(settings.exits.layers),
-            prepared.num_classes,
-            settings.encoder.matmul_precision,
-        )
-        return measure_costs(
-            segments,
-            prepared.rows["test"].lengths,
-            settings.evaluate.batch_size,
-            prepared.buckets,
-            _MOST_LENGTHS,
-        )
+        return measure_segment_costs(self._prepared, self._get_params())
 
     def _save_model(self, evaluation: Evaluation, calibration: Calibration) -> None:
         prepared = self._prepared
@@ -314,7 +248,3 @@ class _Pipeline:
             prepared.tokenizer,
             calibration.bank,
         )
-
-
-def _bank_file(name: str) -> str:
-    return f"logits_{name}.npz"

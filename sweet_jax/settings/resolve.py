@@ -26,8 +26,8 @@ from sweet_jax.settings.fields import (
 from sweet_jax.settings.seams import check_seams, parse_method
 
 # What fields that are not given stand for. All methods share them, learning rates and
-# epochs too, so that a comparison differs in the method alone; docs/defaults.md says how
-# they were found.
+# epochs too, so that a comparison differs in the method alone; docs/defaults.md says
+# how they were found.
 _SHARED_DEFAULTS: dict[str, Any] = {
     "boundary_gradient_scale": 0.0,
     "exits.pooling": "mean",
