@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from sweet_jax import report
-from sweet_jax.report.files import ReportError
 from sweet_jax.runs import pipeline
 from sweet_jax.settings.fields import Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
@@ -161,7 +160,7 @@ def test_each_step_is_measured_once_and_changes_nothing(config, tmp_path, watch)
         ('{"schema": 1}', "lacks groups, measurements"),
     ):
         (whole / "gradient_conflict.json").write_text(text)
-        with pytest.raises(ReportError, match=message):
+        with pytest.raises(FileError, match=message):
             report.write_report(whole)
         with pytest.raises(FileError):
             pipeline.run(settings, whole, quiet=True)
