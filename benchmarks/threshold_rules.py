@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks.measuring import print_header, print_row
 from sweet_jax.arrays import LogitBank
 from sweet_jax.data.splits import assign_parts
-from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.evaluation.curves import make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.system.files import read_object
@@ -32,11 +31,11 @@ _CRITERION = "confidence"
 
 
 def draw_calibrations(
-    bank: LogitBank, num_rows: int, num_draws: int, method: str, results: dict
+    bank: LogitBank, num_rows: int, num_draws: int, results: dict
 ) -> Iterator[Calibration]:
     """Yields calibrations that are fitted on rows drawn without replacement."""
     rng = np.random.default_rng(num_rows)
-    costs_E = costs_from_layers(method, tuple(results["exit_layers"]))
+    costs_E = np.array([row["cost_fraction"] for row in results["exits"]])
     for _ in range(num_draws):
         drawn = bank.select(rng.permutation(len(bank.labels))[:num_rows])
         drawn.part[:] = assign_parts(drawn.labels)
@@ -84,9 +83,7 @@ def main() -> None:
         "10th to 90th percentile",
     )
     for num_rows in NUM_ROWS:
-        calibrations = draw_calibrations(
-            bank, num_rows, options.draws, results["method"], results
-        )
+        calibrations = draw_calibrations(bank, num_rows, options.draws, results)
         measured = [measure(calibration, test) for calibration in calibrations]
         scores, costs = (np.array(values) for values in zip(*measured, strict=True))
         for k, speedup in enumerate(SPEEDUPS):

@@ -14,7 +14,7 @@ from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.runs.inputs import prepare
-from sweet_jax.runs.pipeline import keep_layers
+from sweet_jax.runs.train import keep_layers
 from sweet_jax.settings.fields import Settings, default_exit_layers
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training.methods import Member, make_members, separates_segments

@@ -10,11 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweet_jax.analysis.registry import register_analysis
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
     from sweet_jax.serving.classifier import AdaptiveClassifier, load
     from sweet_jax.settings.fields import Settings
+    from sweet_jax.training.methods import register_method
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "SweetClassifier",
     "__version__",
     "load",
+    "register_analysis",
+    "register_method",
     "train",
 ]
 
@@ -33,6 +37,8 @@ _LAZY = {
     "Settings": "sweet_jax.settings.fields",
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
+    "register_analysis": "sweet_jax.analysis.registry",
+    "register_method": "sweet_jax.training.methods",
     "train": "sweet_jax.runs.from_python",
 }
 

@@ -21,11 +21,12 @@ from sweet_jax.arrays import Params
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.init import init_params, make_example_batch
-from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
+from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
-from sweet_jax.training.loop import TrainData, train_member
+from sweet_jax.training.loop import Progress, train_member
+from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import make_members
 from sweet_jax.trees import flatten_paths
 
@@ -158,16 +159,12 @@ def train_dense(
     (member,) = make_members(settings, len(EXIT_LAYERS))
     root.mkdir(exist_ok=True)
     metrics = root / "metrics.jsonl"
+    data = TrainData(rows or make_rows(), buckets, 0)
     params = train_member(
-        model,
-        member,
+        MemberTraining(model, member, data, settings),
         init_dense_params(model),
-        TrainData(rows or make_rows(), buckets, 0),
-        settings,
-        find_segment=lambda path: find_segment(path, EXIT_LAYERS),
-        store=Checkpoints(root / "steps", log=metrics, keep=100),
-        metrics_path=metrics,
-        quiet=True,
+        Checkpoints(root / "steps", log=metrics, keep=100),
+        Progress(metrics, quiet=True),
     )
     lines = (root / "metrics.jsonl").read_text().splitlines()
     untimed = [
@@ -210,7 +207,7 @@ def count_starts(trained: Trained, step: int) -> int:
 
 
 def assert_same_training(one: Trained, other: Trained) -> None:
-    """Compares every loss, rate and norm, and every parameter, bit for bit."""
+    """Compares every loss, learning rate and norm, and every parameter, bit for bit."""
     assert one.steps == other.steps
     assert one.params.keys() == other.params.keys()
     for path, leaf in one.params.items():

@@ -7,7 +7,7 @@ from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.exits.calibration import Calibration
 
 LAYERS = (0, 1, 3, 5)
-COSTS_E = costs_from_layers("sweet", LAYERS)
+COSTS_E = costs_from_layers(LAYERS)
 
 
 def make_bank(

@@ -103,6 +103,7 @@ def write_cell(
         change_bank: changes the arrays of an entry's test bank in place.
     """
     base = entry["method"].partition("(")[0]
+    separate_models = base == "multi_model"
     sizes, learns = (NUM_TEST, NUM_CALIBRATION), "lte" in criteria
     test, calibration = (
         _make_bank(entry, base, rows, len(exit_layers), learns) for rows in sizes
@@ -110,13 +111,13 @@ def write_cell(
     if change_bank is not None:
         change_bank(entry, test)
     evaluation = evaluate_banks(
-        CascadeSpec(base, exit_layers, criteria, 11, SPEEDUPS),
+        CascadeSpec(separate_models, exit_layers, criteria, 11, SPEEDUPS),
         test=test,
         calibration=Calibration(
             calibration,
             np.linspace(1.4, 1.1, len(exit_layers)).astype(np.float32),
             fit_lte_ranges(calibration.select_part(0)),
-            costs_from_layers(base, exit_layers),
+            costs_from_layers(exit_layers, separate_models),
             metric,
         ),
         train_label_counts_C=np.array([500, 500]),

@@ -17,10 +17,11 @@ from typing import Any
 
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.runs.workdir import CONFLICT, WorkdirError
+from sweet_jax.settings.fields import SettingsError
 from sweet_jax.system.checksums import read_sealed, write_sealed
 from sweet_jax.system.files import FileError, check_schema
 
+FILE_NAME = "gradient_conflict.json"
 SCHEMA = 1
 # Its steps are past, and no other file has them.
 _REMEDY = "move it away and repeat the run's command, which measures what it still can"
@@ -46,9 +47,9 @@ class ConflictFile:
 
         Raises:
             FileError: the file is damaged.
-            WorkdirError: it was measured otherwise.
+            SettingsError: it was measured with other settings.
         """
-        self.path, self._writes = workdir / CONFLICT, writes
+        self.path, self._writes = workdir / FILE_NAME, writes
         self._content: dict[str, Any] = {
             **header,
             "measurements": [],
@@ -61,7 +62,7 @@ class ConflictFile:
         if not found.keys() >= self._content.keys():
             raise FileError(f"{self.path} is damaged: {_REMEDY}")
         if differing := sorted(k for k, v in header.items() if found[k] != v):
-            raise WorkdirError(
+            raise SettingsError(
                 f"{self.path} was measured with other {', '.join(differing)}: keep"
                 " analysis.num_batches as it was, or move the file away (steps that"
                 " training has passed cannot be measured again)"

@@ -31,24 +31,24 @@ class CascadeSpec:
     """Which cascades are measured, and how.
 
     Attributes:
-        method: how the exits were trained, for the formula of costs.
+        separate_models: each exit has a model of its own, for the formula of costs.
         exit_layers: the layer each exit reads.
         criteria: names of criteria.
         num_thresholds: points of the grid of criteria that do not count.
         speedups: targets s; a cascade within target costs at most 1/s.
     """
 
-    method: str
+    separate_models: bool
     exit_layers: tuple[int, ...]
     criteria: tuple[str, ...]
     num_thresholds: int
     speedups: tuple[float, ...]
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "CascadeSpec":
+    def from_settings(cls, settings: Settings, separate_models: bool) -> "CascadeSpec":
         """Returns what a run of these settings measures, its exit layers known."""
         return cls(
-            method=settings.method,
+            separate_models=separate_models,
             exit_layers=settings.exits.layers,
             criteria=settings.evaluate.criteria,
             num_thresholds=settings.evaluate.num_thresholds,
@@ -152,7 +152,7 @@ def evaluate_banks(
         }
     majority = np.full(len(test.labels), int(np.argmax(train_label_counts_C)))
     return Evaluation(
-        cost_formula=cascade.COST_FORMULA[spec.method],
+        cost_formula=cascade.describe_cost(spec.separate_models),
         exits=exit_rows,
         curves=curves,
         at_speedup=at_speedup,

@@ -16,14 +16,11 @@ from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Array
 from sweet_jax.exits.criteria import FULL
-from sweet_jax.settings.fields import METHODS
 
-_ONE_ENCODER = "sum_i n_i (e_i + 1) / (N (e_last + 1))"
 # In layers of the encoder; embeddings, poolers and classifiers count as free, as in the
 # released code. n_i of the N examples leave at exit i, which reads layer e_i.
-COST_FORMULA: dict[str, str] = dict.fromkeys(METHODS, _ONE_ENCODER) | {
-    "multi_model": "sum_i n_i sum_{j<=i} (e_j + 1) / (N (e_last + 1))",
-}
+_COST_OF_ONE_MODEL = "sum_i n_i (e_i + 1) / (N (e_last + 1))"
+_COST_OF_SEPARATE_MODELS = "sum_i n_i sum_{j<=i} (e_j + 1) / (N (e_last + 1))"
 
 # Thresholds that `sweep` holds in memory together.
 _THRESHOLDS_AT_ONCE = 16
@@ -46,20 +43,23 @@ class CascadeStatistics(NamedTuple):
 
 
 def costs_from_layers(
-    method: str, exit_layers: tuple[int, ...]
+    exit_layers: tuple[int, ...], separate_models: bool = False
 ) -> Float[np.ndarray, " E"]:
     """Returns the cost of leaving at each exit, relative to the full model's layers.
 
-    A multi_model cascade pays for every model it ran, so its last cost is above 1.
-
-    Raises:
-        ValueError: the method is unknown.
+    Args:
+        exit_layers: the layer each exit reads.
+        separate_models: each exit has a model of its own (multi_model). A cascade then
+            pays for every model it ran, so its last cost is above 1.
     """
-    if method not in COST_FORMULA:
-        raise ValueError(f"method={method!r}: allowed are {', '.join(COST_FORMULA)}")
     layers_run = np.array(exit_layers, np.float64) + 1
-    paid = np.cumsum(layers_run) if method == "multi_model" else layers_run
+    paid = np.cumsum(layers_run) if separate_models else layers_run
     return paid / layers_run[-1]
+
+
+def describe_cost(separate_models: bool) -> str:
+    """Returns the formula of a cascade's cost fraction, as results show it."""
+    return _COST_OF_SEPARATE_MODELS if separate_models else _COST_OF_ONE_MODEL
 
 
 def _choose_exits(scores_NE: jax.Array, threshold: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ from sweet_jax.report.study_page import (
     write_study_report,
 )
 from sweet_jax.report.study_record import read_study_record, show_names
-from sweet_jax.report.tables import format_summary, wrap
+from sweet_jax.report.tables import format_plain, format_summary, wrap
 
 PAGE = "report.html"
 
@@ -60,6 +60,8 @@ def format_run(workdir: Path) -> str:
     conflict = read_conflict(workdir, results)
     if conflict is not None:
         lines += wrap(f"gradient conflict: {describe_conflict(conflict)}")
+    for name, summary in results.get("analyses", {}).items():
+        lines += wrap(f"{name}: {format_plain(summary)}")
     return "\n".join(lines)
 
 

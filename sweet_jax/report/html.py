@@ -78,6 +78,7 @@ def make_report_html(run: Run, pictures: Sequence[Picture]) -> str:
         *_extra_tests(results),
         *(render_picture(p) for p in pictures if p.name != "speed_accuracy"),
         *_gradients(run),  # behind their picture, the last
+        *_analyses(results),
         "<h2>Settings and data</h2>",
         render_table(_facts_table(results), wrap=True),
         _settings(run),
@@ -240,6 +241,21 @@ def _gradients(run: Run) -> list[str]:
         return []
     kinds = render_table(gradients.make_kind_table(run.conflict))
     return [render_table(layers), render_details("By kind of parameters", [kinds])]
+
+
+def _analyses(results: dict[str, Any]) -> list[str]:
+    """Returns a table for each further analysis that left a summary."""
+    return [
+        render_table(
+            Table(
+                f"Analysis {name}",
+                ("measured", "value"),
+                tuple((key, tables.format_plain(v)) for key, v in summary.items()),
+            ),
+            wrap=True,
+        )
+        for name, summary in results.get("analyses", {}).items()
+    ]
 
 
 def render_details(title: str, parts: Sequence[str]) -> str:

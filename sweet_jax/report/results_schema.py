@@ -117,6 +117,7 @@ class Results(TypedDict):
     columns: NotRequired[ColumnsRead]
     extra_tests: NotRequired[dict[str, ExtraTest]]
     costs: NotRequired[Costs | None]
+    analyses: NotRequired[dict[str, dict[str, Any]]]
 
 
 def check_results(path: Path, results: dict[str, Any], remedy: str) -> None:

@@ -11,7 +11,7 @@ from sweet_jax.runs.inputs import Prepared, prepare
 from sweet_jax.runs.results import compute_train_padding, count_all_parameters
 from sweet_jax.runs.workdir import default_workdir
 from sweet_jax.settings.fields import Settings, flatten_settings
-from sweet_jax.training.loop import count_steps, measure_step, plan_phases
+from sweet_jax.training.phase_run import measure_step
 from sweet_jax.trees import count_parameters
 
 _FLOAT_BYTES = 4
@@ -28,9 +28,9 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
     configure_jax(settings.encoder.matmul_precision)
     prepared = prepare(settings)
     settings = prepared.settings
-    per_epoch, num_steps = count_steps(prepared.rows["train"].num_rows, settings)
-    phases = prepared.members[-1].phases
-    *_, (_, _, stop) = plan_phases(phases, num_steps)
+    training = prepared.trainings[-1]
+    phases = training.member.phases
+    epochs = f"{settings.train.num_epochs} epochs of {training.steps_per_epoch}"
     stages = f", in each of {len(phases)} phases" if len(phases) > 1 else ""
     lines = [
         f"work directory  {workdir or default_workdir(settings)}",
@@ -40,8 +40,8 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
         f" {settings.encoder.dtype}, on {len(jax.devices())} {jax.default_backend()}"
         " device(s)",
         f"parameters      {count_all_parameters(prepared):,}",
-        f"steps           {stop} per model ({settings.train.num_epochs} epochs of"
-        f" {per_epoch}{stages}), {len(prepared.members)} model(s) to train",
+        f"steps           {training.num_steps} per model ({epochs}{stages}),"
+        f" {len(prepared.members)} model(s) to train",
     ]
     for name, rows in prepared.rows.items():
         lengths = rows.lengths

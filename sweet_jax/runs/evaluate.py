@@ -101,7 +101,9 @@ def evaluate_on(
     start = time.perf_counter()
     bank = classifier.collect(rows)
     evaluation = evaluate_banks(
-        CascadeSpec.from_settings(settings),
+        CascadeSpec.from_settings(
+            settings, len(classifier.description.member_exits) > 1
+        ),
         test=bank,
         calibration=classifier.calibration,
         # The majority class of the new rows would need their labels: that of training.

@@ -5,11 +5,11 @@ directory exists.
 """
 
 import dataclasses
+import functools
 import hashlib
 import logging
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
@@ -24,21 +24,22 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
     load_config,
-    make_encoder,
     read_classifier_dropout,
 )
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
 from sweet_jax.models.encoder import EncoderConfig
-from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
+from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import Member, make_members, separates_segments
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,15 @@ class Prepared:
     models: tuple[MultiExitClassifier, ...]
     separate_tables: bool
     inputs: dict[str, str]
+
+    @functools.cached_property
+    def trainings(self) -> tuple[MemberTraining, ...]:
+        """What is trained on its own, one per member."""
+        data = TrainData(self.rows["train"], self.buckets, self.pad_id)
+        return tuple(
+            MemberTraining(model, member, data, self.settings)
+            for model, member in zip(self.models, self.members, strict=True)
+        )
 
     @property
     def num_classes(self) -> int:
@@ -162,17 +172,14 @@ def prepare(settings: Settings) -> Prepared:
     }
     # Released, all segments read one table.
     separate_tables = separates_segments(members) and not settings.faithful_release
-    dtype = jnp.dtype(settings.encoder.dtype)
-    model = MultiExitClassifier(
-        encoder=make_encoder(config, depth, dtype, settings.encoder.remat),
-        exit_layers=layers,
-        exit_numbers=tuple(range(len(layers))),
+    spec = ModelSpec(
+        exits=settings.exits,
+        member_exits=tuple(member.exits for member in members),
         num_classes=len(raw.label_names),
-        features=config.hidden_size,
-        settings=settings.exits,
         shared_pooler=settings.faithful_release,
-        dtype=dtype,
-        init_scale=config.initializer_range,
+        separate_tables=separate_tables,
+        dtype=settings.encoder.dtype,
+        remat=settings.encoder.remat,
     )
     return Prepared(
         settings=settings,
@@ -185,15 +192,21 @@ def prepare(settings: Settings) -> Prepared:
         rows=rows,
         buckets=limit_buckets(settings.data.buckets, max_length),
         members=members,
-        models=split_model(
-            model, [member.exits for member in members], separate_tables
-        ),
+        models=build_models(config, spec),
         separate_tables=separate_tables,
         inputs={
             "encoder_weights": loaded.digest,
+            **_digest_method(settings, members),
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
         },
     )
+
+
+def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str, str]:
+    """Returns what tells two versions of a method from another package apart."""
+    if settings.method in settings_lib.BUILTIN_METHODS:
+        return {}
+    return {"method": hashlib.sha256(repr(members).encode()).hexdigest()[:16]}
 
 
 def _digest_examples(examples: Examples) -> str:

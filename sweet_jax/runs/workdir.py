@@ -36,7 +36,6 @@ METRICS = "metrics.jsonl"
 CURVES = "curves.npz"
 MODEL = "model"
 PARAMS = "model/params.safetensors"
-CONFLICT = "gradient_conflict.json"
 # What each of these files is made from stays in the work directory.
 REMEDY = "repeat the command of the run, which makes it again"
 _CONFIG_REMEDY = (

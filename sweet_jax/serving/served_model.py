@@ -4,12 +4,11 @@ import dataclasses
 import re
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 
-from sweet_jax.huggingface.config import make_encoder
+from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.models.init import compute_shapes
-from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
+from sweet_jax.models.multi_exit import join_models
 from sweet_jax.models.shared_tables import compute_table_starts
 from sweet_jax.serving.description import ModelDescription
 from sweet_jax.settings.fields import ExitSettings
@@ -23,24 +22,20 @@ def build_model(description: ModelDescription, config: Any) -> nn.Module:
         description: of the model folder.
         config: of its encoder, as `load_config` returns it.
     """
-    layers, dtype = description.exit_layers, jnp.dtype(description.dtype)
-    model = MultiExitClassifier(
-        encoder=make_encoder(config, layers[-1] + 1, dtype),
-        exit_layers=layers,
-        exit_numbers=tuple(range(len(layers))),
-        num_classes=len(description.label_names),
-        features=config.hidden_size,
-        settings=ExitSettings(
+    spec = ModelSpec(
+        exits=ExitSettings(
+            layers=description.exit_layers,
             pooling=description.pooling,
             dropout=0.0,  # Never in use: a served model does not train.
             learn_to_exit=bool(description.lte_ranges),
         ),
+        member_exits=description.member_exits,
+        num_classes=len(description.label_names),
         shared_pooler=description.shared_pooler,
-        dtype=dtype,
+        separate_tables=description.separate_tables,
+        dtype=description.dtype,
     )
-    return join_models(
-        split_model(model, description.member_exits, description.separate_tables)
-    )
+    return join_models(build_models(config, spec))
 
 
 def compute_served_shapes(

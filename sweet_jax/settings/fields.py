@@ -8,14 +8,47 @@ value is ever replaced by a default, not even one that equals it.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-METHODS = (
+from sweet_jax.system.registry import Registry, describe_unknown
+
+if TYPE_CHECKING:
+    from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
+    from sweet_jax.training.objectives import Member
+
+# Criteria that read the exits' logits alone; `lte` reads heads of its own.
+LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
+CRITERIA = (*LOGIT_CRITERIA, "lte")
+AUTO = -1
+
+
+class SettingsError(ValueError):
+    """A setting is wrong: one line with the value, what is allowed and what to do."""
+
+
+def _check_method(name: str, value: object) -> None:
+    """Raises SettingsError if what is registered as a method cannot be called."""
+    if not callable(value):
+        raise SettingsError(
+            f"method {name!r} is a {type(value).__name__}: register a function of the"
+            " settings and the number of exits that returns Members"
+        )
+
+
+def _check_analysis(name: str, value: object) -> None:
+    """Raises SettingsError if what is registered as an analysis cannot be called."""
+    if not callable(value):
+        raise SettingsError(
+            f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
+            " sweet_jax.analysis.analysis.Analysis"
+        )
+
+
+BUILTIN_METHODS = (
     "sweet",
     "early_exit",
     "multi_model",
@@ -25,14 +58,17 @@ METHODS = (
     "self_distill",
     "gradient_equilibrium",
 )
-# Criteria that read the exits' logits alone; `lte` reads heads of its own.
-LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
-CRITERIA = (*LOGIT_CRITERIA, "lte")
-AUTO = -1
-
-
-class SettingsError(ValueError):
-    """A setting is wrong: one line with the value, what is allowed and what to do."""
+# Their functions are in `training.methods`, which settings must not import.
+METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
+    "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
+)
+# What can be measured while a run trains; ours is in `analysis.registry`.
+ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
+    "analysis",
+    "sweet_jax.analyses",
+    builtin=("gradient_conflict",),
+    check=_check_analysis,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +159,7 @@ class OptimSettings:
     exit_learning_rate: float = float(AUTO)
     # `linear` decay to 0, or `constant`; both after the warm-up.
     schedule: str = "linear"
-    # Share of the steps, in percent, over which the rate rises from 0; -1: 10
+    # Share of the steps, in percent, over which the learning rates rise from 0; -1: 10
     # (faithful_release: 0).
     warmup_percent: float = float(AUTO)
     # Decoupled weight decay; biases and norms are exempt; -1: 0.01 (faithful_release:
@@ -180,10 +216,18 @@ class AnalysisSettings:
 
     # Cosines between the gradients that different exits send to weights they share.
     gradient_conflict: bool = False
+    # Other analyses, by the names under which they are registered.
+    names: tuple[str, ...] = ()
     # When, in percent of the training steps: 0 is before the first, 100 after the last.
     steps_percent: tuple[float, ...] = (0.0, 25.0, 50.0, 75.0, 100.0)
     # Training batches that each measurement averages over.
     num_batches: int = 8
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The names of all analyses that are asked for."""
+        own = ("gradient_conflict",) if self.gradient_conflict else ()
+        return tuple(dict.fromkeys((*own, *self.names)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +235,9 @@ class Settings:
     """All settings of a run."""
 
     # How the exits are trained: sweet, early_exit or multi_model (the paper's), or
-    # two_stage, alternating, weighted, self_distill, gradient_equilibrium. Also
-    # sweet(a=0.2), which sets one of the boundary_gradient fields, as results show it.
+    # two_stage, alternating, weighted, self_distill, gradient_equilibrium, or a method
+    # that was registered. Also sweet(a=0.2), which sets one of the boundary_gradient
+    # fields, as results show it.
     method: str = "sweet"
     # Chooses the training rows, their order, the fresh weights and dropout.
     seed: int = 0
@@ -335,9 +380,19 @@ def default_exit_layers(num_layers: int) -> tuple[int, ...]:
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises SettingsError, with the closest name, unless the value is allowed."""
     if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingsError(f"{name}={value!r}: allowed are {', '.join(allowed)}{hint}")
+        raise SettingsError(describe_unknown(name, value, allowed))
+
+
+def check_registered(name: str, value: Any, registry: Registry[Any]) -> None:
+    """Raises SettingsError, with the closest name, unless the value is registered.
+
+    Args:
+        name: of the field.
+        value: of the field.
+        registry: of the names that the field takes.
+    """
+    if value not in registry:
+        raise SettingsError(describe_unknown(name, value, registry.names()))
 
 
 def check_exit_layers(layers: tuple[int, ...], num_layers: int | None = None) -> None:

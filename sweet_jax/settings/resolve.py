@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweet_jax.settings.fields import (
+    ANALYSES,
     AUTO,
+    BUILTIN_METHODS,
     CRITERIA,
     LOGIT_CRITERIA,
     METHODS,
@@ -17,14 +19,15 @@ from sweet_jax.settings.fields import (
     StudySettings,
     check_choice,
     check_exit_layers,
+    check_registered,
     flatten_settings,
     replace_fields,
 )
 from sweet_jax.settings.seams import check_seams, parse_method
 
-# What fields that are not given stand for. All methods share them, rates and epochs
-# too, so that a comparison differs in the method alone; docs/defaults.md says how they
-# were found.
+# What fields that are not given stand for. All methods share them, learning rates and
+# epochs too, so that a comparison differs in the method alone; docs/defaults.md says
+# how they were found.
 _SHARED_DEFAULTS: dict[str, Any] = {
     "boundary_gradient_scale": 0.0,
     "exits.pooling": "mean",
@@ -42,14 +45,12 @@ _SHARED_DEFAULTS: dict[str, Any] = {
     "evaluate.criteria": LOGIT_CRITERIA,
 }
 # Whose gradient norm is limited: the first is the default.
-_CLIP_SCOPES: Mapping[str, tuple[str, ...]] = dict.fromkeys(METHODS, ("global",)) | {
+_CLIP_SCOPES: Mapping[str, tuple[str, ...]] = {
     "sweet": ("segment", "global"),
     "multi_model": ("member",),
 }
-METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    method: {**_SHARED_DEFAULTS, "optim.clip_scope": _CLIP_SCOPES[method][0]}
-    for method in METHODS
-}
+# Nothing is known of the seams of a method from elsewhere.
+_OTHER_CLIP_SCOPES = ("global", "segment", "member")
 
 # The released code's own choices: the command of its README, and what the Trainer of
 # that time takes where the command says nothing (docs/released-code.md).
@@ -81,7 +82,6 @@ _RELEASED_METHODS = ("sweet", "early_exit", "multi_model")
 _RELEASED_FAMILIES = ("bert", "deberta")
 
 _CHOICES = {
-    "method": METHODS,
     "data.metric": ("auto", "accuracy", "matthews", "f1"),
     "encoder.dtype": ("float32", "bfloat16"),
     "encoder.matmul_precision": ("default", "high", "highest"),
@@ -183,6 +183,18 @@ def study_from_config_dict(config: Any) -> tuple[dict[str, Any], StudySettings]:
     return base, StudySettings(**fields)
 
 
+def find_defaults(method: str) -> dict[str, Any]:
+    """Returns the dotted fields that a method fills in where they are not given."""
+    return {**_SHARED_DEFAULTS, "optim.clip_scope": _find_clip_scopes(method)[0]}
+
+
+def _find_clip_scopes(method: str) -> tuple[str, ...]:
+    """Returns the values of optim.clip_scope that fit a method, its default first."""
+    if method in _CLIP_SCOPES:
+        return _CLIP_SCOPES[method]
+    return ("global",) if method in BUILTIN_METHODS else _OTHER_CLIP_SCOPES
+
+
 def resolve(settings: Settings) -> Settings:
     """Returns settings whose fields that were not given hold their values.
 
@@ -192,8 +204,8 @@ def resolve(settings: Settings) -> Settings:
     Raises:
         SettingsError: the method is unknown, or a field contradicts faithful_release.
     """
-    check_choice("method", settings.method, METHODS)
-    values = dict(METHOD_DEFAULTS[settings.method])
+    check_registered("method", settings.method, METHODS)
+    values = find_defaults(settings.method)
     values["data.task"] = _infer_task(settings)
     if settings.exits.learn_to_exit:
         values["evaluate.criteria"] = CRITERIA
@@ -385,7 +397,7 @@ def _check(settings: Settings) -> None:
     check_choice(
         f"optim.clip_scope of method={settings.method}",
         settings.optim.clip_scope,
-        _CLIP_SCOPES[settings.method],
+        _find_clip_scopes(settings.method),
     )
     check_exit_layers(settings.exits.layers)
     for criterion in settings.evaluate.criteria:
@@ -415,14 +427,16 @@ def _check(settings: Settings) -> None:
 
 
 def _check_analysis(settings: Settings) -> None:
-    """Raises SettingsError where gradient conflict has nothing, or no time, to see."""
+    """Raises SettingsError if an analysis is unknown or has nothing to measure."""
     percents = settings.analysis.steps_percent
     if not percents or not all(0 <= percent <= 100 for percent in percents):
         raise SettingsError(
             f"analysis.steps_percent={percents}: allowed are one or more numbers from 0"
             " to 100"
         )
-    if not settings.analysis.gradient_conflict:
+    for name in settings.analysis.names:
+        check_registered("analysis.names", name, ANALYSES)
+    if "gradient_conflict" not in settings.analysis.wanted:
         return
     if settings.method == "multi_model" or len(settings.exits.layers) == 1:
         what = (

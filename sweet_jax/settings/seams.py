@@ -7,7 +7,12 @@ are a part of the method's name: `sweet(a=0.2)`.
 import re
 from typing import Any
 
-from sweet_jax.settings.fields import METHODS, Settings, SettingsError, check_choice
+from sweet_jax.settings.fields import (
+    METHODS,
+    Settings,
+    SettingsError,
+    check_registered,
+)
 
 _SEPARATORS = {"/": "boundary_gradient_scales", ">": "boundary_gradient_phases"}
 
@@ -28,7 +33,7 @@ def parse_method(text: str) -> dict[str, Any]:
     """
     match = re.fullmatch(r"(\w+)\(a=([^()]*)\)", text)
     name = match[1] if match else text
-    check_choice("method", name, METHODS)
+    check_registered("method", name, METHODS)
     if match is None:
         return {"method": name}
     try:

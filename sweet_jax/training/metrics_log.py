@@ -109,8 +109,8 @@ class MetricsLog:
                 if name in row
                 for i, loss in enumerate(row[name])
             }
-            rate = {"learning_rate": row["learning_rate"]}
-            self._board.add(scalars | rate, step)
+            scalars["learning_rate"] = row["learning_rate"]
+            self._board.add(scalars, step)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

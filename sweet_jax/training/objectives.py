@@ -5,6 +5,10 @@ training loop knows nothing else of a method.
 """
 
 import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +75,64 @@ class Member:
     name: str
     exits: tuple[int, ...]
     phases: tuple[Phase, ...]
+
+
+def find_problem(members: Any, num_exits: int) -> str | None:
+    """Returns why what a method returned cannot be trained, or None if it can.
+
+    Functions of other packages return anything; what is wrong is said before training.
+    """
+    if not isinstance(members, tuple | list) or not all(
+        isinstance(member, Member) for member in members
+    ):
+        return f"it returns {members!r:.80}, expected a tuple of Members"
+    found = [(member.name, tuple(member.exits)) for member in members]
+    one = [("", tuple(range(num_exits)))]
+    one_each = [(f"member_{i}", (i,)) for i in range(num_exits)]
+    if found not in (one, one_each):
+        return (
+            f"its members (name, exits) are {found}; allowed are {one}, or {one_each}"
+        )
+    for member in members:
+        if not isinstance(member.phases, tuple) or not member.phases:
+            return f"phases={member.phases!r:.80}, expected a tuple of one or more"
+        for number, phase in enumerate(member.phases):
+            for problem in _find_phase_problems(phase, len(member.exits)):
+                return f"phase {number}: {problem}"
+    return None
+
+
+def _find_phase_problems(phase: Phase, num_exits: int) -> Iterator[str]:
+    if not isinstance(phase.objectives, tuple) or not phase.objectives:
+        yield f"objectives={phase.objectives!r:.80}, expected a tuple of one or more"
+        return
+    if not 0 < phase.steps_percent < math.inf:
+        yield f"steps_percent={phase.steps_percent}, allowed is a number above 0"
+    if not isinstance(phase.trainable, tuple):
+        yield f"trainable={phase.trainable!r}, expected a tuple of regexes"
+        return
+    for pattern in phase.trainable:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            yield f"trainable has {pattern!r}, which is no regex ({error})"
+    for objective in phase.objectives:
+        yield from _find_objective_problems(objective, num_exits)
+
+
+def _find_objective_problems(objective: Objective, num_exits: int) -> Iterator[str]:
+    for name, scales, count in (
+        ("seam_scale", objective.seam_scale, num_exits - 1),
+        ("exit_scale", objective.exit_scale, num_exits),
+        ("state_scale", objective.state_scale, num_exits),
+    ):
+        if scales is None and name == "state_scale":
+            continue
+        if not isinstance(scales, tuple) or len(scales) != count:
+            yield f"{name}={scales!r}, expected a tuple of {count} numbers"
+        elif not all(isinstance(s, int | float) and 0 <= s < math.inf for s in scales):
+            yield f"{name}={scales}, allowed are finite numbers of 0 or more"
+        elif name == "exit_scale" and not any(scales):
+            yield f"exit_scale={scales} is 0 everywhere: no exit learns"
+    if objective.teacher is not None and objective.teacher not in range(num_exits):
+        yield f"teacher={objective.teacher}, allowed is 0 to {num_exits - 1}"

@@ -17,11 +17,12 @@ class Schedule(NamedTuple):
     """A learning rate that rises from 0 to its peak, then goes to its end.
 
     The numbers are arrays in the optimiser's state, not constants of the compiled step:
-    other rates and numbers of steps run the same program, from the persistent cache.
+    other learning rates and numbers of steps run the same program, which the
+    persistent cache then has.
 
     Attributes:
-        peak: the highest rate.
-        end: the rate after the last step.
+        peak: the highest learning rate.
+        end: the learning rate after the last step.
         warmup_steps: steps of the rise.
         num_steps: steps in all.
     """
@@ -31,8 +32,8 @@ class Schedule(NamedTuple):
     warmup_steps: Float[Array, ""]
     num_steps: Float[Array, ""]
 
-    def compute_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Returns the rate of a step, counted from 0; both stretches are linear."""
+    def compute_learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Returns that of a step, counted from 0; both stretches are linear."""
         done = step - self.warmup_steps
         left = jnp.maximum(self.num_steps - self.warmup_steps, 1)
         after = self.peak + (self.end - self.peak) * jnp.clip(done / left, 0, 1)
@@ -55,7 +56,7 @@ def make_schedule(settings: OptimSettings, peak: float, num_steps: int) -> Sched
 
 
 def scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
-    """Returns the last link of an optimiser: minus the rate of the step."""
+    """Returns the last link of an optimiser: -learning rate * update."""
 
     def init(params: Params) -> tuple[Array, Schedule]:
         return jnp.zeros((), jnp.int32), schedule
@@ -64,8 +65,8 @@ def scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
         updates: Params, state: tuple[Array, Schedule], params: Params | None = None
     ) -> tuple[Params, tuple[Array, Schedule]]:
         step, kept = state
-        rate = kept.compute_rate(step)
-        updates = jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates)
+        learning_rate = kept.compute_learning_rate(step)
+        updates = jax.tree.map(lambda u: -learning_rate.astype(u.dtype) * u, updates)
         return updates, (step + 1, kept)
 
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
@@ -82,7 +83,7 @@ def scale_by_released_adam(
     at step 288. Parameters with gradients about as small as that move less at first.
 
     Departure: that class decays the parameters after the step, here they decay by their
-    values before it; relative to the step the two differ by rate * decay.
+    values before it; relative to the step the two differ by learning rate * decay.
     """
     adam = optax.scale_by_adam(b1, b2, eps)
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from sweet_jax.arrays import Params
-from sweet_jax.training.loop import NonFiniteError, StateStore
+from sweet_jax.training.finite import NonFiniteError
+from sweet_jax.training.loop import StateStore
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from sweet_jax import report
-from sweet_jax.report.files import ReportError
 from sweet_jax.runs import pipeline
-from sweet_jax.runs.workdir import WorkdirError
-from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.fields import Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.system.files import FileError
 from sweet_jax.training.preemption import Interrupted
 
 PERCENTS = (0.0, 50.0, 100.0)
@@ -36,8 +35,8 @@ def encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
     shutil.copytree(tiny_encoder, folder)
     attributes = json.loads((folder / "config.json").read_text())
-    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    attributes |= dict.fromkeys(rates, 0.0)
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    attributes |= dict.fromkeys(names, 0.0)
     (folder / "config.json").write_text(json.dumps(attributes))
     return folder
 
@@ -147,7 +146,7 @@ def test_each_step_is_measured_once_and_changes_nothing(config, tmp_path, watch)
     assert "steps 0, 5." in " ".join(report.format_run(plain).split())
 
     # Numbers over other batches do not stand beside these.
-    with pytest.raises(WorkdirError, match=r"with other batch_rows, num_batches: keep"):
+    with pytest.raises(SettingsError, match="with other batch_rows, num_batches: keep"):
         pipeline.run(make_settings(config, num_batches=2), whole, quiet=True)
 
     # A step that is gone, and no other wanted: nothing is measured, and that is said.
@@ -161,9 +160,9 @@ def test_each_step_is_measured_once_and_changes_nothing(config, tmp_path, watch)
         ('{"schema": 1}', "lacks groups, measurements"),
     ):
         (whole / "gradient_conflict.json").write_text(text)
-        with pytest.raises(ReportError, match=message):
+        with pytest.raises(FileError, match=message):
             report.write_report(whole)
-        with pytest.raises(WorkdirError):
+        with pytest.raises(FileError):
             pipeline.run(settings, whole, quiet=True)
 
 

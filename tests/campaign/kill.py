@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.tiny_model import write_lines
 from campaign.seeds import Seeds
-from sweet_jax.settings.fields import METHODS
+from sweet_jax.settings.fields import BUILTIN_METHODS
 
 ROOT = Path(__file__).parents[2]
 STOPPED = 75
@@ -120,7 +120,7 @@ def list_commands(seeds: Seeds) -> list[Command]:
         write_lines(lines, 20_000)
     test = seeds.task / "test.jsonl"
     return [
-        *(_make_main(method, seeds) for method in METHODS),
+        *(_make_main(method, seeds) for method in BUILTIN_METHODS),
         Command("study", "sweet_jax.main", lambda f: _study(f, seeds), _describe_study),
         Command(
             "predict",

@@ -137,11 +137,10 @@ def test_lowest_threshold_is_exit_0_and_full_is_every_exit(examples):
 
 
 @fast
-@hypothesis.given(
-    examples=_examples(), method=st.sampled_from(sorted(cascade.COST_FORMULA))
-)
-def test_cost_rises_with_the_threshold(examples, method):
-    costs_E = costs_from_layers(method, (0, 3, 5, 11)[: examples[0].shape[1]])
+@hypothesis.given(examples=_examples(), separate_models=st.booleans())
+def test_cost_rises_with_the_threshold(examples, separate_models):
+    layers = (0, 3, 5, 11)[: examples[0].shape[1]]
+    costs_E = costs_from_layers(layers, separate_models)
     thresholds_T = _pad(_make_dense_thresholds(examples[0]))
     dense = sweep(examples[0], thresholds_T, *examples[1:])
     for statistics in (dense, _trace(examples)):
@@ -192,13 +191,8 @@ def test_exact_curve_has_one_point_per_score_that_changes_something():
     ],
 )
 def test_costs_of_the_paper(method, exit_layers, twelfths):
-    costs_E = costs_from_layers(method, exit_layers)
+    costs_E = costs_from_layers(exit_layers, method == "multi_model")
     np.testing.assert_allclose(costs_E, np.array(twelfths) / 12, rtol=1e-15)
-
-
-def test_unknown_methods_have_no_cost():
-    with pytest.raises(ValueError, match="allowed are sweet, early_exit, multi_model"):
-        costs_from_layers("sweat", (0, 1))
 
 
 def test_memory_of_the_sweep_does_not_grow_with_thresholds():

@@ -27,7 +27,7 @@ from sweet_jax.settings import fields
 
 LAYERS = (0, 1, 3, 5)
 SPEC = CascadeSpec(
-    method="sweet",
+    separate_models=False,
     exit_layers=LAYERS,
     criteria=fields.CRITERIA,
     num_thresholds=11,
@@ -53,8 +53,9 @@ def _make_bank(rng, num_rows=200, exit_layers=LAYERS, num_classes=3) -> LogitBan
     )
 
 
-def _calibrate(held_out, metric="accuracy", method="sweet", layers=LAYERS):
-    return Calibration.fit(held_out, costs_from_layers(method, layers), metric)
+def _calibrate(held_out, metric="accuracy", separate_models=False, layers=LAYERS):
+    costs_E = costs_from_layers(layers, separate_models)
+    return Calibration.fit(held_out, costs_E, metric)
 
 
 def _evaluate(
@@ -68,7 +69,7 @@ def _evaluate(
     """Evaluates with every criterion; returns the temperatures, too."""
     spec = dataclasses.replace(SPEC, **changes)
     if calibration is None:
-        calibration = _calibrate(held_out, metric, spec.method)
+        calibration = _calibrate(held_out, metric, spec.separate_models)
     evaluation = evaluate_banks(
         spec,
         test=test,
@@ -335,14 +336,14 @@ def _flatten(value):
         yield value
 
 
-@pytest.mark.parametrize("method", ["sweet", "multi_model"])
-def test_a_single_exit_and_a_single_row(rng, method):
+@pytest.mark.parametrize("separate_models", [False, True])
+def test_a_single_exit_and_a_single_row(rng, separate_models):
     one = _make_bank(rng, num_rows=1, exit_layers=(5,))
     _, evaluation = _evaluate(
         one,
         one,
-        calibration=_calibrate(one, method=method, layers=(5,)),
-        method=method,
+        calibration=_calibrate(one, separate_models=separate_models, layers=(5,)),
+        separate_models=separate_models,
         exit_layers=(5,),
         speedups=(1.0, 2.0),
     )
@@ -353,7 +354,7 @@ def test_a_single_exit_and_a_single_row(rng, method):
 
 def test_multi_model_pays_for_every_member(rng):
     _, evaluation = _evaluate(
-        _make_bank(rng), _make_bank(rng), method="multi_model", speedups=(1.0,)
+        _make_bank(rng), _make_bank(rng), separate_models=True, speedups=(1.0,)
     )
     costs = [row["cost_fraction"] for row in evaluation.exits]
     np.testing.assert_allclose(costs, [1 / 6, 3 / 6, 7 / 6, 13 / 6])

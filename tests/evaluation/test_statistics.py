@@ -110,7 +110,7 @@ def test_resampled_curves_equal_a_slow_loop(exit_layers: tuple[int, ...], method
         part=np.zeros(60, int),
     )
     calibrated = calibrate_bank(bank, np.ones(num_exits, np.float32))
-    costs = cascade.costs_from_layers(method, exit_layers)
+    costs = cascade.costs_from_layers(exit_layers, method == "multi_model")
     thresholds = curves.make_curve(
         calibrated, "confidence", "accuracy", costs
     ).threshold

@@ -32,7 +32,7 @@ from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import AnalysisSettings, Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
-from sweet_jax.training.loop import NonFiniteError
+from sweet_jax.training.finite import NonFiniteError
 from sweet_jax.trees import flatten_paths
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.long

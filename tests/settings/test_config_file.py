@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sweet_jax.settings import config_file
 from sweet_jax.settings.config_file import find_config, list_configs, read_config
-from sweet_jax.settings.fields import METHODS, SettingsError
+from sweet_jax.settings.fields import BUILTIN_METHODS, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
 
 LISTS = {
@@ -107,7 +107,7 @@ def test_every_packaged_config_is_listed(name):
 def test_every_config_file_makes_settings(name):
     module = importlib.import_module(f"sweet_jax.configs.{name}")
     settings = from_config_dict(module.get_config())
-    assert settings.method == (name if name in METHODS else "sweet")
+    assert settings.method == (name if name in BUILTIN_METHODS else "sweet")
     changed = from_config_dict(module.get_config("method=multi_model,seed=4"))
     assert (changed.method, changed.seed) == ("multi_model", 4)
     faithful = module.get_config()

@@ -9,13 +9,13 @@ from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.settings.resolve import (
     FAITHFUL_RELEASE,
-    METHOD_DEFAULTS,
+    find_defaults,
     from_config_dict,
     parse_config_string,
     resolve_released_exits,
 )
 
-DEFAULTS = METHOD_DEFAULTS["sweet"]
+DEFAULTS = find_defaults("sweet")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_bad_values_name_field_value_and_allowed(config, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", settings_lib.METHODS)
+@pytest.mark.parametrize("method", settings_lib.BUILTIN_METHODS)
 def test_auto_resolves_by_method_after_overrides(method):
     made = from_config_dict({"method": method, "train": {"num_epochs": 7}})
     flat = settings_lib.flatten_settings(made)

@@ -26,7 +26,12 @@ from hypothesis import strategies as st
 
 from sweet_jax.arrays import Batch
 from sweet_jax.models.multi_exit import find_segment
-from sweet_jax.settings.fields import METHODS, Settings, SettingsError, replace_fields
+from sweet_jax.settings.fields import (
+    BUILTIN_METHODS,
+    Settings,
+    SettingsError,
+    replace_fields,
+)
 from sweet_jax.settings.resolve import from_config_dict, parse_config_string
 from sweet_jax.settings.seams import parse_method
 from sweet_jax.training.losses import compute_exit_losses
@@ -166,7 +171,7 @@ MANY = SEVERAL.filter(lambda scales: any(a < 1 for a in scales))
 
 @given(
     st.one_of(
-        st.sampled_from(METHODS).map(lambda name: {"method": name}),
+        st.sampled_from(BUILTIN_METHODS).map(lambda name: {"method": name}),
         st.floats(0, 1, exclude_max=True).map(
             lambda a: {"method": "sweet", "boundary_gradient_scale": a}
         ),

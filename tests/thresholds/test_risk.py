@@ -119,7 +119,7 @@ def test_a_single_exit_has_nothing_to_save(rng):
 
 
 def test_a_multi_model_cascade_pays_for_every_model(rng):
-    costs_E = costs_from_layers("multi_model", LAYERS)
+    costs_E = costs_from_layers(LAYERS, separate_models=True)
     calibration = dataclasses.replace(make_calibration(make_bank(rng)), costs_E=costs_E)
     choice = choose_risk(calibration, 0.001)
     assert choice.cost_fraction == pytest.approx(13 / 6)

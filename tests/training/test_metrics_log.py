@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,15 @@ def test_quiet_shows_nothing(kind, tmp_path, monkeypatch, caplog):
         log_two_steps(tmp_path / "metrics.jsonl", quiet=True)
     assert not shown.getvalue()
     assert not caplog.messages
+
+
+def test_a_pause_is_no_training_time(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, "", first_step=0, num_steps=2, quiet=True) as log:
+        log.write_cost(0, {"phase": 0})
+        with log.pause():
+            time.sleep(0.5)
+        log.write(1, {"loss": [0.7], "learning_rate": 0.1}, num_examples=8.0)
+    row = json.loads(path.read_text().splitlines()[1])
+    assert row["seconds"] < 0.4
+    assert row["examples_per_second"] > 8 / 0.4

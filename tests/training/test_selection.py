@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweet_jax.training.checkpoint import Checkpoints
-from sweet_jax.training.loop import NonFiniteError
+from sweet_jax.training.finite import NonFiniteError
 from sweet_jax.training.selection import BestEpoch
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import json
-import time
 from typing import Any
 
 import jax
@@ -23,14 +21,11 @@ from sweet_jax.models.init import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.settings.fields import ExitSettings, OptimSettings
 from sweet_jax.settings.resolve import from_config_dict
-from sweet_jax.training import loop
-from sweet_jax.training.loop import NonFiniteError, measure_step, plan_phases
 from sweet_jax.training.losses import compute_cross_entropy_sum
-from sweet_jax.training.methods import METHODS, make_members, separates_segments
-from sweet_jax.training.metrics_log import MetricsLog
-from sweet_jax.training.objectives import Objective, Phase
+from sweet_jax.training.methods import make_members, separates_segments
+from sweet_jax.training.objectives import Objective
 from sweet_jax.training.optimizer import make_optimizer, make_schedule
-from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
+from sweet_jax.training.state import TrainState, make_train_step
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
 LAYERS = (0, 1)
@@ -244,27 +239,6 @@ def test_both_losses_count_once_by_the_exits_own_scale(lte_model, lte_params, ba
             )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_says_whole_phases(method):
-    settings = from_config_dict({"method": method, "exits": {"layers": (0, 2, 5)}})
-    for member in make_members(settings, 3):
-        num_exits = len(member.exits)
-        for phase in member.phases:
-            # Each takes all of train.num_epochs.
-            assert phase.steps_percent == 100
-            for objective in phase.objectives:
-                assert len(objective.exit_scale) == num_exits
-                assert len(objective.seam_scale) == num_exits - 1
-                if objective.state_scale is not None:
-                    assert len(objective.state_scale) == num_exits
-
-
-def test_phases_cover_all_steps_once():
-    phases = [Phase((JOINT,), steps_percent=share) for share in (50.0, 50.0, 100.0)]
-    spans = [(first, stop) for _, first, stop in plan_phases(tuple(phases), 7)]
-    assert spans == [(0, 4), (4, 7), (7, 14)]
-
-
 def test_clip_scope_segment_keeps_segments_apart(params):
     gradient = jax.tree.map(jnp.ones_like, params)
     huge = {**gradient, "exits": {**gradient["exits"]}}
@@ -327,11 +301,13 @@ def test_two_learning_rates_and_decay_of_kernels_only(params):
 def test_schedule_rises_then_falls_or_stays(kind):
     settings = OptimSettings(schedule=kind, warmup_percent=20.0)
     schedule = make_schedule(settings, 1.0, 10)
-    rates = [float(schedule.compute_rate(jnp.int32(i))) for i in range(12)]
+    rates = [float(schedule.compute_learning_rate(jnp.int32(i))) for i in range(12)]
     after = np.linspace(1, 0, 9) if kind == "linear" else np.ones(9)
     np.testing.assert_allclose(rates, [0, 0.5, *after, after[-1]], atol=1e-6)
     no_rise = dataclasses.replace(settings, warmup_percent=0.0)
-    assert float(make_schedule(no_rise, 1.0, 10).compute_rate(jnp.int32(0))) == 1
+    assert (
+        float(make_schedule(no_rise, 1.0, 10).compute_learning_rate(jnp.int32(0))) == 1
+    )
 
 
 def step_old_adamw(
@@ -488,77 +464,3 @@ def test_a_bank_with_dropout_is_a_function_of_its_key(tiny_encoder, params):
     # All rows are one sentence: masks differ within a batch and from batch to batch.
     assert len(np.unique(collect(1)[:, 1, 0])) == 10
     np.testing.assert_allclose(np.ptp(collect(None), axis=0), 0, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_sweet_needs_less_temporary_memory_than_early_exit(model):
-    """Stacking the exits' losses would tie their backward passes together."""
-    wide = dataclasses.replace(
-        model.encoder.config, hidden_size=64, intermediate_size=256
-    )
-    big = MultiExitClassifier(
-        encoder=make_encoder(wide, 3, jnp.float32),
-        exit_layers=(0, 1, 2),
-        exit_numbers=(0, 1, 2),
-        num_classes=2,
-        features=64,
-        settings=ExitSettings(pooling="mean", dropout=0.1),
-    )
-    sizes = {}
-    for method in ("sweet", "early_exit"):
-        settings = from_config_dict({"method": method})
-        phase = make_members(settings, 3)[0].phases[0]
-        sizes[method] = measure_step(big, phase, settings, 32).temporary_bytes
-    assert sizes["sweet"] < 0.75 * sizes["early_exit"], sizes
-
-
-def test_a_pause_is_no_training_time(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    with MetricsLog(path, "", first_step=0, num_steps=2, quiet=True) as log:
-        log.write_cost(0, {"phase": 0})
-        with log.pause():
-            time.sleep(0.5)
-        log.write(1, {"loss": [0.7], "learning_rate": 0.1}, num_examples=8.0)
-    row = json.loads(path.read_text().splitlines()[1])
-    assert row["seconds"] < 0.4
-    assert row["examples_per_second"] > 8 / 0.4
-
-
-@pytest.mark.parametrize(
-    ("step", "changes", "message"),
-    [
-        (1, {"loss_sum_E": [1.0, np.nan]}, "loss of exit 1 is nan at step 1, before"),
-        (2, {"loss_sum_E": [np.inf, 1.0]}, "diverged: the loss of exit 0 is inf at st"),
-        (
-            2,
-            {"gradient_norm": np.nan},
-            "the gradient's norm is nan at step 2",
-        ),
-        (2, {"lte_sum_E": [1.0, -np.inf]}, "diverged: the loss of exit 1 is -inf"),
-    ],
-)
-def test_what_is_no_number_is_named(step, changes, message):
-    numbers = {"loss_sum_E": [1.0, 1.0], "weight": 4.0, "gradient_norm": 1.0}
-    metrics = StepMetrics(
-        **{n: np.array(x, np.float32) for n, x in (numbers | changes).items()}  # type: ignore[arg-type]
-    )
-    with pytest.raises(NonFiniteError, match=message) as error:
-        loop._read_metrics(step, metrics)
-    assert ("learning_rate" in str(error.value)) == (step > 1)
-
-
-def test_weights_that_are_no_numbers_are_never_trained_or_kept(params):
-    flat = {path: np.array(leaf) for path, leaf in flatten_paths(params).items()}
-    path = "encoder/layer_1/attention/query/kernel"
-    flat[path][0, 0] = np.nan
-    broken = unflatten_paths(flat)
-    with pytest.raises(NonFiniteError, match=f"before the first step .first in {path}"):
-        loop._check_start(broken)
-    zero = np.zeros((), np.int32)
-    for state, message in (
-        (TrainState(zero, broken, ()), f"in {path} after step 5"),
-        (TrainState(zero, params, {"nu": flat[path]}), "moments after step 5"),
-    ):
-        with pytest.raises(NonFiniteError, match=message):
-            loop._check_finite(state, 5)
-    loop._check_finite(TrainState(zero, params, ()), 5)

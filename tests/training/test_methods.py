@@ -1,6 +1,10 @@
-"""Strategies of other work: who trains what, what it costs, and that it resumes."""
+"""Methods of other work: who trains what, what it costs, and that it resumes.
+
+And methods of other packages, which are registered.
+"""
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,21 +31,32 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tiny_configs import TINY_BERT
 
+import sweet_jax
 from sweet_jax import devices
 from sweet_jax.arrays import Batch, Params
-from sweet_jax.evaluation.cascade import COST_FORMULA, costs_from_layers
 from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
-from sweet_jax.settings.fields import ExitSettings, SettingsError
+from sweet_jax.runs.workdir import default_workdir
+from sweet_jax.settings.fields import (
+    BUILTIN_METHODS,
+    METHODS,
+    ExitSettings,
+    Settings,
+    SettingsError,
+    StudySettings,
+    replace_fields,
+    to_dict,
+)
 from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.study.plan import make_plan
 from sweet_jax.training.losses import compute_divergence_sum
-from sweet_jax.training.methods import METHODS, make_members
-from sweet_jax.training.objectives import Objective, Phase
+from sweet_jax.training.methods import make_members
+from sweet_jax.training.objectives import Member, Objective, Phase, find_problem
 from sweet_jax.training.state import TrainState, make_train_step
 from sweet_jax.trees import flatten_paths, make_mask
 
-STRATEGIES = tuple(METHODS)[3:]
+STRATEGIES = BUILTIN_METHODS[3:]
 JOINT_SEAMS = (1.0, 1.0)
 KEY = jax.random.key(5)
 
@@ -396,15 +411,170 @@ def test_each_strategy_overfits_eight_examples(tmp_path, monkeypatch, method):
 
 
 @pytest.mark.parametrize("method", STRATEGIES)
-def test_strategies_are_one_model_with_its_costs_and_clip_it_as_a_whole(method):
-    settings = from_config_dict({"method": method})
+def test_strategies_are_one_model_and_clip_it_as_a_whole(method):
+    settings = from_config_dict({"method": method, "exits": {"layers": LAYERS}})
+    assert len(make_members(settings, len(LAYERS))) == 1
     assert settings.optim.clip_scope == "global"
     assert settings.method_label == method
-    assert COST_FORMULA[method] == COST_FORMULA["early_exit"]
-    np.testing.assert_array_equal(
-        costs_from_layers(method, LAYERS), costs_from_layers("early_exit", LAYERS)
-    )
     with pytest.raises(SettingsError, match="method with faithful_release=True"):
         from_config_dict({"method": method, "faithful_release": True})
     with pytest.raises(SettingsError, match="allowed are global"):
         from_config_dict({"method": method, "optim": {"clip_scope": "segment"}})
+
+
+@pytest.mark.parametrize("method", BUILTIN_METHODS)
+def test_every_method_says_whole_phases(method):
+    settings = from_config_dict({"method": method, "exits": {"layers": (0, 2, 5)}})
+    for member in make_members(settings, 3):
+        num_exits = len(member.exits)
+        for phase in member.phases:
+            # Each takes all of train.num_epochs.
+            assert phase.steps_percent == 100
+            for objective in phase.objectives:
+                assert len(objective.exit_scale) == num_exits
+                assert len(objective.seam_scale) == num_exits - 1
+                if objective.state_scale is not None:
+                    assert len(objective.state_scale) == num_exits
+
+
+def make_last_two(settings: Settings, num_exits: int) -> tuple[Member, ...]:
+    """A method of somebody else: the last two exits alone, half a training each."""
+
+    def weigh(exit_number: int) -> tuple[float, ...]:
+        return tuple(float(i == exit_number) for i in range(num_exits))
+
+    seams = (1.0,) * (num_exits - 1)
+    parts = tuple(Objective(seams, weigh(num_exits - i)) for i in (1, 2))
+    return (Member("", tuple(range(num_exits)), (Phase(parts),)),)
+
+
+@pytest.fixture
+def registry(monkeypatch) -> None:
+    """Whatever a test registers is forgotten after it."""
+    monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
+
+
+@pytest.fixture
+def last_two(registry) -> str:
+    """The name under which `make_last_two` is registered."""
+    sweet_jax.register_method("last_two", make_last_two)
+    return "last_two"
+
+
+def test_a_registered_method_trains_and_is_shown_by_its_name(last_two, tmp_path):
+    trained = train_dense(tmp_path / "run", method=last_two)
+    first, last = trained.steps[0]["loss"], trained.steps[-1]["loss"]
+    assert first[0] != last[0], "its encoder learns, so every exit's loss moves"
+    start = flatten_paths(init_dense_params(make_dense_model()))
+    for path, value in trained.params.items():
+        moved = not np.array_equal(value, start[path])
+        # Weight decay reaches exit 0, too, but not its biases.
+        if path.endswith("bias"):
+            assert moved == (not path.startswith("exits/exit_0/")), path
+    settings = from_config_dict({"method": last_two})
+    assert settings.method_label == last_two
+    assert default_workdir(settings).name.startswith("rotten_tomatoes-minilm-l6-last_t")
+    plan = make_plan(
+        to_dict(Settings()), StudySettings(methods=("sweet", last_two), seeds=(0,))
+    )
+    assert [cell.group.method for cell in plan.cells] == ["sweet", last_two]
+
+
+def test_a_registered_method_may_clip_by_segment_and_is_not_of_the_release(last_two):
+    assert from_config_dict({"method": last_two}).optim.clip_scope == "global"
+    clipped = {"method": last_two, "optim": {"clip_scope": "segment"}}
+    assert from_config_dict(clipped).optim.clip_scope == "segment"
+    with pytest.raises(SettingsError, match="faithful_release=True='last_two': allow"):
+        from_config_dict({"method": last_two, "faithful_release": True})
+    with pytest.raises(SettingsError, match="belongs to method=sweet, not to last_two"):
+        from_config_dict({"method": "last_two(a=0.2)"})
+    with pytest.raises(SettingsError, match=r"did you mean last_two\?"):
+        from_config_dict({"method": "last_too"})
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "message"),
+    [
+        ("sweet", make_last_two, "'sweet' is registered already: choose another name"),
+        ("last_two", make_last_two, "'last_two' is registered already"),
+        ("Last two", make_last_two, "up to 64 lower-case letters"),
+        ("half", "make_half", "method 'half' is a str: register a function"),
+    ],
+)
+def test_a_name_that_is_taken_or_a_method_that_is_none_is_refused(
+    last_two, name, method, message
+):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        sweet_jax.register_method(name, method)
+    assert "\n" not in str(caught.value)
+    assert make_members(from_config_dict({"method": "sweet"}), 3)
+
+
+def _make_member(phase: Phase, name: str = "", exits: tuple[int, ...] = (0, 1, 2)):
+    return (Member(name, exits, (phase,)),)
+
+
+JOINT = Objective((1.0, 1.0), (1.0, 1.0, 1.0))
+
+
+def _spoil(**fields: Any) -> Phase:
+    """Returns a phase with fields of wrong types, which the tests' checks refuse."""
+    phase = Phase((JOINT,))
+    for name, value in fields.items():
+        object.__setattr__(phase, name, value)
+    return phase
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (None, "it returns None, expected a tuple of Members"),
+        ((), "its members (name, exits) are []; allowed are [('', (0, 1, 2))], or"),
+        (_make_member(Phase((JOINT,)), exits=(0, 2)), "allowed are [('', (0, 1, 2))]"),
+        (_make_member(Phase((JOINT,)), name="mine"), "are [('mine', (0, 1, 2))]"),
+        ((Member("", (0, 1, 2), ()),), "phases=(), expected a tuple of one or more"),
+        (_make_member(_spoil(objectives=JOINT)), "objectives=Objective("),
+        (_make_member(Phase(())), "phase 0: objectives=(), expected a tuple"),
+        (
+            _make_member(Phase((JOINT,), steps_percent=0.0)),
+            "steps_percent=0.0, allowed",
+        ),
+        (_make_member(_spoil(trainable=".*")), "expected a tuple of regexes"),
+        (_make_member(Phase((JOINT,), trainable=("(",))), "'(', which is no regex"),
+        (
+            _make_member(Phase((Objective((1.0,), (1.0, 1.0, 1.0)),))),
+            "seam_scale=(1.0,), expected a tuple of 2 numbers",
+        ),
+        (
+            _make_member(Phase((Objective((1.0, np.nan), (1.0, 1.0, 1.0)),))),
+            "seam_scale=(1.0, nan), allowed are finite numbers of 0 or more",
+        ),
+        (
+            _make_member(Phase((Objective((1.0, 1.0), (0.0, 0.0, 0.0)),))),
+            "is 0 everywhere: no exit learns",
+        ),
+        (
+            _make_member(Phase((Objective((1.0, 1.0), (1.0, 1.0, 1.0), teacher=3),))),
+            "teacher=3, allowed is 0 to 2",
+        ),
+    ],
+)
+def test_what_a_registered_method_returns_is_checked_in_one_line(
+    registry, members, message
+):
+    sweet_jax.register_method("broken", lambda settings, n: members)
+    settings = from_config_dict({"method": "broken"})
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
+        make_members(settings, 3)
+    assert str(caught.value).startswith("method=broken with 3 exits: ")
+    assert "repair the function that is registered under this name" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", BUILTIN_METHODS)
+def test_our_own_methods_pass_the_check_of_others(method):
+    settings = from_config_dict({"method": method, "exits": {"layers": (0, 1, 3)}})
+    for num_exits in (1, 2, 3):
+        layers = {"exits.layers": (0, 1, 3)[:num_exits]}
+        members = make_members(replace_fields(settings, layers), num_exits)
+        assert find_problem(members, num_exits) is None

@@ -1,0 +1,139 @@
+"""Trains the members of a run, or takes them up from their checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sweet_jax.analysis.registry import Analyses
+from sweet_jax.arrays import Params
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.models.init import init_params
+from sweet_jax.models.multi_exit import MultiExitClassifier
+from sweet_jax.runs.inputs import Prepared
+from sweet_jax.runs.workdir import METRICS, Workdir
+from sweet_jax.training.checkpoint import Checkpoints
+from sweet_jax.training.loop import Progress, train_member
+from sweet_jax.training.member_training import MemberTraining
+from sweet_jax.training.selection import BestEpoch
+
+# Folded into the seed's key, so that fresh weights share no key with dropout.
+_WEIGHTS_STREAM = 0
+
+
+def train_members(
+    prepared: Prepared, work: Workdir, analyses: Analyses, quiet: bool
+) -> Params:
+    """Trains all members of a run, one after the other; finished ones are restored.
+
+    Args:
+        prepared: the inputs of the run.
+        work: its work directory, for checkpoints and metrics.jsonl.
+        analyses: what is measured meanwhile.
+        quiet: no progress.
+
+    Returns:
+        The serving parameters, on the host.
+
+    Raises:
+        NonFiniteError: the training diverged.
+        Interrupted: a signal came; the same call goes on.
+    """
+    trained = [
+        _train_one(prepared, training, work, analyses, quiet)
+        for training in prepared.trainings
+    ]
+    analyses.finish()
+    return join_params(trained)
+
+
+def join_params(members: list[Params]) -> Params:
+    """Returns the serving parameters of trained members (`join_models`)."""
+    if len(members) == 1:
+        return members[0]
+    return {f"member_{i}": params for i, params in enumerate(members)}
+
+
+def split_params(params: Params, names: list[str]) -> dict[str, Params]:
+    """Returns serving parameters by the names of the members."""
+    return {name: params[name] if name else params for name in names}
+
+
+def keep_layers(encoder: Params, num_layers: int) -> Params:
+    """Returns the encoder cut to its first layers."""
+    dropped = {f"layer_{i}" for i in range(num_layers, len(encoder))}
+    return {name: part for name, part in encoder.items() if name not in dropped}
+
+
+def _train_one(
+    prepared: Prepared,
+    training: MemberTraining,
+    work: Workdir,
+    analyses: Analyses,
+    quiet: bool,
+) -> Params:
+    """Returns the parameters of one member, on the host."""
+    settings, name = prepared.settings, training.member.name
+    initial = _make_initial_params(prepared, training.model)
+    metrics = work.path / METRICS
+    folder: Path = work.path / "checkpoints" / (name or "model") / "steps"
+    store = Checkpoints(folder, work.training_digest, metrics)
+    best = None
+    if settings.train.select == "best":
+        score_fn = _make_selection_score(prepared, training.model)
+        best = BestEpoch(store, score_fn, initial)
+    params = train_member(
+        training,
+        initial,
+        best or store,
+        Progress(
+            metrics,
+            quiet,
+            on_epoch_end=None if best is None else best.offer,
+            at_steps=analyses.find_calls(name),
+        ),
+    )
+    store.keep_newest(1)
+    return jax.device_get(params) if best is None else best.take()
+
+
+def _make_initial_params(prepared: Prepared, model: MultiExitClassifier) -> Params:
+    """Returns a member's parameters before training: of the checkpoint, and fresh."""
+    settings, loaded = prepared.settings, prepared.loaded
+    return init_params(
+        model,
+        jax.random.fold_in(jax.random.key(settings.seed), _WEIGHTS_STREAM),
+        keep_layers(loaded.encoder, model.exit_layers[-1] + 1),
+        loaded.pooler if settings.exits.pooler_init == "checkpoint" else None,
+        loaded.final_norm,
+    )
+
+
+def _make_selection_score(
+    prepared: Prepared, model: MultiExitClassifier
+) -> Callable[[Params], float]:
+    """Returns parameters -> mean exit score on calibration part 0."""
+    collector = Collector(
+        model,
+        prepared.settings.evaluate.batch_size,
+        prepared.buckets,
+        prepared.pad_id,
+    )
+    metric, part = prepared.raw.task.metric, prepared.splits.part
+
+    def compute_selection_score(params: Params) -> float:
+        bank = collector.collect(params, prepared.rows["calibration"], part)
+        bank = bank.select_part(0)
+        answers_NE = bank.logits.argmax(axis=2)
+        return float(
+            np.mean(
+                [
+                    score_predictions(metric, bank.labels, answers_N)
+                    for answers_N in answers_NE.T
+                ]
+            )
+        )
+
+    return compute_selection_score
