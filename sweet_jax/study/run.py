@@ -11,7 +11,7 @@ from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.study import cells
-from sweet_jax.study.cell_lock import Claims
+from sweet_jax.study.cell_lock import CellLocks
 from sweet_jax.study.folder import PLAN, PLAN_REMEDY
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
 from sweet_jax.system.checksums import read_sealed, write_sealed
@@ -41,7 +41,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     _check_folder(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_plan(plan, folder)
-    claims = Claims(folder / "claims")
+    locks = CellLocks(folder / "locks")
     mine = plan.select_shard()
     before = {cell.name: _read_failure(cell, folder) for cell in mine}
     failures: dict[str, str] = {}
@@ -49,20 +49,20 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     waited_for: str | None = None
     for cell in mine:
         path = _find_folder(cell, folder)
-        if claims.describe(cell.name) is None and cells.can_adopt(path):
+        if locks.describe(cell.name) is None and cells.can_adopt(path):
             cells.adopt_cell(path)
     left = _list_left(mine, folder, failures)
     logger.info("%d of %d cells are left in %s", len(left), len(mine), folder)
     while left:
-        cell = _pick(plan, left, folder, claims)
+        cell = _pick(plan, left, folder, locks)
         if cell is None:
-            if waited_for != (others := _describe_others(left, claims)):
+            if waited_for != (others := _describe_others(left, locks)):
                 logger.info("waiting: %s", others)
                 waited_for = others
             time.sleep(_WAIT_SECONDS)
         else:
-            with claims.claim(cell.name) as claimed:
-                if claimed and not cells.is_finished(_find_folder(cell, folder)):
+            with locks.hold(cell.name) as held:
+                if held and not cells.is_finished(_find_folder(cell, folder)):
                     _run_one(plan, cell, folder, seconds, len(left))
                     _write_plan(plan, folder)
         # Failed here, or in another process since this one started.
@@ -160,7 +160,7 @@ def _list_left(
 
 
 def _pick(
-    plan: Plan, left: Sequence[Cell], folder: Path, claims: Claims
+    plan: Plan, left: Sequence[Cell], folder: Path, locks: CellLocks
 ) -> Cell | None:
     """Returns the next cell that nobody works on and whose rates are known."""
     for cell in left:
@@ -168,14 +168,14 @@ def _pick(
             cells.is_finished(_find_folder(c, folder))
             for c in plan.find_rate_cells(cell.group)
         )
-        if (known or cell.purpose == RATES) and claims.describe(cell.name) is None:
+        if (known or cell.purpose == RATES) and locks.describe(cell.name) is None:
             return cell
     return None
 
 
-def _describe_others(left: Sequence[Cell], claims: Claims) -> str:
-    claimed = [(cell.name, claims.describe(cell.name)) for cell in left]
-    return "; ".join(f"{name} is run by {who}" for name, who in claimed if who)
+def _describe_others(left: Sequence[Cell], locks: CellLocks) -> str:
+    holders = [(cell.name, locks.describe(cell.name)) for cell in left]
+    return "; ".join(f"{name} is run by {who}" for name, who in holders if who)
 
 
 def _run_one(

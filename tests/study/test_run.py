@@ -13,7 +13,7 @@ import pytest
 
 from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
 from sweet_jax.study import cells, run
-from sweet_jax.study.cell_lock import Claims
+from sweet_jax.study.cell_lock import CellLocks
 from sweet_jax.study.folder import READ_FILES
 from sweet_jax.study.plan import Plan, make_plan
 from sweet_jax.study.run import describe_plan, run_study
@@ -72,7 +72,7 @@ def test_a_failed_cell_is_listed_and_stops_no_other(base, tmp_path):
     assert 0 < status["seconds"] < 600
     written = json.loads((tmp_path / "plan.json").read_text())
     assert [c["name"] for c in written["cells"]] == [c.name for c in plan.cells]
-    assert not list((tmp_path / "claims").glob("*.json"))
+    assert not list((tmp_path / "locks").glob("*.json"))
 
     # The same call again runs what failed, and that alone.
     (bad / "stranger.txt").unlink()
@@ -132,8 +132,8 @@ def test_a_cell_has_ended_when_its_process_says_so(base, tmp_path, monkeypatch):
         cells.adopt_cell(folder)
 
     monkeypatch.setattr(run.time, "sleep", wait)
-    with Claims(tmp_path / "claims").claim(cell.name) as claimed:
-        assert claimed
+    with CellLocks(tmp_path / "locks").hold(cell.name) as held:
+        assert held
         assert run_study(plan, tmp_path) == []
     assert waits == [1]
 
