@@ -70,6 +70,8 @@ def make_entry(
         "train_size": size,
         "method": method,
         "seed": seed,
+        "encoder_learning_rate": None,
+        "exit_learning_rate": None,
     }
 
 
@@ -79,7 +81,7 @@ def write_plan(
     choices: Iterable[dict[str, Any]] = (),
 ) -> None:
     """Writes plan.json."""
-    plan = {"schema": 1, "name": "a study", "cells": list(entries)}
+    plan = {"schema": 1, "name": "a study", "base": {}, "cells": list(entries)}
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed(folder / "plan.json", {**plan, "choices": list(choices)})
 

@@ -94,7 +94,7 @@ def aggregate_study(folder: Path, num_draws: int = NUM_DRAWS) -> dict[str, Any]:
         "num_scores_planned": len(scored),
         "failed": [{"name": n, "error": study.failed[n]} for n in study.failed],
         "missing": study.missing,
-        "choices": study.choices,
+        "choices": [dataclasses.asdict(choice) for choice in study.choices],
         "groups": [
             _describe_group(encoder, train_size, tasks)
             for (encoder, train_size), tasks in grouped.items()

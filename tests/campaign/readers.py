@@ -26,7 +26,9 @@ from sweet_jax.thresholds.choice import pick_target
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.trees import unflatten_paths
 
-_KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"
+_KEPT_STUDY = (
+    Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-learning-rates"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,11 @@ from sweet_jax.study.aggregate import aggregate_study
 METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
 
 
+def rates(encoder: float, exits: float | None = None) -> dict[str, Any]:
+    """Returns learning rates as plan.json has them."""
+    return {"encoder_learning_rate": encoder, "exit_learning_rate": exits}
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> tuple[Path, list[str]]:
     """A study of two tasks, reported by its command; what it printed."""
@@ -48,16 +53,11 @@ def written(tmp_path_factory) -> tuple[Path, list[str]]:
         "encoder": "tiny",
         "train_size": 1000,
         "method": "sweet",
-        "tried": [{"rate": 1e-4, "score": 0.71}, {"rate": 3e-4, "score": 0.72}],
-        "chosen": 3e-4,
+        "tried": [rates(1e-4) | {"score": 0.71}, rates(3e-4) | {"score": 0.72}],
+        "chosen": rates(3e-4),
     }
-    # Of an older plan the one, of exits and encoder the other.
-    pair = {
-        "rate": 1e-4,
-        "exit_rate": 1e-3,
-        "score": 0.73,
-    }
-    both = choice | {"tried": [pair], "chosen": 1e-4, "chosen_exit": 1e-3}
+    pair = rates(1e-4, 1e-3)
+    both = choice | {"tried": [pair | {"score": 0.73}], "chosen": pair}
     make_study(
         folder,
         METHODS,
@@ -329,10 +329,10 @@ def test_names_never_command_a_terminal(tmp_path: Path, capsys):
     folder = make_study(tmp_path / "s", methods, seeds=(0, 1), tasks=(f"t{evil}",))
     cells = json.loads((folder / "plan.json").read_text())["cells"]
     for path in (folder / "cells").glob("*-early_exit-s1-*"):
-        write_status(path, "failed", f"no {evil}")
-    # Half of a character in two is no text at all.
-    names = {"task": evil, "encoder": f"{evil}\ud800", "train_size": 1, "method": evil}
-    write_plan(folder, cells, [{**names, "tried": [], "chosen": 1e-4}])
+        # Half of a character in two is no text at all.
+        write_status(path, "failed", f"no {evil}\ud800")
+    names = {"task": evil, "encoder": evil, "train_size": 1, "method": evil}
+    write_plan(folder, cells, [{**names, "tried": [], "chosen": rates(1e-4)}])
     aggregated = aggregate_study(folder, 20)
     assert run_command("study", str(folder)) == 0
     summary, _, _ = capsys.readouterr().out.partition("\nwrote")

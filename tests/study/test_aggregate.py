@@ -412,16 +412,31 @@ def test_cells_of_other_test_rows_are_not_compared(small: Path):
     assert "test rows are not those" in failed["error"]
 
 
+def plan_of(**changes: Any) -> dict[str, Any]:
+    return {
+        **{"schema": 1, "name": "x", "base": {}, "cells": [], "choices": []},
+        **changes,
+    }
+
+
+def entry_of(**changes: Any) -> dict[str, Any]:
+    return make_entry("rte", 1000, "sweet", 1) | changes
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [
         (None, "is not a study .no plan.json in it."),
-        ({"schema": 2}, "has schema 2, this version reads 1: update"),
-        ({"schema": 1, "name": "x"}, "plan.json lacks cells, choices"),
-        (
-            {"schema": 1, "name": "x", "cells": [{"name": "a"}], "choices": []},
-            "a cell lacks purpose, task, encoder, train_size, method, seed",
-        ),
+        ({"schema": 2}, "has schema 2, this version reads up to 1: update"),
+        ({"schema": 1, "name": "x", "base": {}}, r"damaged .cells: Field required"),
+        (plan_of(cells=[{"name": "a"}]), r"damaged .cells.0.purpose: Field required"),
+        (plan_of(cells=[entry_of(name="../../elsewhere")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="..")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="a\0b")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(seed="1")]), r"damaged .cells.0.seed"),
+        (plan_of(choices=[{"task": "a"}]), r"damaged .choices.0.encoder: Field req"),
+        (plan_of(name="half \ud800"), r"damaged .Invalid JSON"),
     ],
 )
 def test_a_plan_that_cannot_be_read_stops(tmp_path: Path, content, error: str):
@@ -455,13 +470,15 @@ def test_a_study_without_a_finished_cell_aggregates(tmp_path: Path):
     assert len(record["missing"]) == 1
 
 
-def test_searches_of_rates_enter_no_average(small: Path):
+def test_searches_of_learning_rates_enter_no_average(small: Path):
     plan = json.loads((small / "plan.json").read_text())
-    search = make_entry("rotten_tomatoes", 1000, "sweet", 100, purpose="rates")
+    search = make_entry("rotten_tomatoes", 1000, "sweet", 100, purpose="learning_rates")
     write_cell(small, search)
-    failed = make_entry("rotten_tomatoes", 1000, "sweet", 101, purpose="rates")
+    failed = make_entry("rotten_tomatoes", 1000, "sweet", 101, purpose="learning_rates")
     write_status(small / "cells" / failed["name"], "failed", "no space")
-    choice = {"task": "rotten_tomatoes", "chosen": 1e-4}
+    chosen = {"encoder_learning_rate": 1e-4, "exit_learning_rate": None}
+    names = {"task": "rte", "encoder": "tiny", "train_size": 1, "method": "sweet"}
+    choice = {**names, "tried": [{**chosen, "score": 0.5}], "chosen": chosen}
     write_plan(small, [*plan["cells"], search, failed], [choice])
     record = aggregate_study(small, 30)
     [setting] = record["groups"][0]["settings"]

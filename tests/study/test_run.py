@@ -93,10 +93,14 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
     assert run_study(plan, tmp_path) == []  # Nothing is left to run.
     # The scores that are there were not run at a rate that was chosen.
     with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
-        run_study(plan_of(base, exit_rates=(1e-4, 1e-3)), tmp_path)
+        run_study(plan_of(base, exit_learning_rates=(1e-4, 1e-3)), tmp_path)
     # Of a method that the last plan did not have nothing is known. (An empty shard.)
     assert run_study(plan_of(base, methods=("sweet",)), tmp_path) == []
-    fields = {"methods": ("early_exit",), "exit_rates": (1e-4, 1e-3), "shard": "3/4"}
+    fields = {
+        "methods": ("early_exit",),
+        "exit_learning_rates": (1e-4, 1e-3),
+        "shard": "3/4",
+    }
     assert run_study(plan_of(base, **fields), tmp_path) == []
     base["optim"]["clip_norm"] = 0.25
     with pytest.raises(SettingsError, match=r"optim.clip_norm was 1.0, now 0.25") as e:
@@ -163,15 +167,18 @@ def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
     plan = plan_of(
         base,
         methods=("sweet",),
-        encoder_rates=(1e-6, 3e-3),
-        exit_rates=(2e-6, 2e-3),
+        encoder_learning_rates=(1e-6, 3e-3),
+        exit_learning_rates=(2e-6, 2e-3),
         seeds=(1,),
     )
     assert run_study(plan, tmp_path) == []
     (choice,) = json.loads((tmp_path / "plan.json").read_text())["choices"]
-    scores = {(row["rate"], row["exit_rate"]): row["score"] for row in choice["tried"]}
+    scores = {
+        (row["encoder_learning_rate"], row["exit_learning_rate"]): row["score"]
+        for row in choice["tried"]
+    }
     assert len(scores) == 4
-    chosen = (choice["chosen"], choice["chosen_exit"])
+    chosen = tuple(choice["chosen"].values())
     assert chosen == max(scores, key=lambda rates: scores[rates])
     config = json.loads(
         (tmp_path / "cells" / plan.cells[-1].name / "config.json").read_text()
