@@ -21,6 +21,8 @@ from sweet_jax.system.files import FileError, read_as, read_object
 SCHEMA = 1
 PLAN = "plan.json"
 STATUS = "cell.json"
+# Of a cell's folder, as a pattern: one part of a path, and neither "." nor "..".
+CELL_NAME = r"[^/\x00]{3,255}|[^/\x00.]{1,2}"
 PLAN_REMEDY = "delete it and repeat the study's command"
 STATUS_REMEDY = "delete it and repeat the study's command"
 REMEDY = f"delete {STATUS} beside it and repeat the study's command, or copy it again"
@@ -57,8 +59,7 @@ class CellEntry:
         exit_learning_rate: the same of the exits.
     """
 
-    # One part of a path, and neither "." nor "..".
-    name: Annotated[str, Field(pattern=r"^([^/\x00]{3,255}|[^/\x00.]{1,2})$")]
+    name: Annotated[str, Field(pattern=f"^({CELL_NAME})$")]
     purpose: str
     task: str
     encoder: str

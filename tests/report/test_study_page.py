@@ -244,7 +244,7 @@ def list_outputs(record: dict[str, Any]) -> dict[str, str]:
     page = study_page.make_study_html(record, without_pictures, [])
     texts = {
         "page": Page(page).text,
-        "markdown": format_study_markdown(record),
+        "markdown": format_study_markdown(record, None),
         "terminal": format_study(record),
     }
     # The page's verdicts are bold, and its parts apart.
