@@ -5,8 +5,8 @@
     sweet-jax study kept.zip
     sweet-jax study --config=study
 
-Aggregates the finished cells of a study's folder and writes study.json, study.html,
-study.md and plots into it. An archive NAME.zip is unpacked to NAME first. With --config
+Aggregates the finished cells of a study's folder and writes study.json, study.csv,
+study.html, study.md and plots into it. An archive NAME.zip is unpacked to NAME first. With --config
 the study runs, as by `sweet-jax train`.
 """
 

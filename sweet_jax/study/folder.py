@@ -16,7 +16,7 @@ from pydantic import Field
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.system.checksums import check_recorded, read_sealed
-from sweet_jax.system.files import FileError, read_as, read_object
+from sweet_jax.system.files import FileError, check_schema, read_as, read_object
 
 SCHEMA = 1
 PLAN = "plan.json"
@@ -28,11 +28,6 @@ STATUS_REMEDY = "delete it and repeat the study's command"
 REMEDY = f"delete {STATUS} beside it and repeat the study's command, or copy it again"
 # Of a cell, what a study reads.
 READ_FILES = ("results.json", "logits_test.npz", "logits_calibration.npz")
-# Of results.json, what a study reads; fields that older files lack are not among them.
-_RESULT_FIELDS = (
-    "schema", "method", "method_label", "metric", "seed", "exit_layers", "exits",
-    "curves", "at_speedup", "area", "majority", "label_names", "seconds",
-)  # fmt: skip
 
 
 class StudyError(ValueError):
@@ -227,15 +222,12 @@ def _read_status(path: Path) -> dict[str, Any]:
 def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> FinishedCell:
     for name in ("results.json", "logits_test.npz"):
         check_recorded(path, name, REMEDY)
+    # Whoever only reads needs no matplotlib, which comes with the room of reports.
+    from sweet_jax.report.results_schema import check_results
+
     results = read_object(path / "results.json", REMEDY)
-    missing = [name for name in _RESULT_FIELDS if name not in results]
-    if missing:
-        raise CellError(f"{path / 'results.json'} lacks {', '.join(missing)}")
-    if results["schema"] > SCHEMA:
-        raise CellError(
-            f"{path / 'results.json'} has schema {results['schema']}, this version"
-            f" reads up to {SCHEMA}"
-        )
+    check_schema(results, SCHEMA, path / "results.json", REMEDY)
+    check_results(path / "results.json", results, REMEDY)
     found = (results["method_label"], results["seed"])
     if found != (entry.method, entry.seed):
         raise CellError(

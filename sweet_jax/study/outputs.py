@@ -1,4 +1,4 @@
-"""What a study leaves: study.json, the page, and an archive to keep."""
+"""What a study leaves: study.json, study.csv, the page, and an archive to keep."""
 
 import contextlib
 from pathlib import Path
@@ -13,6 +13,8 @@ from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.archive import write_archive
 from sweet_jax.study.folder import StudyError
+from sweet_jax.study.measured_study import measure_study
+from sweet_jax.study.table import make_table
 from sweet_jax.system.files import read_bytes, write_bytes, write_json
 
 
@@ -30,9 +32,13 @@ def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """
     while True:
         read = _list_statuses(folder)
-        record = show_names(aggregate_study(folder))
-        write_json(folder / "study.json", record)
-        paths = [folder / "study.json", *write_study_report(folder)]
+        measured = measure_study(folder)
+        record = show_names(aggregate_study(measured))
+        table = make_table(measured).to_csv(index=False, lineterminator="\n")
+        paths = [folder / "study.json", folder / "study.csv"]
+        write_json(paths[0], record)
+        write_bytes(paths[1], table.encode())
+        paths += write_study_report(folder)
         if _list_statuses(folder) == read:
             return record, paths
 

@@ -13,6 +13,7 @@ import pytest
 from command_line import run_command
 from html_page import Page
 from study_files import (
+    aggregate,
     make_entry,
     make_study,
     set_right_rows,
@@ -34,7 +35,6 @@ from sweet_jax.report import (
 from sweet_jax.report.study_plots import plot_sizes, plot_study
 from sweet_jax.report.study_record import list_headlines, list_views
 from sweet_jax.report.study_words import describe_study
-from sweet_jax.study.aggregate import aggregate_study
 
 METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
 
@@ -275,7 +275,7 @@ def test_a_claim_has_a_verdict_at_every_exit(verdict: str, tmp_path: Path):
     shares, verdicts = CASES[verdict]
     rows = {"early_exit": (0.5,) * 4, "multi_model": shares}
     folder = make_study(tmp_path / "s", rows, change_bank=set_right_rows(rows))
-    record = aggregate_study(folder, 200)
+    record = aggregate(folder, 200)
     [setting] = record["groups"][0]["settings"]
     [finding] = find_claims("multi_model_exits", setting)
     [whole] = finding["comparisons"]
@@ -304,7 +304,7 @@ def test_an_average_names_what_a_task_refutes_first(tmp_path: Path):
         tasks=("rotten_tomatoes", "rte"),
         change_bank=set_right_rows(rows),
     )
-    record = aggregate_study(folder, 200)
+    record = aggregate(folder, 200)
     group = record["groups"][0]
     views = (group["average"], *group["settings"])
     [average, _, rte] = find_claims("multi_model_exits", *views)
@@ -333,7 +333,7 @@ def test_names_never_command_a_terminal(tmp_path: Path, capsys):
         write_status(path, "failed", f"no {evil}\ud800")
     names = {"task": evil, "encoder": evil, "train_size": 1, "method": evil}
     write_plan(folder, cells, [{**names, "tried": [], "chosen": rates(1e-4)}])
-    aggregated = aggregate_study(folder, 20)
+    aggregated = aggregate(folder, 20)
     assert run_command("study", str(folder)) == 0
     summary, _, _ = capsys.readouterr().out.partition("\nwrote")
     files = [folder / name for name in ("study.json", "study.md", "study.html")]
