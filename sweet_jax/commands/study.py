@@ -6,8 +6,8 @@
     sweet-jax study --config=study
 
 Aggregates the finished cells of a study's folder and writes study.json, study.csv,
-study.html, study.md and plots into it. An archive NAME.zip is unpacked to NAME first. With --config
-the study runs, as by `sweet-jax train`.
+study.html, study.md and plots into it. An archive NAME.zip is unpacked to NAME first.
+With --config the study runs, as by `sweet-jax train`.
 """
 
 import argparse
