@@ -10,9 +10,12 @@ import numpy as np
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.evaluation.cascade import costs_from_layers
+from sweet_jax.evaluation.statistics import NUM_DRAWS
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.learned import fit_lte_ranges
+from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.folder import READ_FILES
+from sweet_jax.study.measured_study import measure_study
 from sweet_jax.system.checksums import record, write_sealed
 
 EXIT_LAYERS = (0, 1, 3, 5)
@@ -58,6 +61,11 @@ def make_study(
     return folder
 
 
+def aggregate(folder: Path, num_draws: int = NUM_DRAWS) -> dict[str, Any]:
+    """Returns the content of a study's study.json."""
+    return aggregate_study(measure_study(folder, num_draws))
+
+
 def make_entry(
     task: str, size: int, method: str, seed: int, purpose: str = "score"
 ) -> dict[str, Any]:
@@ -70,6 +78,8 @@ def make_entry(
         "train_size": size,
         "method": method,
         "seed": seed,
+        "encoder_learning_rate": None,
+        "exit_learning_rate": None,
     }
 
 
@@ -79,7 +89,7 @@ def write_plan(
     choices: Iterable[dict[str, Any]] = (),
 ) -> None:
     """Writes plan.json."""
-    plan = {"schema": 1, "name": "a study", "cells": list(entries)}
+    plan = {"schema": 1, "name": "a study", "base": {}, "cells": list(entries)}
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed(folder / "plan.json", {**plan, "choices": list(choices)})
 
@@ -131,7 +141,15 @@ def write_cell(
         "encoder": entry["encoder"],
         "seed": entry["seed"],
         "exit_layers": list(exit_layers),
+        "num_layers": exit_layers[-1] + 1,
         "label_names": ["no", "yes"],
+        "splits": {"train": entry["train_size"], "test": NUM_TEST},
+        "notes": [],
+        "faithful_release": False,
+        "cost_formula": "layers",
+        "truncated_rows": {"train": 0},
+        "padded_over_real": 1.0,
+        "versions": {},
         **evaluation.to_results(),
         "parameters": 23_000_000 * (3 if base == "multi_model" else 1),
         "training_flops": 1e13,

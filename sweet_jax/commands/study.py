@@ -1,12 +1,13 @@
 """Put the finished cells of a study together, or run one.
 
     sweet-jax study runs/study
-    sweet-jax study runs/study --keep=kept
+    sweet-jax study runs/study --keep=kept.zip
+    sweet-jax study kept.zip
     sweet-jax study --config=study
 
-Aggregates the finished cells of a study folder, or of a copy of its small files, and
-writes study.json, study.html, study.md and plots. With --config the study runs, as by
-`sweet-jax train`.
+Aggregates the finished cells of a study's folder and writes study.json, study.csv,
+study.html, study.md and plots into it. An archive NAME.zip is unpacked to NAME first.
+With --config the study runs, as by `sweet-jax train`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from sweet_jax.report import format_study
 from sweet_jax.settings.config_file import read_config
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.settings.resolve import study_from_config_dict
+from sweet_jax.study.archive import open_study
 from sweet_jax.study.outputs import keep_study, write_study
 from sweet_jax.study.plan import default_study_folder, make_plan
 from sweet_jax.study.run import describe_plan, run_study
@@ -30,8 +32,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--keep",
         type=Path,
-        metavar="DIR",
-        help="also copy there what an aggregation reads (small: no weights)",
+        metavar="NAME.zip",
+        help="also keep there what an aggregation reads (small: no weights), with its"
+        " report NAME.md and its picture beside it",
     )
     parser.add_config("run the study of this config")
     parser.add_argument("--workdir", type=Path, help="folder of the study that runs")
@@ -55,9 +58,10 @@ def run(options: argparse.Namespace) -> int:
         return run_config(config, options.workdir, options.dry_run)
     if options.study is None:
         raise SettingsError("give the folder of a study, or --config=study: see --help")
-    record, paths = write_study(options.study)
+    folder = open_study(options.study)
+    record, paths = write_study(folder)
     if options.keep is not None:
-        keep_study(options.study, options.keep)
+        paths += keep_study(folder, record, options.keep)
     process.say(format_study(record))
     process.say("\n".join(["", *(f"wrote {path}" for path in paths)]))
     return 0

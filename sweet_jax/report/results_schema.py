@@ -4,8 +4,9 @@ Fields that are not listed are kept and harmless.
 """
 
 from pathlib import Path
-from typing import Any, NotRequired, TypeAlias
+from typing import Annotated, Any, NotRequired, TypeAlias
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from sweet_jax.system.files import FileError, check_as
@@ -26,6 +27,7 @@ class ExitRow(TypedDict):
     ece_after: float
     temperature: float
     cost_fraction: float
+    lte_range: NotRequired[Annotated[list[float], Field(min_length=2, max_length=2)]]
 
 
 class CurveRow(TypedDict):
@@ -115,6 +117,8 @@ class Results(TypedDict):
     seconds: dict[str, float]
     versions: dict[str, str]
     columns: NotRequired[ColumnsRead]
+    parameters: NotRequired[float]
+    training_flops: NotRequired[float]
     extra_tests: NotRequired[dict[str, ExtraTest]]
     costs: NotRequired[Costs | None]
     analyses: NotRequired[dict[str, dict[str, Any]]]

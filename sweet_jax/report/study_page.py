@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sweet_jax.report import html, tables
 from sweet_jax.report.files import write_file
@@ -55,9 +56,10 @@ def write_study_report(folder: Path) -> list[Path]:
         for picture in pictures
     ]
     page = make_study_html(record, by_view, sizes)
+    markdown = format_study_markdown(record, "plots/study.png" if by_view else None)
     return [
         *written,
-        write_file(folder / "study.md", format_study_markdown(record).encode()),
+        write_file(folder / "study.md", markdown.encode()),
         write_file(folder / STUDY_PAGE, page.encode()),
     ]
 
@@ -108,9 +110,16 @@ def format_study(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def format_study_markdown(record: dict[str, Any]) -> str:
-    """Returns the words and main tables of a study in Markdown."""
-    parts = []
+def format_study_markdown(record: dict[str, Any], picture: str | None) -> str:
+    """Returns the title, picture, words and main tables of a study in Markdown.
+
+    Args:
+        record: study.json.
+        picture: path of the study's picture; None where there is none.
+    """
+    parts = [f"# Study {record['name']}"]
+    if picture is not None:
+        parts.append(f"![Score against cost of every method]({quote(picture)})")
     for paragraph in describe_study(record):
         items = "\n".join(f"- {sentence.text}" for sentence in paragraph.sentences)
         parts += filter(None, (paragraph.lead, items))

@@ -255,12 +255,11 @@ def make_choice_table(record: dict[str, Any]) -> Table | None:
     rows = []
     for choice in record["choices"]:
         tried = ", ".join(
-            f"{_format_rates(point, 'rate', 'exit_rate')}:"
-            f" {format_number(point['score'])}"
+            f"{_format_rates(point)}: {format_number(point['score'])}"
             for point in choice["tried"]
         )
         names = [choice[n] for n in ("task", "encoder", "train_size", "method")]
-        chosen = _format_rates(choice, "chosen", "chosen_exit")
+        chosen = _format_rates(choice["chosen"])
         rows.append((*map(format_plain, names), tried, chosen))
     if not rows:
         return None
@@ -325,12 +324,12 @@ def format_difference(described: dict[str, Any] | None) -> str:
     return text if interval is None else f"{text} ({format_interval(interval)})"
 
 
-def _format_rates(row: dict[str, Any], encoder: str, exits: str) -> str:
-    """Returns `0.0001`, `exits 0.001`, or `0.0001 and exits 0.001`.
-
-    Plans from before exit rates could be chosen do not name them.
-    """
-    parts = ((row[encoder], "{:g}"), (row.get(exits), "exits {:g}"))
+def _format_rates(row: dict[str, Any]) -> str:
+    """Returns `0.0001`, `exits 0.001`, or `0.0001 and exits 0.001`."""
+    parts = (
+        (row["encoder_learning_rate"], "{:g}"),
+        (row["exit_learning_rate"], "exits {:g}"),
+    )
     texts = [text.format(rate) for rate, text in parts if rate is not None]
     return " and ".join(texts) or _NO_NUMBER
 

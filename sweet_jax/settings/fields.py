@@ -301,12 +301,12 @@ class StudySettings:
     # One run of every combination for each seed.
     seeds: tuple[int, ...] = (0, 1, 2)
     # Encoder learning rates to choose from, per method, on calibration part 0 of a run
-    # with `rates_seed`; empty: optim.encoder_learning_rate for all.
-    encoder_rates: tuple[float, ...] = ()
+    # with `learning_rates_seed`; empty: optim.encoder_learning_rate for all.
+    encoder_learning_rates: tuple[float, ...] = ()
     # Exit learning rates to choose from in the same way; with both lists, every pair.
-    exit_rates: tuple[float, ...] = ()
+    exit_learning_rates: tuple[float, ...] = ()
     # The seed of those runs, which is not scored.
-    rates_seed: int = 100
+    learning_rates_seed: int = 100
     # i/n: run the i-th of n shares of the cells (from 0).
     shard: str = "0/1"
 

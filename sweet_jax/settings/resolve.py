@@ -376,8 +376,8 @@ _EMPTY_LISTS: dict[str, type] = {
     "data.buckets": int,
     "exits.layers": int,
     "study.train_sizes": int,
-    "study.encoder_rates": float,
-    "study.exit_rates": float,
+    "study.encoder_learning_rates": float,
+    "study.exit_learning_rates": float,
 }
 
 

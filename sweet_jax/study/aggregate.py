@@ -1,18 +1,12 @@
-"""From a study folder to the content of study.json.
-
-Everything is recomputed from the small files of the cells (results.json and the logit
-banks of the test rows), so that a copy of those aggregates to the same numbers, and a
-study that is half done aggregates, too: every average says over which seeds and tasks.
-"""
+"""From the measured cells of a study to the content of study.json."""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from sweet_jax.evaluation.statistics import LEVEL, NUM_DRAWS
+from sweet_jax.evaluation.statistics import LEVEL
 from sweet_jax.study.estimates import (
     Sample,
     average,
@@ -29,14 +23,14 @@ from sweet_jax.study.findings import (
     add_tasks,
     make_findings,
 )
-from sweet_jax.study.folder import CellError, FinishedCell, Study, read_study
+from sweet_jax.study.folder import FinishedCell
 from sweet_jax.study.measure import (
     Setting,
     find_degenerate_exits,
     get_costs,
     make_cost_grid,
-    measure_cell,
 )
+from sweet_jax.study.measured_study import MeasuredStudy, TaskCells
 from sweet_jax.study.training_cost import add_ratios, describe_training
 
 SCHEMA = 3
@@ -49,44 +43,15 @@ _PAIRS = (
 _PAPER = ("early_exit", "multi_model", "sweet")
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskCells:
-    """The measured cells of one task under one encoder and training size.
-
-    Attributes:
-        setting: what they share.
-        cells: per label of a method and seed.
-        samples: the same, measured.
-    """
-
-    setting: Setting
-    cells: dict[str, dict[int, FinishedCell]]
-    samples: dict[str, Sample]
-
-    def first_cell(self, label: str) -> FinishedCell:
-        """Returns any cell of a method, for what all its seeds share."""
-        return next(iter(self.cells[label].values()))
-
-
-def aggregate_study(folder: Path, num_draws: int = NUM_DRAWS) -> dict[str, Any]:
-    """Returns the content of study.json, plain JSON values without NaN.
-
-    Args:
-        folder: of the study, with plan.json and cells/.
-        num_draws: bootstrap draws of test rows.
-
-    Raises:
-        StudyError: there is no plan, or it cannot be read. Cells that cannot be read
-            are listed as failed.
-    """
-    study = read_study(folder)
-    grouped = _measure_all(study, num_draws)
+def aggregate_study(measured: MeasuredStudy) -> dict[str, Any]:
+    """Returns the content of study.json, plain JSON values without NaN."""
+    study = measured.study
     scored = [entry for entry in study.entries if entry.purpose == "score"]
     return {
         "schema": SCHEMA,
         "name": study.name,
         "level": LEVEL,
-        "num_draws": num_draws,
+        "num_draws": measured.num_draws,
         "fast_from": FAST,
         "slow_to": SLOW,
         "margin": MARGIN,
@@ -94,33 +59,12 @@ def aggregate_study(folder: Path, num_draws: int = NUM_DRAWS) -> dict[str, Any]:
         "num_scores_planned": len(scored),
         "failed": [{"name": n, "error": study.failed[n]} for n in study.failed],
         "missing": study.missing,
-        "choices": study.choices,
+        "choices": [dataclasses.asdict(choice) for choice in study.choices],
         "groups": [
             _describe_group(encoder, train_size, tasks)
-            for (encoder, train_size), tasks in grouped.items()
+            for (encoder, train_size), tasks in measured.groups.items()
         ],
     }
-
-
-def _measure_all(
-    study: Study, num_draws: int
-) -> dict[tuple[str, int], dict[str, TaskCells]]:
-    """Returns the cells by (encoder, size) and task; moves unusable ones to failed."""
-    grouped: dict[tuple[str, int], dict[str, TaskCells]] = {}
-    for cell in study.finished:
-        entry = cell.entry
-        tasks = grouped.setdefault((entry.encoder, entry.train_size), {})
-        known = tasks.get(entry.task)
-        try:
-            known = known or TaskCells(Setting.from_cell(cell, num_draws), {}, {})
-            measured = measure_cell(cell, known.setting)
-        except CellError as error:
-            study.failed[entry.name] = str(error)
-            continue
-        tasks[entry.task] = known
-        known.cells.setdefault(entry.method, {})[entry.seed] = cell
-        known.samples.setdefault(entry.method, {})[entry.seed] = measured
-    return {key: tasks for key, tasks in grouped.items() if tasks}
 
 
 def _describe_group(

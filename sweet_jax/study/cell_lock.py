@@ -1,9 +1,9 @@
-"""Claims: who works on which cell, so that several processes can share a study.
+"""Locks of cells, so that several processes can share a study.
 
-A claim is a file that only its maker may create; it holds host, process and a
-heartbeat. Whoever meets a claim that has not been renewed for ten minutes, or whose
-process on this very host is gone, takes it over. The hosts' clocks must agree to within
-minutes.
+A lock is a file that only its maker may create; it holds host, process and a
+heartbeat. A lock that has not been renewed for ten minutes, or whose process on this
+very host is gone, is taken over by the next process that wants it. The hosts' clocks
+must agree to within minutes.
 """
 
 import contextlib
@@ -26,27 +26,27 @@ BEAT_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class _Claim:
+class _Holder:
     host: str
     process: Annotated[int, Field(gt=0, lt=2**31)]
     heartbeat: float
 
 
-class Claims:
-    """The claims of a study folder."""
+class CellLocks:
+    """The locks of a study folder."""
 
     def __init__(self, folder: Path) -> None:
         """Makes the folder.
 
         Args:
-            folder: where the claims of all processes are.
+            folder: where the locks of all processes are.
         """
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        """Holds the claim of a cell while entered; yields False if another has it."""
+    def hold(self, name: str) -> Iterator[bool]:
+        """Holds a cell's lock while entered; yields False if another process has it."""
         path = self._folder / f"{name}.json"
         if not self._take(path):
             yield False
@@ -63,52 +63,52 @@ class Claims:
 
     def describe(self, name: str) -> str | None:
         """Returns who works on a cell; None if nobody does."""
-        claim = _read(self._folder / f"{name}.json")
-        if claim is None or not _is_alive(claim):
+        holder = _read(self._folder / f"{name}.json")
+        if holder is None or not _is_alive(holder):
             return None
-        return f"process {claim.process} on {claim.host}"
+        return f"process {holder.process} on {holder.host}"
 
     def _take(self, path: Path) -> bool:
-        """Creates the claim, over a stale one if need be."""
-        # One at a time judges and replaces: two that find the same stale claim must
+        """Creates the lock, over a stale one if need be."""
+        # One at a time judges and replaces: two that find the same stale lock must
         # not both take it.
         with (self._folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            claim = _read(path)
-            if claim is not None and _is_alive(claim):
+            holder = _read(path)
+            if holder is not None and _is_alive(holder):
                 return False
             path.unlink(missing_ok=True)
             with path.open("x", encoding="utf-8") as file:
-                file.write(format_json(dataclasses.asdict(_make_claim())))
+                file.write(format_json(dataclasses.asdict(_make_holder())))
             return True
 
 
-def _make_claim() -> _Claim:
-    return _Claim(socket.gethostname(), os.getpid(), time.time())
+def _make_holder() -> _Holder:
+    return _Holder(socket.gethostname(), os.getpid(), time.time())
 
 
 def _beat(path: Path, stop: threading.Event) -> None:
-    """Renews the claim until told to stop."""
+    """Renews the lock until told to stop."""
     while not stop.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):  # A full disk; the next beat tries again.
-            write_json(path, dataclasses.asdict(_make_claim()))
+            write_json(path, dataclasses.asdict(_make_holder()))
 
 
-def _read(path: Path) -> _Claim | None:
-    """Returns a claim; a half-written one of a killed process counts as none."""
+def _read(path: Path) -> _Holder | None:
+    """Returns who holds a lock; one that a killed process half wrote counts as none."""
     try:
-        return read_as(path, _Claim)
+        return read_as(path, _Holder)
     except FileError:
         return None
 
 
-def _is_alive(claim: _Claim) -> bool:
-    if time.time() - claim.heartbeat > STALE_SECONDS:
+def _is_alive(holder: _Holder) -> bool:
+    if time.time() - holder.heartbeat > STALE_SECONDS:
         return False
-    if claim.host != socket.gethostname():
+    if holder.host != socket.gethostname():
         return True
     try:
-        os.kill(claim.process, 0)
+        os.kill(holder.process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # It lives, and is another user's.

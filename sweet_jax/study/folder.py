@@ -9,27 +9,25 @@ read stops the reading.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.system.checksums import check_recorded, read_sealed
-from sweet_jax.system.files import FileError, read_object
+from sweet_jax.system.files import FileError, check_schema, read_as, read_object
 
 SCHEMA = 1
 PLAN = "plan.json"
 STATUS = "cell.json"
+# Of a cell's folder, as a pattern: one part of a path, and neither "." nor "..".
+CELL_NAME = r"[^/\x00]{3,255}|[^/\x00.]{1,2}"
 PLAN_REMEDY = "delete it and repeat the study's command"
 STATUS_REMEDY = "delete it and repeat the study's command"
 REMEDY = f"delete {STATUS} beside it and repeat the study's command, or copy it again"
 # Of a cell, what a study reads.
 READ_FILES = ("results.json", "logits_test.npz", "logits_calibration.npz")
-# Of results.json, what a study reads; fields that older files lack are not among them.
-_RESULT_FIELDS = (
-    "schema", "method", "method_label", "metric", "seed", "exit_layers", "exits",
-    "curves", "at_speedup", "area", "majority", "label_names", "seconds",
-)  # fmt: skip
 
 
 class StudyError(ValueError):
@@ -46,21 +44,69 @@ class CellEntry:
 
     Attributes:
         name: of its directory under `cells`.
-        purpose: `score` (enters averages) or `rates` (a search of learning rates).
+        purpose: `score` (enters averages) or `learning_rates` (a search).
         task: name of the task.
         encoder: name of the encoder.
         train_size: training examples asked for.
         method: label of the method, such as `sweet(a=0.2)`.
         seed: of the run.
+        encoder_learning_rate: what a search tries; None: nothing is tried.
+        exit_learning_rate: the same of the exits.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=f"^({CELL_NAME})$")]
     purpose: str
     task: str
     encoder: str
     train_size: int
     method: str
     seed: int
+    encoder_learning_rate: float | None
+    exit_learning_rate: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenRates:
+    """Learning rates that a search chose; None: as the study's base says."""
+
+    encoder_learning_rate: float | None
+    exit_learning_rate: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TriedRates(ChosenRates):
+    """Learning rates that a search tried, and their mean exit score on part 0."""
+
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a search of learning rates tried and chose, of one task and method."""
+
+    task: str
+    encoder: str
+    train_size: int
+    method: str
+    tried: list[TriedRates]
+    chosen: ChosenRates
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanFile:
+    """The content of plan.json.
+
+    Attributes:
+        name: of the study.
+        base: flat settings that all cells share.
+        cells: of every shard.
+        choices: of learning rates, so far.
+    """
+
+    name: str
+    base: dict[str, Any]
+    cells: list[CellEntry]
+    choices: list[Choice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +141,7 @@ class Study:
 
     name: str
     entries: list[CellEntry]
-    choices: list[dict[str, Any]]
+    choices: list[Choice]
     finished: list[FinishedCell]
     failed: dict[str, str]
     missing: list[str]
@@ -107,18 +153,17 @@ def read_study(folder: Path) -> Study:
     Raises:
         StudyError: there is no plan, or it is damaged or of a newer schema.
     """
-    plan = _read_plan(folder / PLAN)
-    entries = [_read_entry(folder, row) for row in plan["cells"]]
-    _check_distinct(folder, entries)
-    study = Study(str(plan["name"]), entries, plan["choices"], [], {}, [])
-    for entry in entries:
+    plan = read_plan(folder)
+    _check_distinct(folder, plan.cells)
+    study = Study(plan.name, plan.cells, plan.choices, [], {}, [])
+    for entry in plan.cells:
         path = folder / "cells" / entry.name
         try:
             if not (path / STATUS).exists():
                 study.missing.append(entry.name)
                 continue
             status = _read_status(path)
-            # A search of rates is read by the plan's choices, not by averages.
+            # A search is read by the plan's choices, not by averages.
             if entry.purpose == "score":
                 if not (path / "results.json").exists():
                     study.missing.append(entry.name)
@@ -129,44 +174,26 @@ def read_study(folder: Path) -> Study:
     return study
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
-    if not path.parent.is_dir():
-        what = "is not a directory" if path.parent.exists() else "does not exist"
-        raise StudyError(f"{path.parent} {what}: give the directory of a study")
+def read_plan(folder: Path) -> PlanFile:
+    """Reads the plan of a study.
+
+    Raises:
+        StudyError: there is none, or it is damaged or of a newer schema.
+    """
+    path = folder / PLAN
+    if not folder.is_dir():
+        what = "is not a directory" if folder.exists() else "does not exist"
+        raise StudyError(f"{folder} {what}: give the directory of a study")
     if not path.exists():
         raise StudyError(
-            f"{path.parent} is not a study (no plan.json in it): give the directory"
-            " that a study has written"
+            f"{folder} is not a study (no plan.json in it): give the directory that a"
+            " study has written"
         )
     try:
-        plan = read_sealed(path, PLAN_REMEDY)
+        read_sealed(path, PLAN_REMEDY)
+        return read_as(path, PlanFile, SCHEMA, PLAN_REMEDY)
     except FileError as error:
         raise StudyError(str(error)) from error
-    if plan.get("schema") != SCHEMA:
-        raise StudyError(
-            f"{path} has schema {plan.get('schema')}, this version reads {SCHEMA}:"
-            " update sweet_jax"
-        )
-    kinds = (("name", str), ("cells", list), ("choices", list))
-    wrong = [name for name, kind in kinds if not isinstance(plan.get(name), kind)]
-    if wrong:
-        raise StudyError(f"{path} lacks {', '.join(wrong)}: repeat the study's command")
-    return plan
-
-
-def _read_entry(folder: Path, row: Any) -> CellEntry:
-    fields = dataclasses.fields(CellEntry)
-    wrong = [
-        field.name
-        for field in fields
-        if not isinstance(row, dict) or type(row.get(field.name)) is not field.type
-    ]
-    if wrong:
-        raise StudyError(
-            f"{folder / 'plan.json'}: a cell lacks {', '.join(wrong)}: repeat the"
-            " study's command"
-        )
-    return CellEntry(**{field.name: row[field.name] for field in fields})
 
 
 def _check_distinct(folder: Path, entries: list[CellEntry]) -> None:
@@ -174,7 +201,7 @@ def _check_distinct(folder: Path, entries: list[CellEntry]) -> None:
     for entry in entries:
         if entry.purpose != "score":
             continue
-        key = dataclasses.replace(entry, name="")
+        key = (entry.task, entry.encoder, entry.train_size, entry.method, entry.seed)
         if key in seen:
             raise StudyError(
                 f"{folder / 'plan.json'}: cells {seen[key]} and {entry.name} have the"
@@ -195,15 +222,12 @@ def _read_status(path: Path) -> dict[str, Any]:
 def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> FinishedCell:
     for name in ("results.json", "logits_test.npz"):
         check_recorded(path, name, REMEDY)
+    # Whoever only reads needs no matplotlib, which comes with the room of reports.
+    from sweet_jax.report.results_schema import check_results
+
     results = read_object(path / "results.json", REMEDY)
-    missing = [name for name in _RESULT_FIELDS if name not in results]
-    if missing:
-        raise CellError(f"{path / 'results.json'} lacks {', '.join(missing)}")
-    if results["schema"] > SCHEMA:
-        raise CellError(
-            f"{path / 'results.json'} has schema {results['schema']}, this version"
-            f" reads up to {SCHEMA}"
-        )
+    check_schema(results, SCHEMA, path / "results.json", REMEDY)
+    check_results(path / "results.json", results, REMEDY)
     found = (results["method_label"], results["seed"])
     if found != (entry.method, entry.seed):
         raise CellError(

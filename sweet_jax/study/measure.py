@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -75,14 +76,13 @@ class Setting:
         results, bank = cell.results, cell.bank
         digest = hashlib.sha256(cell.entry.task.encode()).digest()
         rng = np.random.default_rng(list(digest[:16]))
-        points = next(iter(results["at_speedup"].values()))
         return cls(
             metric=results["metric"],
             exit_layers=tuple(results["exit_layers"]),
             row_ids=bank.row_ids,
             labels=bank.labels,
             criteria=tuple(results["curves"]),
-            targets=tuple(float(point["target"]) for point in points),
+            targets=_list_targets(results),
             draws=RowDraws.make(len(bank.labels), rng, num_draws),
         )
 
@@ -93,6 +93,7 @@ class Setting:
             ("metric", results["metric"]),
             ("exit_layers", tuple(results["exit_layers"])),
             ("criteria", tuple(results["curves"])),
+            ("targets", _list_targets(results)),
         ):
             if found != getattr(self, name):
                 raise CellError(
@@ -102,6 +103,12 @@ class Setting:
         same_rows = np.array_equal(bank.row_ids, self.row_ids)
         if not same_rows or not np.array_equal(bank.labels, self.labels):
             raise CellError("its test rows are not those of the setting's first cell")
+
+
+def _list_targets(results: dict[str, Any]) -> tuple[float, ...]:
+    """Returns the wanted speed-ups, the same for every criterion."""
+    points = next(iter(results["at_speedup"].values()))
+    return tuple(float(point["target"]) for point in points)
 
 
 def make_cost_grid(costs_E: Float[np.ndarray, " E"]) -> Float[np.ndarray, " G"]:

@@ -1,29 +1,21 @@
-"""What a study leaves: study.json, the page, and a small copy to keep."""
+"""What a study leaves: study.json, study.csv, the page, and an archive to keep."""
 
 import contextlib
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sweet_jax.report import show_names, write_study_report
+from sweet_jax.report import (
+    format_study_markdown,
+    show_names,
+    write_study_report,
+)
 from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
-from sweet_jax.study.folder import READ_FILES, REMEDY, StudyError
-from sweet_jax.system.checksums import check_recorded, record
-from sweet_jax.system.files import write_json
-
-# Of a cell, all that an aggregation reads, and what the run was; cell.json follows.
-KEPT = (
-    "config.json",
-    "results.json",
-    "logits_calibration.npz",
-    "logits_test.npz",
-    "gradient_conflict.json",
-)
-
-_RECORDED = frozenset(("config.json", *READ_FILES))
+from sweet_jax.study.archive import write_archive
+from sweet_jax.study.folder import StudyError
+from sweet_jax.study.measured_study import measure_study
+from sweet_jax.study.table import make_table
+from sweet_jax.system.files import read_bytes, write_bytes, write_json
 
 
 def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -40,9 +32,13 @@ def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """
     while True:
         read = _list_statuses(folder)
-        record = show_names(aggregate_study(folder))
-        write_json(folder / "study.json", record)
-        paths = [folder / "study.json", *write_study_report(folder)]
+        measured = measure_study(folder)
+        record = show_names(aggregate_study(measured))
+        table = make_table(measured).to_csv(index=False, lineterminator="\n")
+        paths = [folder / "study.json", folder / "study.csv"]
+        write_json(paths[0], record)
+        write_bytes(paths[1], table.encode())
+        paths += write_study_report(folder)
         if _list_statuses(folder) == read:
             return record, paths
 
@@ -56,44 +52,31 @@ def _list_statuses(folder: Path) -> dict[Path, int]:
     return ended
 
 
-def keep_study(folder: Path, target: Path) -> None:
-    """Copies the plan and the small files of finished cells to `target`.
+def keep_study(folder: Path, record: dict[str, Any], target: Path) -> list[Path]:
+    """Keeps a study as `NAME.zip`, its report in `NAME.md` and its picture beside it.
 
-    The copy aggregates to the same numbers. Cells that are already there stay.
+    Args:
+        folder: of the study, its report written.
+        record: the content of study.json.
+        target: the archive; see `write_archive`.
+
+    Returns:
+        The written files.
 
     Raises:
-        StudyError: there is no plan, or `target` holds something else.
+        StudyError: see `write_archive`; or a file of another archive is in the way.
+        FileError: a file of a cell is damaged.
     """
-    if not (folder / "plan.json").is_file():
-        raise StudyError(f"{folder} holds no plan.json: give the folder of a study")
-    if (
-        target.exists()
-        and not (target / "plan.json").is_file()
-        and any(target.iterdir())
-    ):
-        raise StudyError(f"--keep={target} holds other files: give a new folder")
-    for cell in sorted((folder / "cells").glob("*")):
-        copy = target / "cells" / cell.name
-        # Files of a cell that still runs would stay in the place of the finished ones.
-        if cells.is_finished(copy) or not cells.is_finished(cell):
-            continue
-        copy.mkdir(parents=True, exist_ok=True)
-        kept = [name for name in KEPT if (cell / name).is_file()]
-        for name in kept:
-            if name in _RECORDED:
-                check_recorded(cell, name, REMEDY)
-            _copy(cell / name, copy / name)
-        record(copy, *_RECORDED.intersection(kept))  # The banks are compressed now.
-        # Last, as a cell that has it is complete.
-        shutil.copyfile(cell / cells.STATUS, copy / cells.STATUS)
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / "plan.json", target / "plan.json")
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file; arrays are compressed, which halves them."""
-    if source.suffix != ".npz":
-        shutil.copyfile(source, target)
-        return
-    with np.load(source) as arrays:
-        np.savez_compressed(target, **{name: arrays[name] for name in arrays.files})
+    page, picture = target.with_suffix(".md"), target.with_suffix(".png")
+    if not target.exists():
+        for path in (page, picture):
+            if path.exists():
+                raise StudyError(f"{path} is there without {target}: name another file")
+    write_archive(folder, target)
+    source = folder / "plots" / "study.png"
+    shown = picture.name if source.is_file() else None
+    write_bytes(page, format_study_markdown(record, shown).encode())
+    if shown is None:
+        return [target, page]
+    write_bytes(picture, read_bytes(source))
+    return [target, page, picture]

@@ -35,10 +35,10 @@ VARIED = frozenset(
 )
 
 SCORE = "score"
-RATES = "rates"
+LEARNING_RATES = "learning_rates"
 
 
-class Rates(NamedTuple):
+class LearningRates(NamedTuple):
     """Peak learning rates of a run; None: as the study's base says."""
 
     encoder: float | None = None
@@ -79,14 +79,14 @@ class Group:
         return f"{task}-{encoder}{size}-{method}"
 
     def make_settings(
-        self, base: Mapping[str, Any], seed: int, rates: Rates
+        self, base: Mapping[str, Any], seed: int, rates: LearningRates
     ) -> Settings:
         """Returns the settings of a cell.
 
         Args:
             base: what the study's config says of its runs, sections nested.
             seed: of the run.
-            rates: of learning.
+            rates: its learning rates.
 
         Raises:
             SettingsError: the base contradicts the method.
@@ -120,21 +120,22 @@ class Cell:
     Attributes:
         group: what it is a run of.
         seed: of the run.
-        purpose: `score`, or `rates`: it only helps to choose the learning rates.
-        rates: those that a `rates` cell tries; None: the group's choice, or the base's
-            where nothing is to be chosen.
+        purpose: `score`, or `learning_rates`: it only helps to choose them.
+        learning_rates: those that a `learning_rates` cell tries; None: the group's
+            choice, or the base's where nothing is to be chosen.
     """
 
     group: Group
     seed: int
     purpose: str = SCORE
-    rates: Rates | None = None
+    learning_rates: LearningRates | None = None
 
     @property
     def name(self) -> str:
         """Of the work directory within the study."""
-        rates = "" if self.rates is None else self.rates.name
-        return f"{self.group.name}{rates}-s{self.seed}"
+        rates = self.learning_rates
+        suffix = "" if rates is None else rates.name
+        return f"{self.group.name}{suffix}-s{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,9 @@ class Plan:
         study: what is compared.
         base: what all cells have in common, as nested fields; -1 and `auto` are left
             to each cell's method.
-        cells: in the order in which they run: whatever chooses rates first, then seed
-            by seed, so that an unfinished study compares all methods on fewer seeds.
+        cells: in the order in which they run: those that choose learning rates first,
+            then seed by seed, so that an unfinished study compares all methods on
+            fewer seeds.
     """
 
     study: StudySettings
@@ -156,11 +158,11 @@ class Plan:
     def select_shard(self) -> tuple[Cell, ...]:
         """Returns the cells of this shard.
 
-        The runs that choose rates and those that use them stay in one shard, so shards
-        need no common disk.
+        The runs that choose learning rates and those that use them stay in one shard,
+        so shards need no common disk.
         """
         index, count = parse_shard(self.study.shard)
-        if any(cell.purpose == RATES for cell in self.cells):
+        if any(cell.purpose == LEARNING_RATES for cell in self.cells):
             groups = list(dict.fromkeys(cell.group for cell in self.cells))
             mine = groups[index::count]
             return tuple(cell for cell in self.cells if cell.group in mine)
@@ -172,13 +174,17 @@ class Plan:
             if (k + k // count) % count == index
         )
 
-    def find_rate_cells(self, group: Group) -> tuple[Cell, ...]:
+    def find_search_cells(self, group: Group) -> tuple[Cell, ...]:
         """Returns the cells that choose the learning rates of a group."""
-        return tuple(c for c in self.cells if c.group == group and c.purpose == RATES)
+        return tuple(
+            c for c in self.cells if c.group == group and c.purpose == LEARNING_RATES
+        )
 
-    def make_settings(self, cell: Cell, chosen: Rates) -> Settings:
-        """Returns the settings of a cell, its group's chosen rates given."""
-        return cell.group.make_settings(self.base, cell.seed, cell.rates or chosen)
+    def make_settings(self, cell: Cell, chosen: LearningRates) -> Settings:
+        """Returns the settings of a cell, its group's chosen learning rates given."""
+        return cell.group.make_settings(
+            self.base, cell.seed, cell.learning_rates or chosen
+        )
 
 
 def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
@@ -198,11 +204,11 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
     # What the base does not give has its value: the names of cells show their size.
     shared = from_config_dict({**base, "method": study.methods[0]})
     for part in ("encoder", "exit"):
-        rate, rates = base["optim"][f"{part}_learning_rate"], f"study.{part}_rates"
-        if rate != AUTO and getattr(study, f"{part}_rates"):
+        rate, field = base["optim"][f"{part}_learning_rate"], f"{part}_learning_rates"
+        if rate != AUTO and getattr(study, field):
             raise SettingsError(
-                f"optim.{part}_learning_rate={rate} would not be used: {rates} chooses"
-                " the rate; drop one of the two"
+                f"optim.{part}_learning_rate={rate} would not be used: study.{field}"
+                " chooses the rate; drop one of the two"
             )
     tasks = study.tasks or (shared.data.task,)
     metrics = study.metrics or (shared.data.metric,) * len(tasks)
@@ -217,19 +223,20 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
         )
     ]
     candidates = [
-        Rates(*pair)
+        LearningRates(*pair)
         for pair in itertools.product(
-            study.encoder_rates or (None,), study.exit_rates or (None,)
+            study.encoder_learning_rates or (None,),
+            study.exit_learning_rates or (None,),
         )
         if pair != (None, None)
     ]
-    rates = [
-        Cell(group, study.rates_seed, RATES, candidate)
+    searches = [
+        Cell(group, study.learning_rates_seed, LEARNING_RATES, candidate)
         for group in groups
         for candidate in candidates
     ]
     scores = [Cell(group, seed) for seed in study.seeds for group in groups]
-    plan = Plan(study, base, (*rates, *scores))
+    plan = Plan(study, base, (*searches, *scores))
     names = [cell.name for cell in plan.cells]
     for name in names:
         if names.count(name) > 1:
@@ -237,8 +244,13 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
                 f"the study has two cells of the name {name}: tasks and encoders need"
                 " different folder names, methods and seeds must differ"
             )
+        if not _is_text(name):
+            raise SettingsError(
+                f"the study has a cell of the name {name!r}, which is not UTF-8: rename"
+                " the folder of the task or encoder"
+            )
     for cell in plan.cells:
-        plan.make_settings(cell, Rates())
+        plan.make_settings(cell, LearningRates())
     return plan
 
 
@@ -259,7 +271,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def default_study_folder(plan: Plan) -> Path:
     """Returns `runs/study-{name}-{8 hex of what the cells have in common}`."""
-    common = plan.cells[0].group.make_settings(plan.base, 0, Rates())
+    common = plan.cells[0].group.make_settings(plan.base, 0, LearningRates())
     fields = {
         name: value
         for name, value in training_fields(common).items()
@@ -270,13 +282,22 @@ def default_study_folder(plan: Plan) -> Path:
     return Path("runs") / f"study-{plan.study.name}-{compute_digest(fields)[:8]}"
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name that may be of a folder's bytes can stand in a JSON file."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_study(study: StudySettings) -> None:
     parse_shard(study.shard)
     for name in ("methods", "seeds"):
         if not getattr(study, name):
             raise SettingsError(f"study.{name} is empty: give at least one")
     lists = ("methods", "tasks", "encoders", "train_sizes", "seeds")
-    for name in (*lists, "encoder_rates", "exit_rates"):
+    for name in (*lists, "encoder_learning_rates", "exit_learning_rates"):
         values = getattr(study, name)
         if len(set(values)) < len(values):
             raise SettingsError(f"study.{name}={values} has a value twice")
@@ -286,15 +307,16 @@ def _check_study(study: StudySettings) -> None:
             f" ({len(study.tasks)}), or none"
         )
     for part in ("encoder", "exit"):
-        rates = getattr(study, f"{part}_rates")
+        rates = getattr(study, f"{part}_learning_rates")
         if len(rates) == 1:
             raise SettingsError(
-                f"study.{part}_rates={rates}: there is nothing to choose; set"
+                f"study.{part}_learning_rates={rates}: there is nothing to choose; set"
                 f" optim.{part}_learning_rate, or give several"
             )
-    searches = study.encoder_rates or study.exit_rates
-    if searches and study.rates_seed in study.seeds:
+    searches = study.encoder_learning_rates or study.exit_learning_rates
+    if searches and study.learning_rates_seed in study.seeds:
         raise SettingsError(
-            f"study.rates_seed={study.rates_seed} is one of study.seeds={study.seeds}:"
-            " choose rates with a seed that is not scored"
+            f"study.learning_rates_seed={study.learning_rates_seed} is one of"
+            f" study.seeds={study.seeds}: choose learning rates with a seed that is"
+            " not scored"
         )

@@ -1,5 +1,6 @@
 """Running a study: every cell of this shard, then what all finished cells say."""
 
+import dataclasses
 import json
 import logging
 import time
@@ -11,15 +12,21 @@ from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.study import cells
-from sweet_jax.study.cell_lock import Claims
-from sweet_jax.study.folder import PLAN, PLAN_REMEDY
-from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
-from sweet_jax.system.checksums import read_sealed, write_sealed
+from sweet_jax.study.cell_lock import CellLocks
+from sweet_jax.study.folder import PLAN, SCHEMA, CellEntry, read_plan
+from sweet_jax.study.plan import (
+    LEARNING_RATES,
+    VARIED,
+    Cell,
+    Group,
+    LearningRates,
+    Plan,
+)
+from sweet_jax.system.checksums import write_sealed
 from sweet_jax.system.files import list_differences, read_json, show
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
 _WAIT_SECONDS = 10.0
 
 
@@ -41,7 +48,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     _check_folder(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_plan(plan, folder)
-    claims = Claims(folder / "claims")
+    locks = CellLocks(folder / "locks")
     mine = plan.select_shard()
     before = {cell.name: _read_failure(cell, folder) for cell in mine}
     failures: dict[str, str] = {}
@@ -49,20 +56,20 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     waited_for: str | None = None
     for cell in mine:
         path = _find_folder(cell, folder)
-        if claims.describe(cell.name) is None and cells.can_adopt(path):
+        if locks.describe(cell.name) is None and cells.can_adopt(path):
             cells.adopt_cell(path)
     left = _list_left(mine, folder, failures)
     logger.info("%d of %d cells are left in %s", len(left), len(mine), folder)
     while left:
-        cell = _pick(plan, left, folder, claims)
+        cell = _pick(plan, left, folder, locks)
         if cell is None:
-            if waited_for != (others := _describe_others(left, claims)):
+            if waited_for != (others := _describe_others(left, locks)):
                 logger.info("waiting: %s", others)
                 waited_for = others
             time.sleep(_WAIT_SECONDS)
         else:
-            with claims.claim(cell.name) as claimed:
-                if claimed and not cells.is_finished(_find_folder(cell, folder)):
+            with locks.hold(cell.name) as held:
+                if held and not cells.is_finished(_find_folder(cell, folder)):
                     _run_one(plan, cell, folder, seconds, len(left))
                     _write_plan(plan, folder)
         # Failed here, or in another process since this one started.
@@ -71,8 +78,8 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
             if failure is not None and failure != before[cell.name]:
                 failures[cell.name] = failure["error"]
         for cell in left:
-            lost = [c for c in plan.find_rate_cells(cell.group) if c.name in failures]
-            if lost and cell.purpose != RATES:
+            lost = [c for c in plan.find_search_cells(cell.group) if c.name in failures]
+            if lost and cell.purpose != LEARNING_RATES:
                 failures[cell.name] = f"no learning rates: {lost[0].name} failed"
         left = _list_left(left, folder, failures)
     return [f"{name}: {error}" for name, error in failures.items()]
@@ -84,9 +91,9 @@ def check_inputs(plan: Plan) -> None:
     by_encoder = {group.encoder: group for group in groups}
     by_task = {group.task: group for group in groups}
     for group in by_encoder.values():
-        find_encoder(group.make_settings(plan.base, 0, Rates()).encoder)
+        find_encoder(group.make_settings(plan.base, 0, LearningRates()).encoder)
     for group in by_task.values():
-        load_task(group.make_settings(plan.base, 0, Rates()).data)
+        load_task(group.make_settings(plan.base, 0, LearningRates()).data)
 
 
 def describe_plan(plan: Plan, folder: Path) -> str:
@@ -101,38 +108,37 @@ def describe_plan(plan: Plan, folder: Path) -> str:
 
 
 def find_choices(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """Returns, per group with rates to choose from, what was tried and chosen."""
+    """Returns what was tried and chosen, per group that searches learning rates."""
     choices = []
     for group in dict.fromkeys(cell.group for cell in plan.cells):
-        candidates = plan.find_rate_cells(group)
+        candidates = plan.find_search_cells(group)
         done = [c for c in candidates if cells.is_finished(_find_folder(c, folder))]
         tried = [
             {
-                **_describe_rates(c.rates),
+                **_describe_rates(c.learning_rates),
                 "score": cells.score_selection(_find_folder(c, folder)),
             }
             for c in done
         ]
         if not tried:
             continue
-        chosen = Rates()
+        chosen = LearningRates()
         if len(done) == len(candidates):
             best = max(range(len(tried)), key=lambda i: tried[i]["score"])
-            chosen = candidates[best].rates or chosen
+            chosen = candidates[best].learning_rates or chosen
         choices.append(
             {
                 **_describe_group(group),
                 "tried": tried,
-                "chosen": chosen.encoder,
-                "chosen_exit": chosen.exits,
+                "chosen": _describe_rates(chosen),
             }
         )
     return choices
 
 
-def _describe_rates(rates: Rates | None) -> dict[str, float | None]:
-    encoder, exits = rates or Rates()
-    return {"rate": encoder, "exit_rate": exits}
+def _describe_rates(rates: LearningRates | None) -> dict[str, float | None]:
+    encoder, exits = rates or LearningRates()
+    return {"encoder_learning_rate": encoder, "exit_learning_rate": exits}
 
 
 def _find_folder(cell: Cell, folder: Path) -> Path:
@@ -160,30 +166,32 @@ def _list_left(
 
 
 def _pick(
-    plan: Plan, left: Sequence[Cell], folder: Path, claims: Claims
+    plan: Plan, left: Sequence[Cell], folder: Path, locks: CellLocks
 ) -> Cell | None:
-    """Returns the next cell that nobody works on and whose rates are known."""
+    """Returns the next cell that nobody works on and whose learning rates are known."""
     for cell in left:
         known = all(
             cells.is_finished(_find_folder(c, folder))
-            for c in plan.find_rate_cells(cell.group)
+            for c in plan.find_search_cells(cell.group)
         )
-        if (known or cell.purpose == RATES) and claims.describe(cell.name) is None:
+        if (known or cell.purpose == LEARNING_RATES) and locks.describe(
+            cell.name
+        ) is None:
             return cell
     return None
 
 
-def _describe_others(left: Sequence[Cell], claims: Claims) -> str:
-    claimed = [(cell.name, claims.describe(cell.name)) for cell in left]
-    return "; ".join(f"{name} is run by {who}" for name, who in claimed if who)
+def _describe_others(left: Sequence[Cell], locks: CellLocks) -> str:
+    holders = [(cell.name, locks.describe(cell.name)) for cell in left]
+    return "; ".join(f"{name} is run by {who}" for name, who in holders if who)
 
 
 def _run_one(
     plan: Plan, cell: Cell, folder: Path, seconds: list[float], num_left: int
 ) -> None:
     """Runs a cell, says how it ended and about how long the rest will take."""
-    chosen = Rates()
-    if cell.purpose != RATES:
+    chosen = LearningRates()
+    if cell.purpose != LEARNING_RATES:
         chosen = _find_chosen(find_choices(plan, folder), cell.group)
     logger.info("%s starts; %d to go", cell.name, num_left)
     status = cells.run_cell(
@@ -207,12 +215,12 @@ def _run_one(
     )
 
 
-def _find_chosen(choices: Sequence[dict[str, Any]], group: Group) -> Rates:
+def _find_chosen(choices: Sequence[dict[str, Any]], group: Group) -> LearningRates:
     wanted = _describe_group(group)
     for choice in choices:
         if wanted.items() <= choice.items():
-            return Rates(choice["chosen"], choice["chosen_exit"])
-    return Rates()
+            return LearningRates(*choice["chosen"].values())
+    return LearningRates()
 
 
 def _describe_group(group: Group) -> dict[str, Any]:
@@ -236,31 +244,33 @@ def _check_folder(plan: Plan, folder: Path) -> None:
                 f"{folder} holds {strangers[0]} and no study: name another --workdir"
             )
         return
-    stored = read_sealed(path, PLAN_REMEDY)
-    before, now = stored["base"], _flatten_base(plan)
-    if differing := list_differences(before, now):
+    stored = read_plan(folder)
+    if differing := list_differences(stored.base, _flatten_base(plan)):
         raise SettingsError(
             f"{folder} holds a study of other settings: {'; '.join(differing)}. Name"
             " another --workdir, or use the same settings"
         )
-    _check_rates(plan, folder, stored["cells"])
+    _check_search(plan, folder, stored.cells)
 
 
-def _check_rates(plan: Plan, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Raises SettingsError where scores are there of a choice among other rates."""
+def _check_search(plan: Plan, folder: Path, entries: Sequence[CellEntry]) -> None:
+    """Raises SettingsError where scores are there of another search."""
     for cell in plan.cells:
-        if cell.purpose == RATES or not cells.is_finished(_find_folder(cell, folder)):
+        path = _find_folder(cell, folder)
+        if cell.purpose == LEARNING_RATES or not cells.is_finished(path):
             continue
         wanted = _describe_group(cell.group)
-        planned = [row for row in rows if wanted.items() <= row.items()]
-        # Plans from before exit rates could be chosen do not name them.
+        planned = [
+            e for e in entries if wanted.items() <= dataclasses.asdict(e).items()
+        ]
         tried = {
-            Rates(row["rate"], row.get("exit_rate"))
-            for row in planned
-            if row["purpose"] == RATES
+            LearningRates(e.encoder_learning_rate, e.exit_learning_rate)
+            for e in planned
+            if e.purpose == LEARNING_RATES
         }
+        now = {c.learning_rates for c in plan.find_search_cells(cell.group)}
         # The last plan may have been of other methods, and says nothing of this one.
-        if planned and tried != {c.rates for c in plan.find_rate_cells(cell.group)}:
+        if planned and tried != now:
             raise SettingsError(
                 f"{folder} holds scores of {cell.group.method} with other learning"
                 " rates to choose from: use the same lists, or another"
@@ -280,7 +290,7 @@ def _flatten_base(plan: Plan) -> dict[str, Any]:
 
 
 def _write_plan(plan: Plan, folder: Path) -> None:
-    """Writes plan.json: all cells, of every shard, and the rates chosen so far."""
+    """Writes plan.json: the cells of every shard, and the choices so far."""
     write_sealed(
         folder / PLAN,
         {
@@ -293,7 +303,7 @@ def _write_plan(plan: Plan, folder: Path) -> None:
                     "purpose": cell.purpose,
                     **_describe_group(cell.group),
                     "seed": cell.seed,
-                    **_describe_rates(cell.rates),
+                    **_describe_rates(cell.learning_rates),
                 }
                 for cell in plan.cells
             ],

@@ -10,14 +10,15 @@ _MEASURES = ("seconds", "flops", "peak_memory_bytes", "parameters")
 
 
 def _read(results: dict[str, Any], field: str) -> float | None:
-    # Files of before the field existed lack it; a backend that does not count writes 0.
+    # A backend that does not count writes 0.
     return float(results[field]) if results.get(field) else None
 
 
-def _measure(cell: FinishedCell) -> dict[str, float | None]:
+def measure_training(cell: FinishedCell) -> dict[str, float | None]:
+    """Returns what training a cell took, None where that is not known."""
     results, memory = cell.results, cell.peak_memory_bytes
     return {
-        "seconds": float(results["seconds"]["train"]),
+        "seconds": _read(results["seconds"], "train"),
         "flops": _read(results, "training_flops"),
         "peak_memory_bytes": None if memory is None else float(memory),
         "parameters": _read(results, "parameters"),
@@ -31,7 +32,7 @@ def describe_training(cells: Sequence[FinishedCell]) -> dict[str, Any]:
         `seconds` of training, `flops` counted by the compiler, `peak_memory_bytes` of
         the process, `parameters` of all models served together.
     """
-    measured = [_measure(cell) for cell in cells]
+    measured = [measure_training(cell) for cell in cells]
     described: dict[str, Any] = {}
     for name in _MEASURES:
         known = [value for row in measured if (value := row[name]) is not None]

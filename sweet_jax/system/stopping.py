@@ -1,8 +1,7 @@
 """Stopping a command: one line on the terminal and exit status 75, within seconds.
 
-SIGTERM, SIGINT (ctrl-C) and SIGHUP (the terminal is closed) raise `Stopped` in the main
-thread, so temporary files, locks and claims are cleaned up as after an error. Libraries
-may swallow the exception, and Python runs no handler while XLA compiles: a thread ends
+thread, so temporary files and locks are cleaned up as after an error. Libraries may
+swallow the exception, and Python runs no handler while XLA compiles: a thread ends
 the process a few seconds later. This loses nothing, since files are written whole or
 not at all. Training is given longer, to finish and save its step. A second signal ends
 the process at once.

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from sweet_jax.serving.inputs import read_inputs
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.standalone.loader import ExportedClassifier
+from sweet_jax.study.archive import open_study
 from sweet_jax.study.folder import read_study
 from sweet_jax.thresholds.choice import pick_target
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.trees import unflatten_paths
 
-_KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"
+_RESULTS = Path(__file__).parents[2] / "results"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +120,28 @@ def _read_run(folder: Path, seeds: Seeds) -> None:
     format_run(folder)
 
 
+def _find_archive(seeds: Seeds) -> Path:
+    folder = seeds.root / "archive"
+    if not folder.exists():
+        folder.mkdir()
+        kept = _RESULTS / "rotten_tomatoes-minilm-l6-learning-rates.zip"
+        shutil.copyfile(kept, folder / "study.zip")
+    return folder
+
+
+def _find_study(seeds: Seeds) -> Path:
+    folder = seeds.root / "study"
+    if not folder.exists():
+        folder = open_study(_find_archive(seeds) / "study.zip").rename(folder)
+    return folder
+
+
 def _read_study(folder: Path, seeds: Seeds) -> None:
     read_study(folder)
+
+
+def _read_archive(folder: Path, seeds: Seeds) -> None:
+    read_study(open_study(folder / "study.zip"))
 
 
 READERS = {
@@ -135,6 +157,7 @@ READERS = {
         Reader("data folder", lambda s: s.task, _read_data_folder),
         Reader("checkpoints", lambda s: s.checkpoints, _read_checkpoint),
         Reader("finished run", lambda s: s.run, _read_run),
-        Reader("study", lambda _: _KEPT_STUDY, _read_study),
+        Reader("study", _find_study, _read_study),
+        Reader("archive of a study", _find_archive, _read_archive),
     )
 }

@@ -13,6 +13,7 @@ import pytest
 from command_line import run_command
 from html_page import Page
 from study_files import (
+    aggregate,
     make_entry,
     make_study,
     set_right_rows,
@@ -34,9 +35,13 @@ from sweet_jax.report import (
 from sweet_jax.report.study_plots import plot_sizes, plot_study
 from sweet_jax.report.study_record import list_headlines, list_views
 from sweet_jax.report.study_words import describe_study
-from sweet_jax.study.aggregate import aggregate_study
 
 METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
+
+
+def rates(encoder: float, exits: float | None = None) -> dict[str, Any]:
+    """Returns learning rates as plan.json has them."""
+    return {"encoder_learning_rate": encoder, "exit_learning_rate": exits}
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +53,11 @@ def written(tmp_path_factory) -> tuple[Path, list[str]]:
         "encoder": "tiny",
         "train_size": 1000,
         "method": "sweet",
-        "tried": [{"rate": 1e-4, "score": 0.71}, {"rate": 3e-4, "score": 0.72}],
-        "chosen": 3e-4,
+        "tried": [rates(1e-4) | {"score": 0.71}, rates(3e-4) | {"score": 0.72}],
+        "chosen": rates(3e-4),
     }
-    # Of an older plan the one, of exits and encoder the other.
-    pair = {
-        "rate": 1e-4,
-        "exit_rate": 1e-3,
-        "score": 0.73,
-    }
-    both = choice | {"tried": [pair], "chosen": 1e-4, "chosen_exit": 1e-3}
+    pair = rates(1e-4, 1e-3)
+    both = choice | {"tried": [pair | {"score": 0.73}], "chosen": pair}
     make_study(
         folder,
         METHODS,
@@ -244,7 +244,7 @@ def list_outputs(record: dict[str, Any]) -> dict[str, str]:
     page = study_page.make_study_html(record, without_pictures, [])
     texts = {
         "page": Page(page).text,
-        "markdown": format_study_markdown(record),
+        "markdown": format_study_markdown(record, None),
         "terminal": format_study(record),
     }
     # The page's verdicts are bold, and its parts apart.
@@ -275,7 +275,7 @@ def test_a_claim_has_a_verdict_at_every_exit(verdict: str, tmp_path: Path):
     shares, verdicts = CASES[verdict]
     rows = {"early_exit": (0.5,) * 4, "multi_model": shares}
     folder = make_study(tmp_path / "s", rows, change_bank=set_right_rows(rows))
-    record = aggregate_study(folder, 200)
+    record = aggregate(folder, 200)
     [setting] = record["groups"][0]["settings"]
     [finding] = find_claims("multi_model_exits", setting)
     [whole] = finding["comparisons"]
@@ -304,7 +304,7 @@ def test_an_average_names_what_a_task_refutes_first(tmp_path: Path):
         tasks=("rotten_tomatoes", "rte"),
         change_bank=set_right_rows(rows),
     )
-    record = aggregate_study(folder, 200)
+    record = aggregate(folder, 200)
     group = record["groups"][0]
     views = (group["average"], *group["settings"])
     [average, _, rte] = find_claims("multi_model_exits", *views)
@@ -329,11 +329,11 @@ def test_names_never_command_a_terminal(tmp_path: Path, capsys):
     folder = make_study(tmp_path / "s", methods, seeds=(0, 1), tasks=(f"t{evil}",))
     cells = json.loads((folder / "plan.json").read_text())["cells"]
     for path in (folder / "cells").glob("*-early_exit-s1-*"):
-        write_status(path, "failed", f"no {evil}")
-    # Half of a character in two is no text at all.
-    names = {"task": evil, "encoder": f"{evil}\ud800", "train_size": 1, "method": evil}
-    write_plan(folder, cells, [{**names, "tried": [], "chosen": 1e-4}])
-    aggregated = aggregate_study(folder, 20)
+        # Half of a character in two is no text at all.
+        write_status(path, "failed", f"no {evil}\ud800")
+    names = {"task": evil, "encoder": evil, "train_size": 1, "method": evil}
+    write_plan(folder, cells, [{**names, "tried": [], "chosen": rates(1e-4)}])
+    aggregated = aggregate(folder, 20)
     assert run_command("study", str(folder)) == 0
     summary, _, _ = capsys.readouterr().out.partition("\nwrote")
     files = [folder / name for name in ("study.json", "study.md", "study.html")]

@@ -319,7 +319,7 @@ def test_a_study_stops_with_its_cell_and_starts_no_other(
     assert errors.endswith(f"to go\n{STOPPED}\n"), errors
     assert len(list(tmp_path.glob("study/logs/*.log"))) == 1
     assert not list(tmp_path.glob("study/cells/*/cell.json"))
-    assert not list(tmp_path.glob("study/claims/*.json"))
+    assert not list(tmp_path.glob("study/locks/*.json"))
     (log,) = tmp_path.glob("study/logs/*.log")
     assert log.read_text().endswith(f"{STOPPED}\n")
 

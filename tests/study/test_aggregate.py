@@ -14,6 +14,7 @@ from scipy import stats
 from study_files import (
     EXIT_LAYERS,
     SPEEDUPS,
+    aggregate,
     make_entry,
     make_study,
     set_right_rows,
@@ -25,7 +26,6 @@ from study_files import (
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.statistics import two_level_interval
-from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.findings import MARGIN, decide
 from sweet_jax.study.folder import StudyError, read_study
 from sweet_jax.study.measure import Setting, make_cost_grid
@@ -46,7 +46,7 @@ def study(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def record(study: Path) -> dict[str, Any]:
     """What it aggregates to."""
-    return aggregate_study(study, NUM_DRAWS)
+    return aggregate(study, NUM_DRAWS)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_exits_that_learn_to_exit_are_scaled_as_in_their_run(tmp_path: Path):
     folder = make_study(
         tmp_path / "s", ("sweet", "early_exit"), criteria=("lte", "confidence")
     )
-    record = aggregate_study(folder, 30)
+    record = aggregate(folder, 30)
     assert record["failed"] == []
     [setting] = record["groups"][0]["settings"]
     curve = find(setting["methods"], label="sweet")["curves"]["lte"]
@@ -280,7 +280,7 @@ def test_exits_that_learn_to_exit_are_scaled_as_in_their_run(tmp_path: Path):
     for row in results["exits"]:
         del row["lte_range"]
     change_results(path, exits=results["exits"])
-    [failed] = aggregate_study(folder, 30)["failed"]
+    [failed] = aggregate(folder, 30)["failed"]
     assert failed["name"] == name
     assert "learning-to-exit scores" in failed["error"]
 
@@ -304,7 +304,7 @@ def test_rows_are_drawn_anew_for_every_task_and_kept_over_sizes(tmp_path: Path):
     }
     assert (draws["rte", 250] == draws["rte", 1000]).all()
     assert (draws["rte", 250] != draws["rotten_tomatoes", 250]).any()
-    record = aggregate_study(folder, 20)
+    record = aggregate(folder, 20)
     assert [group["train_size"] for group in record["groups"]] == [250, 1000]
 
 
@@ -323,7 +323,7 @@ def test_a_copy_of_the_small_files_gives_the_same(small: Path, tmp_path: Path):
         if path.name in _READ:
             (copy / path.relative_to(small)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy / path.relative_to(small))
-    assert aggregate_study(copy, 30) == aggregate_study(small, 30)
+    assert aggregate(copy, 30) == aggregate(small, 30)
 
 
 def test_failed_and_missing_cells_are_listed_and_left_out(small: Path):
@@ -337,7 +337,7 @@ def test_failed_and_missing_cells_are_listed_and_left_out(small: Path):
     write_plan(small, [*plan["cells"], never_run])
     write_status(path("sweet", 0), "failed", "ValueError: the loss is\nnot finite")
     (path("early_exit", 2) / "results.json").unlink()
-    record = aggregate_study(small, 30)
+    record = aggregate(small, 30)
     assert record["failed"] == [
         {
             "name": path("sweet", 0).name,
@@ -359,6 +359,13 @@ def change_results(path: Path, **changes: Any) -> None:
     results = json.loads((path / "results.json").read_text())
     (path / "results.json").write_text(json.dumps({**results, **changes}))
     checksums.record(path, "results.json")
+
+
+def change_targets(path: Path) -> None:
+    """Gives a cell other speed-ups than the rest of its study."""
+    results = json.loads((path / "results.json").read_text())
+    points = {c: rows[1:] for c, rows in results["at_speedup"].items()}
+    change_results(path, at_speedup=points)
 
 
 def swap_banks(path: Path) -> None:
@@ -386,13 +393,18 @@ def change_one_byte(path: Path) -> None:
         (lambda p: change_results(p, seed=5), "of sweet with seed 5, planned was"),
         (lambda p: change_results(p, schema=2), "has schema 2, this version reads"),
         (lambda p: change_results(p, metric="f1"), "its metric f1 are not those"),
+        (lambda p: change_results(p, exits="many"), r"is damaged .exits: Input should"),
+        (lambda p: change_results(p, seconds=5), r"is damaged .seconds: Input should"),
+        (lambda p: change_results(p, area={}), r"curves, at_speedup and area have"),
+        (lambda p: change_results(p, training_flops="x"), r"damaged .training_flops"),
+        (change_targets, r"its targets .2.0, .* are not those of the setting's first"),
         (swap_banks, "its results.json .*: they are not of the same run"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_a_failed_cell(small: Path, damage, error: str):
     path = small / "cells" / make_entry("rotten_tomatoes", 1000, "sweet", 1)["name"]
     damage(path)
-    record = aggregate_study(small, 30)
+    record = aggregate(small, 30)
     [failed] = record["failed"]
     assert failed["name"] == path.name
     assert "\n" not in failed["error"]
@@ -408,27 +420,42 @@ def test_cells_of_other_test_rows_are_not_compared(small: Path):
         changed = {**arrays, "row_ids": arrays["row_ids"] + 1}
     np.savez(path / "logits_test.npz", **changed)
     checksums.record(path, "logits_test.npz")
-    [failed] = aggregate_study(small, 30)["failed"]
+    [failed] = aggregate(small, 30)["failed"]
     assert "test rows are not those" in failed["error"]
+
+
+def plan_of(**changes: Any) -> dict[str, Any]:
+    return {
+        **{"schema": 1, "name": "x", "base": {}, "cells": [], "choices": []},
+        **changes,
+    }
+
+
+def entry_of(**changes: Any) -> dict[str, Any]:
+    return make_entry("rte", 1000, "sweet", 1) | changes
 
 
 @pytest.mark.parametrize(
     ("content", "error"),
     [
         (None, "is not a study .no plan.json in it."),
-        ({"schema": 2}, "has schema 2, this version reads 1: update"),
-        ({"schema": 1, "name": "x"}, "plan.json lacks cells, choices"),
-        (
-            {"schema": 1, "name": "x", "cells": [{"name": "a"}], "choices": []},
-            "a cell lacks purpose, task, encoder, train_size, method, seed",
-        ),
+        ({"schema": 2}, "has schema 2, this version reads up to 1: update"),
+        ({"schema": 1, "name": "x", "base": {}}, r"damaged .cells: Field required"),
+        (plan_of(cells=[{"name": "a"}]), r"damaged .cells.0.purpose: Field required"),
+        (plan_of(cells=[entry_of(name="../../elsewhere")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="..")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(name="a\0b")]), r"damaged .cells.0.name"),
+        (plan_of(cells=[entry_of(seed="1")]), r"damaged .cells.0.seed"),
+        (plan_of(choices=[{"task": "a"}]), r"damaged .choices.0.encoder: Field req"),
+        (plan_of(name="half \ud800"), r"damaged .Invalid JSON"),
     ],
 )
 def test_a_plan_that_cannot_be_read_stops(tmp_path: Path, content, error: str):
     if content is not None:
         write_sealed(tmp_path / "plan.json", content)
     with pytest.raises(StudyError, match=error):
-        aggregate_study(tmp_path)
+        aggregate(tmp_path)
 
 
 def test_a_plan_that_changed_is_not_read(small: Path):
@@ -436,34 +463,36 @@ def test_a_plan_that_changed_is_not_read(small: Path):
     for damaged in ("", "{}", text[:200], text.replace('"seed": 1', '"seed": 3', 1)):
         (small / "plan.json").write_text(damaged)
         with pytest.raises(StudyError, match=r"plan.json .*: delete it and repeat"):
-            aggregate_study(small)
+            aggregate(small)
 
 
 def test_bad_folders_and_plans_with_two_cells_for_one_stop(tmp_path: Path):
     with pytest.raises(StudyError, match="does not exist"):
-        aggregate_study(tmp_path / "none")
+        aggregate(tmp_path / "none")
     entry = make_entry("rte", 1000, "sweet", 0)
     write_plan(tmp_path, [entry, {**entry, "name": "twin"}])
     with pytest.raises(StudyError, match="and twin have the same task"):
-        aggregate_study(tmp_path)
+        aggregate(tmp_path)
 
 
 def test_a_study_without_a_finished_cell_aggregates(tmp_path: Path):
     write_plan(tmp_path, [make_entry("rte", 1000, "sweet", 0)])
-    record = aggregate_study(tmp_path)
+    record = aggregate(tmp_path)
     assert record["groups"] == []
     assert len(record["missing"]) == 1
 
 
-def test_searches_of_rates_enter_no_average(small: Path):
+def test_searches_of_learning_rates_enter_no_average(small: Path):
     plan = json.loads((small / "plan.json").read_text())
-    search = make_entry("rotten_tomatoes", 1000, "sweet", 100, purpose="rates")
+    search = make_entry("rotten_tomatoes", 1000, "sweet", 100, purpose="learning_rates")
     write_cell(small, search)
-    failed = make_entry("rotten_tomatoes", 1000, "sweet", 101, purpose="rates")
+    failed = make_entry("rotten_tomatoes", 1000, "sweet", 101, purpose="learning_rates")
     write_status(small / "cells" / failed["name"], "failed", "no space")
-    choice = {"task": "rotten_tomatoes", "chosen": 1e-4}
+    chosen = {"encoder_learning_rate": 1e-4, "exit_learning_rate": None}
+    names = {"task": "rte", "encoder": "tiny", "train_size": 1, "method": "sweet"}
+    choice = {**names, "tried": [{**chosen, "score": 0.5}], "chosen": chosen}
     write_plan(small, [*plan["cells"], search, failed], [choice])
-    record = aggregate_study(small, 30)
+    record = aggregate(small, 30)
     [setting] = record["groups"][0]["settings"]
     assert find(setting["methods"], label="sweet")["seeds"] == [0, 1, 2]
     assert record["choices"] == [choice]
@@ -481,7 +510,7 @@ def collect(value: Any, name: str) -> list[Any]:
 
 
 def test_one_seed_has_no_interval_anywhere(tmp_path: Path):
-    record = aggregate_study(make_study(tmp_path / "s", METHODS, seeds=(0,)), 30)
+    record = aggregate(make_study(tmp_path / "s", METHODS, seeds=(0,)), 30)
     for name in ("interval", "over_seeds", "over_seeds_and_rows", "low", "high"):
         assert set(collect(record, name)) == {None}, name
     assert set(collect(record, "verdict")) == {"no interval"}
@@ -499,7 +528,7 @@ def test_a_degenerate_matthews_is_0_and_said(tmp_path: Path):
         metric="matthews",
         change_bank=answer_one_class,
     )
-    [setting] = aggregate_study(folder, 30)["groups"][0]["settings"]
+    [setting] = aggregate(folder, 30)["groups"][0]["settings"]
     sweet = find(setting["methods"], label="sweet")
     assert sweet["degenerate"] == [{"seed": 1, "exits": [2]}]
     assert sweet["exits"][2]["score"]["values"][1] == 0
@@ -515,7 +544,7 @@ def test_averages_say_over_which_tasks_and_seeds(tmp_path: Path):
         write_cell(folder, entry)
     gone = make_entry("rte", 1000, "sweet", 2)
     write_plan(folder, [entry for entry in plan if entry != gone] + more)
-    average = aggregate_study(folder, 30)["groups"][0]["average"]
+    average = aggregate(folder, 30)["groups"][0]["average"]
     told = {m["label"]: (m["tasks"], m["seeds"]) for m in average["methods"]}
     assert told == {
         "early_exit": (list(TASKS), [0, 1, 2]),
@@ -533,7 +562,7 @@ def test_tasks_with_other_exits_are_not_averaged(tmp_path: Path):
     write_cell(tmp_path, entries[0])
     write_cell(tmp_path, entries[1], exit_layers=(0, 5))
     write_plan(tmp_path, entries)
-    [group] = aggregate_study(tmp_path, 30)["groups"]
+    [group] = aggregate(tmp_path, 30)["groups"]
     assert group["average"] is None
     assert [len(s["exit_layers"]) for s in group["settings"]] == [4, 2]
 
@@ -557,7 +586,7 @@ def test_training_is_compared_with_sweet(record: dict[str, Any], tmp_path: Path)
     folder = make_study(tmp_path / "s", ("early_exit",), (0, 1))
     name = make_entry("rotten_tomatoes", 1000, "early_exit", 1)["name"]
     write_status(folder / "cells" / name, "finished", peak_memory_bytes=None)
-    [setting] = aggregate_study(folder, 30)["groups"][0]["settings"]
+    [setting] = aggregate(folder, 30)["groups"][0]["settings"]
     training = setting["methods"][0]["training"]
     assert training["peak_memory_bytes"] is None
     assert set(training["over_sweet"].values()) == {None}
@@ -594,7 +623,7 @@ RIGHT = {
 
 def test_findings_are_about_the_right_exits_and_speeds(tmp_path: Path):
     folder = make_study(tmp_path / "s", METHODS, change_bank=set_right_rows(RIGHT))
-    findings = aggregate_study(folder, 30)["groups"][0]["settings"][0]["findings"]
+    findings = aggregate(folder, 30)["groups"][0]["settings"][0]["findings"]
     by_claim = {finding["claim"]: finding for finding in findings}
     assert {
         claim: [(c["of"], c["minus"], c["which"]) for c in finding["comparisons"]]
@@ -635,7 +664,7 @@ def test_a_mean_decides_no_exit(tmp_path: Path):
     # 2 of 90 rows more are undecided, 9 are decided.
     shares = {"early_exit": (0.5,) * 4, "multi_model": (0.9, 0.52, 0.52, 0.52)}
     folder = make_study(tmp_path / "s", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate_study(folder, 200)["groups"][0]["settings"]
+    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
     finding = find(setting["findings"], claim="multi_model_exits")
     assert list_verdicts(finding) == ["held", *["undecided"] * 3]
     assert (finding["verdict"], finding["mean_verdict"]) == ("undecided", "held")
@@ -655,7 +684,7 @@ def test_neither_an_average_nor_an_area_hides_a_part(tmp_path: Path):
         tasks=TASKS,
         change_bank=set_right_rows(shares),
     )
-    group = aggregate_study(folder, 200)["groups"][0]
+    group = aggregate(folder, 200)["groups"][0]
     whole = find(group["average"]["findings"], claim="early_exit_cascade")
     assert whole["mean_verdict"] == "held"
     assert whole["verdict"] == "refuted"
@@ -669,12 +698,12 @@ def test_neither_an_average_nor_an_area_hides_a_part(tmp_path: Path):
 def test_one_comparison_refutes_a_claim_of_two(tmp_path: Path):
     shares = {"sweet": (0.3,) * 4, "early_exit": (0.8,) * 4}
     folder = make_study(tmp_path / "s", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate_study(folder, 200)["groups"][0]["settings"]
+    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
     # Against multi_model, which is not there, nothing is known.
     assert find(setting["findings"], claim="sweet_fast")["verdict"] == "refuted"
     shares["sweet"] = (0.95,) * 4
     folder = make_study(tmp_path / "t", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate_study(folder, 200)["groups"][0]["settings"]
+    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
     assert "sweet_fast" not in {row["claim"] for row in setting["findings"]}
 
 
@@ -686,7 +715,7 @@ def test_tasks_without_a_common_seed_keep_their_verdicts(tmp_path: Path):
         make_study(folder, shares, seeds, (task,), change_bank=set_right_rows(shares))
         entries += json.loads((folder / "plan.json").read_text())["cells"]
     write_plan(folder, entries)
-    average = aggregate_study(folder, 200)["groups"][0]["average"]
+    average = aggregate(folder, 200)["groups"][0]["average"]
     assert average["methods"] == []
     finding = find(average["findings"], claim="multi_model_exits")
     assert finding["verdict"] == "no interval"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
 from sweet_jax.settings.resolve import study_from_config_dict
 from sweet_jax.study.plan import (
-    RATES,
+    LEARNING_RATES,
     SCORE,
-    Rates,
+    LearningRates,
     default_study_folder,
     make_plan,
     parse_shard,
@@ -32,7 +32,7 @@ def test_every_combination_is_a_cell_seed_by_seed():
 
 def test_cells_of_a_seed_differ_by_their_method_alone():
     plan = plan_of(methods=METHODS, seeds=(3,))
-    made = [to_dict(plan.make_settings(cell, Rates())) for cell in plan.cells]
+    made = [to_dict(plan.make_settings(cell, LearningRates())) for cell in plan.cells]
     assert [m["method"] for m in made] == ["multi_model", "early_exit", *["sweet"] * 2]
     assert [m["boundary_gradient_scale"] for m in made] == [0, 0, 0, 0.2]
     for one in made:
@@ -49,55 +49,63 @@ def test_methods_written_differently_are_one_method():
 def test_a_name_is_a_single_folder():
     plan = plan_of(methods=("sweet(a=0.2/0.5/0)", "sweet(a=1>0)"))
     assert not [cell.name for cell in plan.cells if "/" in cell.name]
-    made = plan.make_settings(plan.cells[0], Rates())
+    made = plan.make_settings(plan.cells[0], LearningRates())
     assert made.boundary_gradient_scales == (0.2, 0.5, 0.0)
 
 
 def test_rates_are_tried_with_a_seed_of_their_own_before_the_scores():
-    plan = plan_of(methods=("sweet", "early_exit"), encoder_rates=(1e-4, 2e-4))
-    assert [c.purpose for c in plan.cells] == [RATES] * 4 + [SCORE] * 6
+    plan = plan_of(methods=("sweet", "early_exit"), encoder_learning_rates=(1e-4, 2e-4))
+    assert [c.purpose for c in plan.cells] == [LEARNING_RATES] * 4 + [SCORE] * 6
     assert {c.seed for c in plan.cells[:4]} == {100}
     for cell in plan.cells[:4]:
-        settings = plan.make_settings(cell, Rates(5e-5))
-        assert settings.optim.encoder_learning_rate == cell.rates.encoder
+        settings = plan.make_settings(cell, LearningRates(5e-5))
+        assert settings.optim.encoder_learning_rate == cell.learning_rates.encoder
     assert plan.cells[0].name.endswith("-sweet-r0.0001-s100")
-    chosen = plan.make_settings(plan.cells[4], Rates(2e-4))
+    chosen = plan.make_settings(plan.cells[4], LearningRates(2e-4))
     assert chosen.optim.encoder_learning_rate == 2e-4
 
 
 def test_rates_of_encoder_and_exits_are_tried_in_pairs():
     one, both = (
-        plan_of(methods=("sweet",), exit_rates=(3e-4, 1e-3), seeds=(0,), **more)
-        for more in ({}, {"encoder_rates": (1e-4, 2e-4)})
+        plan_of(
+            methods=("sweet",), exit_learning_rates=(3e-4, 1e-3), seeds=(0,), **more
+        )
+        for more in ({}, {"encoder_learning_rates": (1e-4, 2e-4)})
     )
-    assert [cell.rates for cell in one.cells] == [
-        Rates(None, 3e-4),
-        Rates(None, 1e-3),
+    assert [cell.learning_rates for cell in one.cells] == [
+        LearningRates(None, 3e-4),
+        LearningRates(None, 1e-3),
         None,
     ]
     assert one.cells[0].name.endswith("-sweet-e0.0003-s100")
-    tried = [cell for cell in both.cells if cell.purpose == RATES]
-    assert {cell.rates for cell in tried} == {
-        Rates(encoder, exits) for encoder in (1e-4, 2e-4) for exits in (3e-4, 1e-3)
+    tried = [cell for cell in both.cells if cell.purpose == LEARNING_RATES]
+    assert {cell.learning_rates for cell in tried} == {
+        LearningRates(encoder, exits)
+        for encoder in (1e-4, 2e-4)
+        for exits in (3e-4, 1e-3)
     }
     assert tried[-1].name.endswith("-sweet-r0.0002-e0.001-s100")
     for cell in tried:
-        optim = both.make_settings(cell, Rates()).optim
+        optim = both.make_settings(cell, LearningRates()).optim
         found = (optim.encoder_learning_rate, optim.exit_learning_rate)
-        assert found == cell.rates
-    optim = both.make_settings(both.cells[-1], Rates(2e-4, 3e-4)).optim
+        assert found == cell.learning_rates
+    optim = both.make_settings(both.cells[-1], LearningRates(2e-4, 3e-4)).optim
     assert (optim.encoder_learning_rate, optim.exit_learning_rate) == (2e-4, 3e-4)
-    default = one.make_settings(one.cells[-1], Rates()).optim
-    assert one.make_settings(one.cells[0], Rates()).optim.encoder_learning_rate == (
-        default.encoder_learning_rate
-    )
+    default = one.make_settings(one.cells[-1], LearningRates()).optim
+    assert one.make_settings(
+        one.cells[0], LearningRates()
+    ).optim.encoder_learning_rate == (default.encoder_learning_rate)
 
 
 @settings(deadline=None, max_examples=15)
 @given(
     count=st.integers(1, 7),
     rates=st.sampled_from(
-        [{}, {"encoder_rates": (1e-4, 2e-4)}, {"exit_rates": (3e-4, 1e-3)}]
+        [
+            {},
+            {"encoder_learning_rates": (1e-4, 2e-4)},
+            {"exit_learning_rates": (3e-4, 1e-3)},
+        ]
     ),
 )
 def test_shards_are_a_partition_and_rates_stay_with_their_scores(count, rates):
@@ -122,7 +130,7 @@ def test_a_slow_method_meets_different_shards():
 
 def test_tasks_bring_their_metrics():
     plan = plan_of(tasks=("a/cola", "a/rte"), metrics=("matthews", "auto"), seeds=(0,))
-    by_task = {c.group.task: plan.make_settings(c, Rates()) for c in plan.cells}
+    by_task = {c.group.task: plan.make_settings(c, LearningRates()) for c in plan.cells}
     assert by_task["a/cola"].data.metric == "matthews"
     assert by_task["a/rte"].data.metric == "auto"
     assert plan.cells[0].name.startswith("cola-")
@@ -138,17 +146,27 @@ def test_tasks_bring_their_metrics():
         ({"shard": "2/2"}, "allowed is i/n with 0 <= i < n"),
         ({"shard": "1"}, "allowed is i/n"),
         ({"tasks": ("a", "b"), "metrics": ("auto",)}, r"one for each of study.tasks"),
-        ({"encoder_rates": (1e-4,)}, "nothing to choose"),
-        ({"exit_rates": (1e-3,)}, "set optim.exit_learning_rate"),
-        ({"exit_rates": (1e-3, 1e-3)}, r"study.exit_rates=.* has a value twice"),
-        ({"exit_rates": (1e-3, 2.0)}, "optim.exit_learning_rate=2.0"),
-        ({"exit_rates": (1e-3, 2e-3), "rates_seed": 1}, "that is not scored"),
-        ({"encoder_rates": (1e-4, 2.0)}, "optim.encoder_learning_rate=2.0"),
-        ({"encoder_rates": (1e-4, 2e-4), "rates_seed": 1}, "that is not scored"),
+        ({"encoder_learning_rates": (1e-4,)}, "nothing to choose"),
+        ({"exit_learning_rates": (1e-3,)}, "set optim.exit_learning_rate"),
+        (
+            {"exit_learning_rates": (1e-3, 1e-3)},
+            r"study.exit_learning_rates=.* has a value twice",
+        ),
+        ({"exit_learning_rates": (1e-3, 2.0)}, "optim.exit_learning_rate=2.0"),
+        (
+            {"exit_learning_rates": (1e-3, 2e-3), "learning_rates_seed": 1},
+            "that is not scored",
+        ),
+        ({"encoder_learning_rates": (1e-4, 2.0)}, "optim.encoder_learning_rate=2.0"),
+        (
+            {"encoder_learning_rates": (1e-4, 2e-4), "learning_rates_seed": 1},
+            "that is not scored",
+        ),
         ({"tasks": ("a/x", "b/x")}, "two cells of the name"),
         ({"metrics": ("f1",)}, "one for each of study.tasks"),
         ({"tasks": ("a",), "metrics": ("f2",)}, "data.metric='f2': allowed are"),
         ({"seeds": (-1,)}, "seed=-1"),
+        ({"tasks": ("a/caf\udce9",)}, r"not UTF-8: rename the folder"),
     ],
 )
 def test_wrong_fields_are_one_line(fields, message):
@@ -168,10 +186,10 @@ def test_a_given_rate_is_not_replaced_by_a_search():
     """Also where it equals the default."""
     base = to_dict(Settings())
     base["optim"]["exit_learning_rate"] = 1e-3
-    told = "exit_learning_rate=0.001 would not be used: study.exit_rates"
+    told = "exit_learning_rate=0.001 would not be used: study.exit_learning_rates"
     with pytest.raises(SettingsError, match=told):
-        plan_of(base, exit_rates=(3e-4, 1e-3))
-    plan_of(base, encoder_rates=(1e-4, 2e-4))
+        plan_of(base, exit_learning_rates=(3e-4, 1e-3))
+    plan_of(base, encoder_learning_rates=(1e-4, 2e-4))
 
 
 def test_names_of_cells_show_the_size_that_is_not_given():

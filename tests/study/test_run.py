@@ -13,7 +13,7 @@ import pytest
 
 from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
 from sweet_jax.study import cells, run
-from sweet_jax.study.cell_lock import Claims
+from sweet_jax.study.cell_lock import CellLocks
 from sweet_jax.study.folder import READ_FILES
 from sweet_jax.study.plan import Plan, make_plan
 from sweet_jax.study.run import describe_plan, run_study
@@ -72,7 +72,7 @@ def test_a_failed_cell_is_listed_and_stops_no_other(base, tmp_path):
     assert 0 < status["seconds"] < 600
     written = json.loads((tmp_path / "plan.json").read_text())
     assert [c["name"] for c in written["cells"]] == [c.name for c in plan.cells]
-    assert not list((tmp_path / "claims").glob("*.json"))
+    assert not list((tmp_path / "locks").glob("*.json"))
 
     # The same call again runs what failed, and that alone.
     (bad / "stranger.txt").unlink()
@@ -93,10 +93,14 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
     assert run_study(plan, tmp_path) == []  # Nothing is left to run.
     # The scores that are there were not run at a rate that was chosen.
     with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
-        run_study(plan_of(base, exit_rates=(1e-4, 1e-3)), tmp_path)
+        run_study(plan_of(base, exit_learning_rates=(1e-4, 1e-3)), tmp_path)
     # Of a method that the last plan did not have nothing is known. (An empty shard.)
     assert run_study(plan_of(base, methods=("sweet",)), tmp_path) == []
-    fields = {"methods": ("early_exit",), "exit_rates": (1e-4, 1e-3), "shard": "3/4"}
+    fields = {
+        "methods": ("early_exit",),
+        "exit_learning_rates": (1e-4, 1e-3),
+        "shard": "3/4",
+    }
     assert run_study(plan_of(base, **fields), tmp_path) == []
     base["optim"]["clip_norm"] = 0.25
     with pytest.raises(SettingsError, match=r"optim.clip_norm was 1.0, now 0.25") as e:
@@ -132,8 +136,8 @@ def test_a_cell_has_ended_when_its_process_says_so(base, tmp_path, monkeypatch):
         cells.adopt_cell(folder)
 
     monkeypatch.setattr(run.time, "sleep", wait)
-    with Claims(tmp_path / "claims").claim(cell.name) as claimed:
-        assert claimed
+    with CellLocks(tmp_path / "locks").hold(cell.name) as held:
+        assert held
         assert run_study(plan, tmp_path) == []
     assert waits == [1]
 
@@ -163,15 +167,18 @@ def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
     plan = plan_of(
         base,
         methods=("sweet",),
-        encoder_rates=(1e-6, 3e-3),
-        exit_rates=(2e-6, 2e-3),
+        encoder_learning_rates=(1e-6, 3e-3),
+        exit_learning_rates=(2e-6, 2e-3),
         seeds=(1,),
     )
     assert run_study(plan, tmp_path) == []
     (choice,) = json.loads((tmp_path / "plan.json").read_text())["choices"]
-    scores = {(row["rate"], row["exit_rate"]): row["score"] for row in choice["tried"]}
+    scores = {
+        (row["encoder_learning_rate"], row["exit_learning_rate"]): row["score"]
+        for row in choice["tried"]
+    }
     assert len(scores) == 4
-    chosen = (choice["chosen"], choice["chosen_exit"])
+    chosen = tuple(choice["chosen"].values())
     assert chosen == max(scores, key=lambda rates: scores[rates])
     config = json.loads(
         (tmp_path / "cells" / plan.cells[-1].name / "config.json").read_text()

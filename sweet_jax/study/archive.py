@@ -1,0 +1,217 @@
+"""A study in one file: a .zip of all that an aggregation reads, without weights.
+
+The same study makes the same bytes. An archive may come from anyone: only the files
+that a study has are taken out of it, each of bounded size, and none of them is a link.
+"""
+
+import contextlib
+import re
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sweet_jax.study import cells
+from sweet_jax.study.folder import CELL_NAME, PLAN, READ_FILES, REMEDY, StudyError
+from sweet_jax.system.checksums import FILE_NAME, check_recorded
+from sweet_jax.system.files import (
+    COPY_AGAIN,
+    FileError,
+    check_file,
+    read_bytes,
+    show,
+    write_folder,
+    write_whole,
+)
+
+SUFFIX = ".zip"
+# Of a cell: what an aggregation reads, what checks it, and what the run was.
+_CELL_FILES = (
+    cells.STATUS,
+    FILE_NAME,
+    "config.json",
+    *READ_FILES,
+    "gradient_conflict.json",
+)
+_NAME = re.compile(
+    rf"{re.escape(PLAN)}|cells/(?P<cell>{CELL_NAME})/"
+    rf"({'|'.join(map(re.escape, _CELL_FILES))})"
+)
+_MOST_BYTES = 1 << 30  # Of all files together.
+_MOST_FILE_BYTES = 1 << 28
+_TIME = (1980, 1, 1, 0, 0, 0)  # The first that a .zip can say.
+_MODE = stat.S_IFREG | 0o644
+_MADE_BY = "make it with sweet-jax study FOLDER --keep ARCHIVE.zip"
+
+
+def open_study(path: Path) -> Path:
+    """Returns the folder of a study: that given, or that of an archive beside it.
+
+    Args:
+        path: a folder, or `NAME.zip`, which is unpacked to `NAME` unless it is there.
+
+    Raises:
+        StudyError: the file is no archive of a study, or `NAME` holds something else.
+        FileError: the archive is damaged.
+    """
+    if not path.is_file():
+        return path
+    if path.suffix != SUFFIX:
+        raise StudyError(
+            f"{path} is a file: give the folder of a study, or its archive NAME{SUFFIX}"
+        )
+    folder = path.with_suffix("")
+    with _read_archive(path) as (archive, members):
+        contents = (
+            (name, _read_member(path, archive, member))
+            for name, member in members.items()
+        )
+        if not folder.exists():
+            with write_folder(folder) as temporary:
+                for name, content in contents:
+                    file = temporary / name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
+        elif _list_cells(folder) != _list_cells_of(members) or any(
+            not (folder / name).is_file() or _read(folder / name) != content
+            for name, content in contents
+        ):
+            raise StudyError(
+                f"{folder} is not what {path} holds: move one of the two away, or give"
+                f" {folder} itself"
+            )
+    return folder
+
+
+def write_archive(folder: Path, target: Path) -> None:
+    """Writes the plan and the small files of a study's finished cells to an archive.
+
+    Args:
+        folder: of the study.
+        target: `NAME.zip`; it may be an earlier archive of cells that are all there.
+
+    Raises:
+        StudyError: there is no plan, or `target` is something else, or would lose
+            cells.
+        FileError: a file of a cell is damaged.
+    """
+    if not (folder / PLAN).is_file():
+        raise StudyError(f"{folder} holds no plan.json: give the folder of a study")
+    if target.suffix != SUFFIX:
+        raise StudyError(f"--keep={target}: give a name that ends in {SUFFIX}")
+    names = [PLAN]
+    for cell in sorted(_list_cells(folder)):
+        path = folder / "cells" / cell
+        if not cells.is_finished(path):
+            continue
+        kept = [name for name in sorted(_CELL_FILES) if (path / name).is_file()]
+        for name in {"config.json", *READ_FILES}.intersection(kept):
+            check_recorded(path, name, REMEDY)
+        names += [f"cells/{cell}/{name}" for name in kept]
+    _check_sizes(folder, [(folder / name).stat().st_size for name in names])
+    _check_target(target, names)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        write_whole(target) as temporary,
+        zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9
+        ) as archive,
+    ):
+        for name in names:
+            member = zipfile.ZipInfo(name, _TIME)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.create_system, member.external_attr = 3, _MODE << 16
+            archive.writestr(member, _read(folder / name))
+
+
+def _check_target(target: Path, names: list[str]) -> None:
+    """Raises StudyError where `target` must not be written over."""
+    if not target.exists():
+        return
+    try:
+        with _read_archive(target) as (_, members):
+            lost = sorted(_list_cells_of(members) - _list_cells_of(names))
+    except (FileError, StudyError) as error:
+        raise StudyError(
+            f"--keep={target} is there and no archive of a study: name another file"
+        ) from error
+    if lost:
+        raise StudyError(
+            f"--keep={target} holds {len(lost)} cells that are not finished here, such"
+            f" as {show(lost[0])}: name another file"
+        )
+
+
+@contextlib.contextmanager
+def _read_archive(
+    path: Path,
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Gives an archive and its files by name, all checked but for their content."""
+    check_file(path, COPY_AGAIN, _MOST_BYTES)
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except Exception as error:  # zipfile raises a dozen kinds.
+        raise FileError(f"{path} is no .zip file: {COPY_AGAIN}") from error
+    with archive:
+        yield archive, _find_members(path, archive)
+
+
+def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+        shown = show(name[:200])
+        if member.is_dir():
+            continue
+        if not _NAME.fullmatch(name):
+            raise StudyError(f"{path} holds {shown}, no file of a study: {_MADE_BY}")
+        if name in members:
+            raise StudyError(f"{path} holds {shown} twice: {_MADE_BY}")
+        if kind not in (0, stat.S_IFREG):
+            raise StudyError(f"{path}: {shown} is no regular file: {_MADE_BY}")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise StudyError(f"{path}: {shown} is not deflated: {_MADE_BY}")
+        members[name] = member
+    if PLAN not in members:
+        raise StudyError(f"{path} holds no {PLAN}: {_MADE_BY}")
+    _check_sizes(path, [member.file_size for member in members.values()])
+    return members
+
+
+def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
+    """Raises StudyError where a study's files are more than an archive may hold."""
+    if sum(sizes) > _MOST_BYTES or max(sizes) > _MOST_FILE_BYTES:
+        raise StudyError(
+            f"{path}: its files have {sum(sizes)} bytes, the largest {max(sizes)}; an"
+            f" archive may hold {_MOST_BYTES}, {_MOST_FILE_BYTES} in a file: copy the"
+            " study's folder instead"
+        )
+
+
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> bytes:
+    """Returns a file of an archive, not longer than the archive said."""
+    try:
+        return archive.read(member)
+    except OSError:
+        raise
+    except Exception as error:  # Encrypted, cut short, another checksum, ...
+        reason = show(str(error))[:200] or type(error).__name__
+        raise FileError(f"{path} is damaged ({reason}): {COPY_AGAIN}") from error
+
+
+def _read(path: Path) -> bytes:
+    return read_bytes(path, most_bytes=_MOST_FILE_BYTES)
+
+
+def _list_cells(folder: Path) -> set[str]:
+    """Returns the names of a folder's cells that have ended."""
+    return {path.parent.name for path in folder.glob(f"cells/*/{cells.STATUS}")}
+
+
+def _list_cells_of(names: Iterable[str]) -> set[str]:
+    """Returns the cells that files of an archive are of."""
+    return {name.split("/")[1] for name in names if name != PLAN}
