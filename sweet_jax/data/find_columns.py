@@ -41,10 +41,21 @@ class Columns(NamedTuple):
 
 
 class ColumnFlags(NamedTuple):
-    """What a person types to name columns, for messages."""
+    """What a person types to name columns, for messages.
+
+    Flags of a command begin with dashes; others are arguments of a Python function.
+    """
 
     text: str = "--config.data.text_columns"
     label: str = "--config.data.label_column"
+
+    def format_choice(self, texts: tuple[str, ...], label: str) -> str:
+        """Returns what to type; without a label where it is empty."""
+        if not self.text.startswith("-"):
+            line = f"{self.text}={(texts[0] if len(texts) == 1 else texts)!r}"
+            return line + (f", {self.label}={label!r}" if label else "")
+        line = format_flag(self.text, texts)
+        return line + (f" {self.label}={shlex.quote(label)}" if label else "")
 
 
 NO_COLUMNS = Columns()
@@ -279,9 +290,8 @@ class _Search:
         label = label if label in given else ""
         label = label or self._guess_label(texts, label_choices)
         texts = texts or self._guess_texts(label, text_choices)
-        line = format_flag(self._flags.text, texts or ("NAME",))
-        if self._needs_label:
-            line += f" {self._flags.label}={shlex.quote(label or 'NAME')}"
+        label = (label or "NAME") if self._needs_label else ""
+        line = self._flags.format_choice(texts or ("NAME",), label)
         reason = _explain(self._names)
         if len(self._names) == 1 and self._needs_label and not reason:
             reason = " (texts and labels are two columns)"
