@@ -9,15 +9,17 @@ example, and shows what to type.
 import csv
 import io
 import itertools
+import json
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import logging
-
 from sweet_jax.data.rows import format_value, holds_surrogates, quote
 from sweet_jax.system.files import show
+
+logger = logging.getLogger(__name__)
 
 # Rows that a decision by content, or an example, is taken from.
 SAMPLE_ROWS = 1000
@@ -40,10 +42,27 @@ class Columns(NamedTuple):
 
 
 class ColumnFlags(NamedTuple):
-    """What a person types to name columns, for messages."""
+    """What a person types to name columns, for messages.
+
+    Attributes:
+        text: names one column of texts, or two.
+        label: names that of labels.
+        is_python: both are arguments of a function.
+    """
 
     text: str = "--config.data.text_columns"
     label: str = "--config.data.label_column"
+    is_python: bool = False
+
+    def format(self, texts: Sequence[str], label: str = "") -> str:
+        """Returns what to type, for these columns; without a label for texts alone."""
+        if self.is_python:
+            names = list(map(json.dumps, texts))
+            value = names[0] if len(names) == 1 else f"({', '.join(names)})"
+            line = f"{self.text}={value}"
+            return f"{line}, {self.label}={json.dumps(label)}" if label else line
+        line = format_flag(self.text, texts)
+        return f"{line} {self.label}={shlex.quote(label)}" if label else line
 
 
 NO_COLUMNS = Columns()
@@ -161,7 +180,7 @@ class _Search:
         found = Columns(texts, label, by_content)
         if found[:2] != (asked.texts, asked.label if self._needs_label else ""):
             how = ", found by what is in them" if by_content else ""
-            logging.info("%s: %s%s", self._where, describe_columns(found), how)
+            logger.info("%s: %s%s", self._where, describe_columns(found), how)
         return found
 
     def _has(self, names: Iterable[str]) -> bool:
@@ -278,9 +297,9 @@ class _Search:
         label = label if label in given else ""
         label = label or self._guess_label(texts, label_choices)
         texts = texts or self._guess_texts(label, text_choices)
-        line = format_flag(self._flags.text, texts or ("NAME",))
-        if self._needs_label:
-            line += f" {self._flags.label}={shlex.quote(label or 'NAME')}"
+        line = self._flags.format(
+            texts or ("NAME",), (label or "NAME") if self._needs_label else ""
+        )
         reason = _explain(self._names)
         if len(self._names) == 1 and self._needs_label and not reason:
             reason = " (texts and labels are two columns)"

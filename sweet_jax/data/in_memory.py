@@ -6,6 +6,7 @@ rows continue a run, other rows are another run.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import weakref
@@ -14,15 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweet_jax.data.columns import ColumnFlags, choose_columns, name_label
+from sweet_jax.data.columns import name_label
 from sweet_jax.data.examples import Table
+from sweet_jax.data.find_columns import (
+    NO_COLUMNS,
+    SAMPLE_ROWS,
+    ColumnFlags,
+    Columns,
+    find_columns,
+)
 from sweet_jax.data.rows import holds_surrogates, quote
 from sweet_jax.data.tasks import Task
-from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
 
 # What a person types to name columns, for messages.
-_FLAGS = ColumnFlags(text="text", label="label")
+_FLAGS = ColumnFlags(text="text", label="label", is_python=True)
 _ALLOWED = (
     "a list of (text, label) pairs, texts with label=[...], a dict of columns, a pandas"
     " DataFrame, a datasets.Dataset, or the path of a .csv, .tsv or .jsonl file"
@@ -36,18 +43,11 @@ class HeldRows:
         task_name: what `data.task` says: `rows-` and 16 hex digits of the content.
         tables: by split.
         label_names: by class index, where a data set has them; else ().
-        text_columns: the columns read; () for lists.
     """
 
-    def __init__(
-        self,
-        tables: dict[str, Table],
-        label_names: tuple[str, ...],
-        text_columns: tuple[str, ...],
-    ) -> None:
+    def __init__(self, tables: dict[str, Table], label_names: tuple[str, ...]) -> None:
         """Use `hold_rows`."""
         self.tables, self.label_names = tables, label_names
-        self.text_columns = text_columns
         self.task_name = f"rows-{_compute_digest(tables, label_names)}"
 
 
@@ -88,21 +88,22 @@ def hold_rows(
         columns = _read_columns(data, split, text_columns, own_label)
         if split == "train":
             label_names, width = columns.label_names, len(columns.texts[0])
-            text_columns = columns.text_columns
+            # The columns of the training rows are those of the others.
+            text_columns = columns.names.texts
+            if label is None:
+                label = columns.names.label or None
         elif len(columns.texts[0]) != width:
             raise ValueError(
                 f"{split} has {_count(len(columns.texts[0]))} a row and train has"
                 f" {_count(width)}: give both in one form"
             )
         tables[split] = _make_table(columns, split, kinds)
-    held = HeldRows(tables, label_names, text_columns)
+    held = HeldRows(tables, label_names)
     # Whoever holds equal rows holds the same object.
     return _HELD.setdefault(held.task_name, held)
 
 
-def load_rows(
-    task: Task, settings: DataSettings, flags: ColumnFlags
-) -> tuple[dict[str, Table], tuple[str, ...]]:
+def load_rows(task: Task, *_: Any) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the held rows that a task names, and the label names if they have them.
 
     Raises:
@@ -125,7 +126,7 @@ class _Columns(NamedTuple):
         labels: of each row.
         unit: what `positions` are, for messages.
         positions: of each row: its number, or its index in pandas.
-        text_columns: names of the columns; () for lists.
+        names: of the columns; none for lists.
         label_names: by class index, where labels are indices.
     """
 
@@ -133,7 +134,7 @@ class _Columns(NamedTuple):
     labels: list[Any]
     unit: str
     positions: Sequence[Any]
-    text_columns: tuple[str, ...] = ()
+    names: Columns = NO_COLUMNS
     label_names: tuple[str, ...] = ()
 
 
@@ -188,21 +189,28 @@ def _read_table(
             " one"
         )
     given = label if _is_sequence(label) else None
-    label_column = "" if given is not None else label or DataSettings().label_column
+    label_column = "" if given is not None or label is None else label
     if not isinstance(label_column, str):
         raise ValueError(
             f"label={label_column!r}: expected the name of a column, or a list of"
             " labels"
         )
-    text_columns = choose_columns(
-        list(by_name), text_columns, label_column, where, _FLAGS
-    )
-    for name in (*text_columns, label_column):
-        if name and not _is_sequence(data[by_name[name]]):
+    for name in by_name:
+        if not _is_sequence(data[by_name[name]]):
             raise ValueError(
                 f"{where}: column {quote(name)} is {_describe(data[by_name[name]])},"
                 " expected a list"
             )
+    text_columns, label_column, _ = columns = find_columns(
+        {
+            name: list(itertools.islice(data[by_name[name]], SAMPLE_ROWS))
+            for name in by_name
+        },
+        where,
+        Columns(text_columns, label_column),
+        flags=_FLAGS,
+        needs_label=given is None,
+    )
     values = [list(data[by_name[name]]) for name in text_columns]
     labels = list(data[by_name[label_column]] if given is None else given)
     lengths = {name: len(v) for name, v in zip(text_columns, values, strict=True)}
@@ -215,7 +223,7 @@ def _read_table(
     return _Columns(
         list(zip(*values, strict=True)),
         labels,
-        text_columns=text_columns,
+        names=columns,
         label_names=label_names,
         **_find_positions(data, len(labels)),
     )
@@ -325,6 +333,7 @@ def _make_table(columns: _Columns, where: str, kinds: dict[str, str]) -> Table:
         if len(columns.texts[0]) == 2
         else None,
         labels=labels,
+        columns=columns.names,
     )
 
 

@@ -117,11 +117,17 @@ def test_classes_of_a_data_set_keep_their_names_and_order():
 WRONG: dict[str, tuple[Any, Any, Any, str]] = {
     "no such columns": (
         FRAME, "message", "category",
-        "train has no column 'message' and no column 'category'; its columns are 'id',"
-        " 'text', 'label': set text=NAME and label=NAME",
+        "train has no column 'message' and no column 'category'; its columns are 'id'"
+        " (7), 'text' ('a good film'), 'label' ('yes'): set text=\"text\", label=",
     ),
     "columns of other names": (
-        rename("message", "category"), None, None, "set text=message and label=category"
+        rename("said", "kind"), None, None, 'set text="said", label="kind"'
+    ),
+    "two columns for the texts": (
+        FRAME.assign(message=TEXTS), None, None, 'set text="text", label="label"'
+    ),
+    "pairs under other names": (
+        FRAME, ("a", "text"), None, 'no column \'a\''
     ),
     "NaN as a text": (
         FRAME.assign(text=["a", "b", None, "d"]), None, None,

@@ -145,7 +145,7 @@ def test_published_splits_are_taken_as_they_are(seen):
             {},
             "has the splits dev and no split 'train'",
         ),
-        ((FRAME,), {}, "set text=message and label=category"),
+        ((FRAME,), {"text": "text"}, 'set text="message", label="category"'),
         ((FRAME,), COLUMNS | {"num_epoch": 1}, "did you mean num_epochs?"),
         ((FRAME,), COLUMNS | {"epochs": 0}, "train.num_epochs=0: allowed is"),
         ((FRAME,), COLUMNS | {"method": "sweat"}, "did you mean sweet?"),
