@@ -9,6 +9,7 @@ example, and shows what to type.
 import csv
 import io
 import itertools
+import json
 import logging
 import re
 import shlex
@@ -43,19 +44,25 @@ class Columns(NamedTuple):
 class ColumnFlags(NamedTuple):
     """What a person types to name columns, for messages.
 
-    Flags of a command begin with dashes; others are arguments of a Python function.
+    Attributes:
+        text: names one column of texts, or two.
+        label: names that of labels.
+        is_python: both are arguments of a function.
     """
 
     text: str = "--config.data.text_columns"
     label: str = "--config.data.label_column"
+    is_python: bool = False
 
-    def format_choice(self, texts: tuple[str, ...], label: str) -> str:
-        """Returns what to type; without a label where it is empty."""
-        if not self.text.startswith("-"):
-            line = f"{self.text}={(texts[0] if len(texts) == 1 else texts)!r}"
-            return line + (f", {self.label}={label!r}" if label else "")
+    def format(self, texts: Sequence[str], label: str = "") -> str:
+        """Returns what to type, for these columns; without a label for texts alone."""
+        if self.is_python:
+            names = list(map(json.dumps, texts))
+            value = names[0] if len(names) == 1 else f"({', '.join(names)})"
+            line = f"{self.text}={value}"
+            return f"{line}, {self.label}={json.dumps(label)}" if label else line
         line = format_flag(self.text, texts)
-        return line + (f" {self.label}={shlex.quote(label)}" if label else "")
+        return f"{line} {self.label}={shlex.quote(label)}" if label else line
 
 
 NO_COLUMNS = Columns()
@@ -290,8 +297,9 @@ class _Search:
         label = label if label in given else ""
         label = label or self._guess_label(texts, label_choices)
         texts = texts or self._guess_texts(label, text_choices)
-        label = (label or "NAME") if self._needs_label else ""
-        line = self._flags.format_choice(texts or ("NAME",), label)
+        line = self._flags.format(
+            texts or ("NAME",), (label or "NAME") if self._needs_label else ""
+        )
         reason = _explain(self._names)
         if len(self._names) == 1 and self._needs_label and not reason:
             reason = " (texts and labels are two columns)"

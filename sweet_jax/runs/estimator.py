@@ -215,7 +215,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         keywords |= self.settings or {}
         if not keywords.keys() & {"measure_costs", "evaluate.measure_costs"}:
             keywords["evaluate.measure_costs"] = False  # Nobody reads them here.
-        data = {"task": rows.task_name, "text_columns": rows.text_columns or None}
+        data = {"task": rows.task_name}
         return make_settings(self.encoder, self.method, data, keywords)
 
     def _take_texts(self, X: Any) -> Any:

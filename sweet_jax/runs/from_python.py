@@ -139,7 +139,6 @@ def _find_data(
     if test is not None:
         splits["test"] = test
     rows = hold_rows(splits, text, label)
-    fields["text_columns"] = rows.text_columns or None
     return rows, fields | {"task": rows.task_name}
 
 

@@ -118,10 +118,10 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
     "no such columns": (
         FRAME, "message", "category",
         "train has no column 'message' and no column 'category'; its columns are 'id'"
-        " (7), 'text' ('a good film'), 'label' ('yes'): set text='text', label='label'",
+        " (7), 'text' ('a good film'), 'label' ('yes'): set text=text label=label",
     ),
     "columns of other names": (
-        rename("note", "grade"), None, None, "set text='note', label='grade'"
+        rename("a", "b"), None, None, "its columns are 'id' (7), 'a' ("
     ),
     "NaN as a text": (
         FRAME.assign(text=["a", "b", None, "d"]), None, None,
