@@ -90,6 +90,11 @@ class Prepared:
         )
 
     @property
+    def has_separate_models(self) -> bool:
+        """Whether each exit has a model of its own, which a cascade pays for."""
+        return len(self.models) > 1
+
+    @property
     def num_classes(self) -> int:
         """The number of classes C."""
         return len(self.raw.label_names)

@@ -203,7 +203,7 @@ class _Pipeline:
     def _calibrate(self, banks: dict[str, LogitBank]) -> Calibration:
         settings = self._settings
         costs_E = costs_from_layers(
-            settings.exits.layers, len(self._prepared.members) > 1
+            settings.exits.layers, self._prepared.has_separate_models
         )
         measured = (banks[CALIBRATION], costs_E, self._prepared.raw.task.metric)
         if settings.faithful_release:
@@ -215,7 +215,7 @@ class _Pipeline:
     def _evaluate(self, bank: LogitBank, calibration: Calibration) -> Evaluation:
         prepared = self._prepared
         return evaluate_banks(
-            CascadeSpec.from_settings(self._settings, len(prepared.members) > 1),
+            CascadeSpec.from_settings(self._settings, prepared.has_separate_models),
             test=bank,
             calibration=calibration,
             train_label_counts_C=np.bincount(

@@ -277,3 +277,21 @@ def test_a_run_with_a_method_and_an_analysis_of_others(tiny_config, tmp_path):
     ]
     assert "sum_{j<=i}" in results["cost_formula"]
     assert [row["cost_fraction"] for row in results["exits"]] == [0.25, 0.75, 1.75]
+
+
+def test_the_examples_of_the_page_work(tmp_path):
+    """docs/extending.md, as it stands."""
+    page = Path("docs/extending.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, {"__name__": "example"})
+    settings = make_settings(method="last_two")
+    inputs = make_inputs(settings, tmp_path)
+    analyses = Analyses(inputs)
+    start = init_dense_params(make_dense_model())
+    progress = Progress(
+        tmp_path / "metrics.jsonl", quiet=True, at_steps=analyses.find_calls("")
+    )
+    train_member(inputs.trainings[0], start, NoStore(), progress)
+    analyses.finish()
+    assert analyses.summarize()["weight_norm"].keys() == {"@0", "@6"}
+    assert Analyses(inputs).open_names == ()
