@@ -17,6 +17,7 @@ from sweet_jax import report
 from sweet_jax.runs import pipeline
 from sweet_jax.settings.fields import Settings, SettingsError
 from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.system.checksums import write_sealed
 from sweet_jax.system.files import FileError
 from sweet_jax.training.preemption import Interrupted
 
@@ -154,12 +155,16 @@ def test_each_step_is_measured_once_and_changes_nothing(config, tmp_path, watch)
     pipeline.run(make_settings(config, steps_percent=(50,)), plain, quiet=True)
     assert "Nothing was measured." in " ".join(report.format_run(plain).split())
 
-    for text, message in (
-        ("{", "is damaged"),
-        ('{"schema": 99}', "has schema 99, this version reads up to 1"),
-        ('{"schema": 1}', "lacks groups, measurements"),
+    path = whole / "gradient_conflict.json"
+    for content, message in (
+        (None, "is damaged"),
+        ({"schema": 99}, "has schema 99, this version reads up to 1"),
+        ({"schema": 1}, "groups, measurements"),
     ):
-        (whole / "gradient_conflict.json").write_text(text)
+        if content is None:
+            path.write_text("{")
+        else:
+            write_sealed(path, content)
         with pytest.raises(FileError, match=message):
             report.write_report(whole)
         with pytest.raises(FileError):
