@@ -18,6 +18,8 @@ from sweet_jax.study.folder import READ_FILES
 from sweet_jax.study.measured_study import measure_study
 from sweet_jax.system.checksums import record, write_sealed
 
+METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
+TASKS = ("rotten_tomatoes", "rte")
 EXIT_LAYERS = (0, 1, 3, 5)
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 100.0)  # nothing reaches the last one
 NUM_TEST, NUM_CALIBRATION = 90, 60
@@ -64,6 +66,12 @@ def make_study(
 def aggregate(folder: Path, num_draws: int = NUM_DRAWS) -> dict[str, Any]:
     """Returns the content of a study's study.json."""
     return aggregate_study(measure_study(folder, num_draws))
+
+
+def find(rows: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    """Returns the only row with these fields."""
+    [row] = [r for r in rows if all(r[name] == x for name, x in fields.items())]
+    return row
 
 
 def make_entry(
@@ -184,6 +192,13 @@ def set_right_rows(
             bank.logits[rows, i, answers] = bank.logits[:, i].max(axis=1) + 1
 
     return change_bank
+
+
+def change_results(path: Path, **changes: Any) -> None:
+    """Changes fields of a cell's results.json."""
+    results = json.loads((path / "results.json").read_text())
+    (path / "results.json").write_text(json.dumps({**results, **changes}))
+    record(path, "results.json")
 
 
 def write_status(

@@ -39,7 +39,6 @@ _NAME = re.compile(
 )
 _MOST_BYTES = 1 << 30  # Of all files together.
 _MOST_FILE_BYTES = 1 << 28
-_TIME = (1980, 1, 1, 0, 0, 0)  # The first that a .zip can say.
 _MODE = stat.S_IFREG | 0o644
 _MADE_BY = "make it with sweet-jax study FOLDER --keep ARCHIVE.zip"
 
@@ -118,7 +117,8 @@ def write_archive(folder: Path, target: Path) -> None:
         ) as archive,
     ):
         for name in names:
-            member = zipfile.ZipInfo(name, _TIME)
+            # Its time is the first that a .zip can say: only the content counts.
+            member = zipfile.ZipInfo(name)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.create_system, member.external_attr = 3, _MODE << 16
             archive.writestr(member, _read(folder / name))

@@ -13,100 +13,23 @@ import pytest
 from command_line import run_command
 from html_page import Page
 from study_files import (
-    aggregate,
+    METHODS,
     make_entry,
     make_study,
-    set_right_rows,
-    write_cell,
     write_plan,
-    write_status,
 )
+from study_records import make_view
 
 from sweet_jax.report import (
     ReportError,
     format_study,
-    format_study_markdown,
-    read_study_record,
     study_page,
     study_tables,
     tables,
     write_study_report,
 )
-from sweet_jax.report.study_plots import plot_sizes, plot_study
-from sweet_jax.report.study_record import list_headlines, list_views
-from sweet_jax.report.study_words import describe_study
-
-METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
-
-
-def rates(encoder: float, exits: float | None = None) -> dict[str, Any]:
-    """Returns learning rates as plan.json has them."""
-    return {"encoder_learning_rate": encoder, "exit_learning_rate": exits}
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> tuple[Path, list[str]]:
-    """A study of two tasks, reported by its command; what it printed."""
-    folder = tmp_path_factory.mktemp("written") / "study"
-    choice = {
-        "task": "rte",
-        "encoder": "tiny",
-        "train_size": 1000,
-        "method": "sweet",
-        "tried": [rates(1e-4) | {"score": 0.71}, rates(3e-4) | {"score": 0.72}],
-        "chosen": rates(3e-4),
-    }
-    pair = rates(1e-4, 1e-3)
-    both = choice | {"tried": [pair | {"score": 0.73}], "chosen": pair}
-    make_study(
-        folder,
-        METHODS,
-        seeds=(0, 1),
-        tasks=("rotten_tomatoes", "rte"),
-        sizes=(250,),
-        choices=[choice, both],
-    )
-    plan = json.loads((folder / "plan.json").read_text())
-    failed, missing = (make_entry("rte", 250, "sweet", seed) for seed in (7, 8))
-    write_status(folder / "cells" / failed["name"], "failed", "the loss is not finite")
-    write_plan(folder, [*plan["cells"], failed, missing], plan["choices"])
-    printed = subprocess.run(
-        [sys.executable, "-m", "sweet_jax", "study", str(folder)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    ).stdout
-    return folder, printed.splitlines()
-
-
-@pytest.fixture
-def record(written: tuple[Path, list[str]]) -> dict[str, Any]:
-    """Its study.json, to be changed."""
-    return read_study_record(written[0])
-
-
-def make_view(record: dict[str, Any], is_average: bool = False) -> dict[str, Any]:
-    """Leaves the first task, or average, alone in a record, and returns it."""
-    group = record["groups"][0]
-    record["groups"] = [group]
-    record["failed"], record["missing"] = [], []
-    if is_average:
-        return group["average"]
-    group["average"] = None
-    group["settings"] = group["settings"][:1]
-    return group["settings"][0]
-
-
-def add_size(record: dict[str, Any], train_size: int) -> None:
-    """Adds the first group again with another number of training examples."""
-    group = copy.deepcopy(record["groups"][0]) | {"train_size": train_size}
-    record["groups"].append(group)
-
-
-def set_row(row: dict[str, Any], mean: float, interval: Any, verdict: str) -> None:
-    """Sets the difference, the interval and the verdict of a comparison or point."""
-    row |= {"mean": mean, "over_seeds_and_rows": interval, "verdict": verdict}
+from sweet_jax.report.study_plots import plot_study
+from sweet_jax.report.study_record import list_headlines
 
 
 def test_command_writes_page_pictures_and_tables(written: tuple[Path, list[str]]):
@@ -156,193 +79,7 @@ def test_words_come_first_and_cells_that_are_not_there_are_named(written):
         assert any(expected in line for line in lines)
 
 
-def test_tables_show_the_numbers(record: dict[str, Any]):
-    view = list_views(record)[0]
-    sweet = next(m for m in view.methods if m["label"] == "sweet")
-    score = sweet["exits"][1]["score"]
-    half = (score["interval"][1] - score["interval"][0]) / 2
-    row = next(r for r in study_tables.make_exit_table(view).rows if r[0] == "sweet")
-    assert row[3] == f"{score['mean']:.3f} ±{half:.3f}"
-    pair = next(p for p in view.content["differences"] if p["of"] == "multi_model")
-    low, high = (100 * bound for bound in pair["exits"][0]["over_seeds_and_rows"])
-    expected = f"{100 * pair['exits'][0]['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
-    table = study_tables.make_difference_table(view)
-    assert table.rows[0][:3] == ("multi_model - early_exit", "0, 1", expected)
-    cascades = study_tables.make_cascade_table(view)
-    assert cascades.header[2:] == ("1.5x", "2x", "3x", "4x", "100x")
-    assert all(row[-1] == tables.UNREACHABLE for row in cascades.rows)
-    claims = study_tables.make_claim_table(view, record)
-    assert len([row for row in claims.rows if row[0]]) == 6
-    # Each exit or speed-up, and the mean of each comparison.
-    assert len(claims.rows) == (4 + 1) + (4 + 1) + (2 + 1) * 6
-    assert [row[2] for row in claims.rows[3:6]] == [
-        "exit 3",
-        "mean of exits 0, 1, 2, 3",
-        "1.5x",
-    ]
-    [task, *_] = (view for view in list_views(record) if not view.is_average)
-    training = study_tables.make_training_table(task)
-    assert ("multi_model", "100 (1.00)", "10 (1.00)", "1,500 (1.00)", "69 (3.00)") in (
-        training.rows
-    )
-    assert study_tables.make_size_tables(record) == []
-    add_size(record, 1000)
-    sizes = study_tables.make_size_tables(record)
-    assert [table.caption.partition(",")[0] for table in sizes] == [
-        "average of 2 tasks",
-        "rotten_tomatoes",
-        "rte",
-    ]
-    assert [row[:2] for row in sizes[0].rows[:2]] == [
-        ("early_exit", "250"),
-        ("early_exit", "1,000"),
-    ]
-
-
-def test_sentences_follow_from_the_numbers(record: dict[str, Any]):
-    view = make_view(record)
-    findings = {finding["claim"]: finding for finding in view["findings"]}
-    early, seam = findings["sweet_early_exits"], findings["seam"]
-    early |= {"verdict": "held", "mean_verdict": "held"}
-    [whole] = early["comparisons"]
-    set_row(whole, 0.012, [0.004, 0.02], "held")
-    set_row(whole["points"][0], 0.02, [0.01, 0.03], "held")
-    set_row(whole["points"][1], 0.004, [0.0002, 0.0078], "held")
-    seam |= {"verdict": "refuted", "mean_verdict": "undecided"}
-    first, last = seam["comparisons"]
-    set_row(first, 0.0, [-0.002, 0.002], "held")
-    set_row(first["points"][0], 0.014, [-0.002, 0.03], "held")
-    set_row(first["points"][1], -0.014, [-0.023, -0.005], "refuted")
-    set_row(last, -0.001, [-0.02, 0.018], "undecided")
-    set_row(last["points"][0], -0.001, [-0.02, 0.018], "undecided")
-    set_row(last["points"][1], -0.001, None, "no interval")
-    view["findings"] = [early, seam]
-    [paragraph] = describe_study(record)
-    assert paragraph.lead == (
-        "On rotten_tomatoes (tiny, 250 training examples, accuracy), cascades by"
-        " confidence, differences in points with their 95 % intervals; 1 of the"
-        " paper's claims was judged (1 held; by the means alone 1 held):"
-    )
-    # What is refuted comes first, of the claims and within one.
-    assert [sentence.text for sentence in paragraph.sentences] == [
-        "sweet(a=0.2) is no worse than sweet at the early exits and no worse than"
-        " early_exit at the late ones, to within 1 point: refuted; exit 1 against"
-        " sweet: refuted, -1.4 (-2.3 to -0.5); exit 0 against sweet: held, +1.4 (-0.2"
-        " to +3.0); the mean's verdict against sweet: held, 0.0 (-0.2 to +0.2); exit 2"
-        " against early_exit: undecided, -0.1 (-2.0 to +1.8); exit 3 against"
-        " early_exit: no verdict, -0.1 (one seed: no interval); the mean's verdict"
-        " against early_exit: undecided, -0.1 (-2.0 to +1.8)",
-        "sweet beats early_exit at the early exits: held at every early exit; exit 0:"
-        " held, +2.0 (+1.0 to +3.0); exit 1: held, +0.4 (+0.02 to +0.8); the mean's"
-        " verdict: held, +1.2 (+0.4 to +2.0)",
-    ]
-
-
-def list_outputs(record: dict[str, Any]) -> dict[str, str]:
-    """Returns the words of a study: page, Markdown and terminal, white space apart."""
-    without_pictures = {view.title: [] for view in list_views(record)}
-    page = study_page.make_study_html(record, without_pictures, [])
-    texts = {
-        "page": Page(page).text,
-        "markdown": format_study_markdown(record, None),
-        "terminal": format_study(record),
-    }
-    # The page's verdicts are bold, and its parts apart.
-    return {n: " ".join(text.split()).replace(" ;", ";") for n, text in texts.items()}
-
-
-def find_claims(claim: str, *views: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the finding about a claim of each view."""
-    return [f for view in views for f in view["findings"] if f["claim"] == claim]
-
-
-def format_row(row: dict[str, Any]) -> str:
-    """Returns what the words say of a comparison or point, from its numbers."""
-    low, high = (f"{100 * bound:+.1f}" for bound in row["over_seeds_and_rows"])
-    return f"{row['verdict']}, {100 * row['mean']:+.1f} ({low} to {high})"
-
-
 # Right rows of 90: 2 more are undecided, 9 and more decided.
-CASES = {
-    "refuted": ((0.4, 0.9, 0.9, 0.52), ["refuted", "held", "held", "undecided"]),
-    "held": ((0.7, 0.8, 0.9, 0.95), ["held"] * 4),
-    "undecided": ((0.9, 0.52, 0.52, 0.52), ["held", *["undecided"] * 3]),
-}
-
-
-@pytest.mark.parametrize("verdict", CASES)
-def test_a_claim_has_a_verdict_at_every_exit(verdict: str, tmp_path: Path):
-    shares, verdicts = CASES[verdict]
-    rows = {"early_exit": (0.5,) * 4, "multi_model": shares}
-    folder = make_study(tmp_path / "s", rows, change_bank=set_right_rows(rows))
-    record = aggregate(folder, 200)
-    [setting] = record["groups"][0]["settings"]
-    [finding] = find_claims("multi_model_exits", setting)
-    [whole] = finding["comparisons"]
-    assert [row["verdict"] for row in whole["points"]] == verdicts
-    # The mean alone would say the same of all three.
-    assert (finding["verdict"], finding["mean_verdict"]) == (verdict, "held")
-    opening = "multi_model beats early_exit, each exit alone: "
-    opening += "held at every exit" if verdict == "held" else verdict
-    points = [f"exit {i}: {format_row(row)}" for i, row in enumerate(whole["points"])]
-    mean = f"the mean's verdict: {format_row(whole)}"
-    for name, text in list_outputs(record).items():
-        expected = f"{opening}; {'; '.join(points)}; {mean}"
-        assert text.count(expected) == 1, name
-        assert ("every exit;" in text) == (verdict == "held"), name
-
-
-def test_an_average_names_what_a_task_refutes_first(tmp_path: Path):
-    rows = {
-        "early_exit": (0.5,) * 4,
-        "multi_model": (0.9,) * 4,
-        "multi_model on rte": (0.4, 0.9, 0.9, 0.9),
-    }
-    folder = make_study(
-        tmp_path / "s",
-        ("early_exit", "multi_model"),
-        tasks=("rotten_tomatoes", "rte"),
-        change_bank=set_right_rows(rows),
-    )
-    record = aggregate(folder, 200)
-    group = record["groups"][0]
-    views = (group["average"], *group["settings"])
-    [average, _, rte] = find_claims("multi_model_exits", *views)
-    assert {row["verdict"] for c in average["comparisons"] for row in c["points"]} == {
-        "held"
-    }
-    assert average["verdict"] == "refuted"
-    hidden = rte["comparisons"][0]["points"][0]
-    expected = (
-        "multi_model beats early_exit, each exit alone: refuted; exit 0 on rte:"
-        f" {format_row(hidden)}; exit 0: held, "
-    )
-    for name, text in list_outputs(record).items():
-        assert expected in text, name
-        assert "; by task: rotten_tomatoes held, rte refuted" in text, name
-
-
-def test_names_never_command_a_terminal(tmp_path: Path, capsys):
-    evil = "\x1b]0;owned\x07\x9b31m\u202e\r\n# "
-    shown = r"\x1b]0;owned\x07\x9b31m\u202e\r\n# "
-    methods = ("early_exit", f"sweet(a={evil})")
-    folder = make_study(tmp_path / "s", methods, seeds=(0, 1), tasks=(f"t{evil}",))
-    cells = json.loads((folder / "plan.json").read_text())["cells"]
-    for path in (folder / "cells").glob("*-early_exit-s1-*"):
-        # Half of a character in two is no text at all.
-        write_status(path, "failed", f"no {evil}\ud800")
-    names = {"task": evil, "encoder": evil, "train_size": 1, "method": evil}
-    write_plan(folder, cells, [{**names, "tried": [], "chosen": rates(1e-4)}])
-    aggregated = aggregate(folder, 20)
-    assert run_command("study", str(folder)) == 0
-    summary, _, _ = capsys.readouterr().out.partition("\nwrote")
-    files = [folder / name for name in ("study.json", "study.md", "study.html")]
-    texts = [path.read_text(encoding="utf-8") for path in files]
-    for text in (*texts, summary, format_study(aggregated)):
-        assert all(c.isprintable() or c == "\n" for c in text)
-    for text in (texts[1], summary):
-        assert f"sweet(a={shown}) - early_exit" in text
-    assert max(map(len, summary.splitlines())) <= 100
 
 
 def test_one_seed_is_said_and_draws(tmp_path: Path, capsys):
@@ -392,43 +129,6 @@ def test_degenerate_scores_and_partial_averages_are_noted(record: dict[str, Any]
     )
 
 
-def test_a_row_over_fewer_tasks_names_them_everywhere(tmp_path: Path):
-    tasks = ("rotten_tomatoes", "rte")
-    folder = make_study(tmp_path, ("sweet", "early_exit"), tasks=tasks, seeds=(0, 1))
-    entries = json.loads((folder / "plan.json").read_text())["cells"]
-    entries += [make_entry("rte", 1000, "sweet(a=0.2)", seed) for seed in (0, 1)]
-    for entry in entries[-2:]:
-        write_cell(folder, entry)
-    write_plan(folder, entries)
-    assert run_command("study", str(folder)) == 0
-    record = read_study_record(folder)
-    [average, *_] = list_views(record)
-    shown = list(study_tables.list_main_tables(record))
-    shown += [
-        study_tables.make_area_table(average),
-        study_tables.make_claim_table(average, record),
-    ]
-    add_size(record, 2000)
-    shown.append(study_tables.make_size_tables(record)[0])
-    assert len(shown) == 8
-    for table in shown:
-        column = table.header.index("tasks")
-        for row in table.rows:
-            is_partial = any("a=0.2" in cell for cell in row)
-            assert row[column] == "rte" if is_partial else ", ".join(tasks), row
-    # In words the claims about sweet(a=0.2) alone: two exits and a mean of two methods.
-    [paragraph] = describe_study(read_study_record(folder))
-    for sentence in paragraph.sentences:
-        assert sentence.numbers.count("over rte alone") == (
-            6 if "sweet(a=0.2)" in sentence.claim else 0
-        )
-    # Every method has the one task of the other views.
-    for view in list_views(record):
-        assert (
-            view.is_average or "tasks" not in study_tables.make_exit_table(view).header
-        )
-
-
 def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     evil = "</td><script>alert(1)</script>\"'& $\\frac{$ | x"
     view = make_view(record)
@@ -457,22 +157,6 @@ def test_page_escapes_everything_a_user_can_name(record: dict[str, Any]):
     table = tables.format_markdown(study_tables.make_exit_table(headline))
     rows = [re.split(r"(?<!\\)\|", line) for line in table.splitlines()[2:]]
     assert {len(cells) for cells in rows} == {2 + 2 + 4 + 1}
-
-
-@pytest.mark.long
-def test_several_sizes_have_a_picture_and_names_of_their_own(record: dict[str, Any]):
-    make_view(record)
-    assert plot_sizes(record) == []
-    add_size(record, 1000)
-    add_size(record, 1000)  # of another spelling of the same name
-    record["groups"][2]["encoder"] = "tiny!"
-    names = [picture.name for _, picture in plot_study(record)]
-    assert names[::2] == [
-        "study",
-        "curves-rotten_tomatoes-tiny-n1000",
-        "curves-rotten_tomatoes-tiny-n1000-2",
-    ]
-    assert [p.name for p in plot_sizes(record)] == ["sizes-rotten_tomatoes-tiny-n250"]
 
 
 @pytest.mark.slow

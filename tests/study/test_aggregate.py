@@ -13,11 +13,13 @@ import pytest
 from scipy import stats
 from study_files import (
     EXIT_LAYERS,
+    METHODS,
     SPEEDUPS,
+    TASKS,
     aggregate,
+    find,
     make_entry,
     make_study,
-    set_right_rows,
     write_cell,
     write_plan,
     write_status,
@@ -26,14 +28,9 @@ from study_files import (
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.statistics import two_level_interval
-from sweet_jax.study.findings import MARGIN, decide
-from sweet_jax.study.folder import StudyError, read_study
-from sweet_jax.study.measure import Setting, make_cost_grid
-from sweet_jax.system import checksums
-from sweet_jax.system.checksums import write_sealed
+from sweet_jax.study.folder import read_study
+from sweet_jax.study.measure import Setting
 
-TASKS = ("rotten_tomatoes", "rte")
-METHODS = ("sweet", "early_exit", "multi_model", "sweet(a=0.2)")
 NUM_DRAWS = 40
 
 
@@ -60,12 +57,6 @@ def unchanged(tmp_path_factory) -> Path:
 def small(unchanged: Path, tmp_path: Path) -> Path:
     """The same to be changed."""
     return Path(shutil.copytree(unchanged, tmp_path / "study"))
-
-
-def find(rows: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-    """Returns the only row with these fields."""
-    [row] = [r for r in rows if all(r[name] == x for name, x in fields.items())]
-    return row
 
 
 def read_rows(study: Path, task: str, method: str, seed: int):
@@ -262,52 +253,6 @@ def test_cascades_are_compared_at_equal_cost(study: Path, record: dict[str, Any]
     assert claim["values"] == pytest.approx(list(parts), abs=2e-6)
 
 
-def test_exits_that_learn_to_exit_are_scaled_as_in_their_run(tmp_path: Path):
-    folder = make_study(
-        tmp_path / "s", ("sweet", "early_exit"), criteria=("lte", "confidence")
-    )
-    record = aggregate(folder, 30)
-    assert record["failed"] == []
-    [setting] = record["groups"][0]["settings"]
-    curve = find(setting["methods"], label="sweet")["curves"]["lte"]
-    assert len(curve["mean"]) == 61
-    [pair] = setting["differences"]
-    assert pair["area"]["lte"]["over_seeds_and_rows"] is not None
-    # Without its range no score of an exit can be compared: a failed cell, no crash.
-    name = make_entry("rotten_tomatoes", 1000, "sweet", 1)["name"]
-    path = folder / "cells" / name
-    results = json.loads((path / "results.json").read_text())
-    for row in results["exits"]:
-        del row["lte_range"]
-    change_results(path, exits=results["exits"])
-    [failed] = aggregate(folder, 30)["failed"]
-    assert failed["name"] == name
-    assert "learning-to-exit scores" in failed["error"]
-
-
-def test_cost_grids_share_their_steps():
-    sweet, multi = (np.array(costs) / 6 for costs in ([1, 2, 4, 6], [1, 3, 7, 13]))
-    ours, theirs = make_cost_grid(sweet), make_cost_grid(multi)
-    assert len(ours) == 61
-    assert theirs[:61] == pytest.approx(ours, abs=1e-12)
-    assert theirs[-1] == 13 / 6
-    assert make_cost_grid(np.array([1.0])).tolist() == [1.0]
-
-
-def test_rows_are_drawn_anew_for_every_task_and_kept_over_sizes(tmp_path: Path):
-    folder = make_study(
-        tmp_path / "study", ("sweet",), seeds=(0,), tasks=TASKS, sizes=(250, 1000)
-    )
-    draws = {
-        (c.entry.task, c.entry.train_size): Setting.from_cell(c, 20).draws.counts
-        for c in read_study(folder).finished
-    }
-    assert (draws["rte", 250] == draws["rte", 1000]).all()
-    assert (draws["rte", 250] != draws["rotten_tomatoes", 250]).any()
-    record = aggregate(folder, 20)
-    assert [group["train_size"] for group in record["groups"]] == [250, 1000]
-
-
 _READ = (
     "plan.json",
     "cell.json",
@@ -324,155 +269,6 @@ def test_a_copy_of_the_small_files_gives_the_same(small: Path, tmp_path: Path):
             (copy / path.relative_to(small)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy / path.relative_to(small))
     assert aggregate(copy, 30) == aggregate(small, 30)
-
-
-def test_failed_and_missing_cells_are_listed_and_left_out(small: Path):
-    cells = small / "cells"
-
-    def path(method: str, seed: int) -> Path:
-        return cells / make_entry("rotten_tomatoes", 1000, method, seed)["name"]
-
-    plan = json.loads((small / "plan.json").read_text())
-    never_run = make_entry("rotten_tomatoes", 1000, "sweet", 9)
-    write_plan(small, [*plan["cells"], never_run])
-    write_status(path("sweet", 0), "failed", "ValueError: the loss is\nnot finite")
-    (path("early_exit", 2) / "results.json").unlink()
-    record = aggregate(small, 30)
-    assert record["failed"] == [
-        {
-            "name": path("sweet", 0).name,
-            "error": "ValueError: the loss is not finite",
-        }
-    ]
-    assert record["missing"] == [path("early_exit", 2).name, never_run["name"]]
-    assert record["num_planned"] == 7
-    [setting] = record["groups"][0]["settings"]
-    assert find(setting["methods"], label="sweet")["seeds"] == [1, 2]
-    assert find(setting["methods"], label="early_exit")["seeds"] == [0, 1]
-    [pair] = setting["differences"]
-    assert pair["seeds"] == [1]
-    assert pair["mean_exit"]["over_seeds"] is None
-
-
-def change_results(path: Path, **changes: Any) -> None:
-    """Changes fields of a cell's results.json."""
-    results = json.loads((path / "results.json").read_text())
-    (path / "results.json").write_text(json.dumps({**results, **changes}))
-    checksums.record(path, "results.json")
-
-
-def change_targets(path: Path) -> None:
-    """Gives a cell other speed-ups than the rest of its study."""
-    results = json.loads((path / "results.json").read_text())
-    points = {c: rows[1:] for c, rows in results["at_speedup"].items()}
-    change_results(path, at_speedup=points)
-
-
-def swap_banks(path: Path) -> None:
-    """Gives a cell the bank of another seed."""
-    other = path.with_name(path.name.replace("-s1-", "-s2-"))
-    shutil.copy(other / "logits_test.npz", path / "logits_test.npz")
-    checksums.record(path, "logits_test.npz")
-
-
-def change_one_byte(path: Path) -> None:
-    """Changes one byte of a bank, nowhere near its numbers."""
-    data = (path / "logits_test.npz").read_bytes()
-    (path / "logits_test.npz").write_bytes(data.replace(b"digest", b"digesT"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "error"),
-    [
-        (lambda p: (p / "results.json").write_text("{"), "results.json was altered"),
-        (lambda p: (p / "cell.json").write_text("[]"), "cell.json .*: delete it and"),
-        (lambda p: (p / "logits_test.npz").write_bytes(b"PK"), "npz was altered"),
-        (change_one_byte, "npz was altered .*: delete cell.json beside it and repeat"),
-        (lambda p: (p / "logits_test.npz").unlink(), "npz is missing"),
-        (lambda p: (p / "checksums.json").unlink(), "checksums.json is missing"),
-        (lambda p: change_results(p, seed=5), "of sweet with seed 5, planned was"),
-        (lambda p: change_results(p, schema=2), "has schema 2, this version reads"),
-        (lambda p: change_results(p, metric="f1"), "its metric f1 are not those"),
-        (lambda p: change_results(p, exits="many"), r"is damaged .exits: Input should"),
-        (lambda p: change_results(p, seconds=5), r"is damaged .seconds: Input should"),
-        (lambda p: change_results(p, area={}), r"curves, at_speedup and area have"),
-        (lambda p: change_results(p, training_flops="x"), r"damaged .training_flops"),
-        (change_targets, r"its targets .2.0, .* are not those of the setting's first"),
-        (swap_banks, "its results.json .*: they are not of the same run"),
-    ],
-)
-def test_a_cell_that_cannot_be_read_is_a_failed_cell(small: Path, damage, error: str):
-    path = small / "cells" / make_entry("rotten_tomatoes", 1000, "sweet", 1)["name"]
-    damage(path)
-    record = aggregate(small, 30)
-    [failed] = record["failed"]
-    assert failed["name"] == path.name
-    assert "\n" not in failed["error"]
-    with pytest.raises(ValueError, match=error):
-        raise ValueError(failed["error"])
-    [setting] = record["groups"][0]["settings"]
-    assert find(setting["methods"], label="sweet")["seeds"] == [0, 2]
-
-
-def test_cells_of_other_test_rows_are_not_compared(small: Path):
-    path = small / "cells" / make_entry("rotten_tomatoes", 1000, "sweet", 1)["name"]
-    with np.load(path / "logits_test.npz") as arrays:
-        changed = {**arrays, "row_ids": arrays["row_ids"] + 1}
-    np.savez(path / "logits_test.npz", **changed)
-    checksums.record(path, "logits_test.npz")
-    [failed] = aggregate(small, 30)["failed"]
-    assert "test rows are not those" in failed["error"]
-
-
-def plan_of(**changes: Any) -> dict[str, Any]:
-    return {
-        **{"schema": 1, "name": "x", "base": {}, "cells": [], "choices": []},
-        **changes,
-    }
-
-
-def entry_of(**changes: Any) -> dict[str, Any]:
-    return make_entry("rte", 1000, "sweet", 1) | changes
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (None, "is not a study .no plan.json in it."),
-        ({"schema": 2}, "has schema 2, this version reads up to 1: update"),
-        ({"schema": 1, "name": "x", "base": {}}, r"damaged .cells: Field required"),
-        (plan_of(cells=[{"name": "a"}]), r"damaged .cells.0.purpose: Field required"),
-        (plan_of(cells=[entry_of(name="../../elsewhere")]), r"damaged .cells.0.name"),
-        (plan_of(cells=[entry_of(name="..")]), r"damaged .cells.0.name"),
-        (plan_of(cells=[entry_of(name="")]), r"damaged .cells.0.name"),
-        (plan_of(cells=[entry_of(name="a\0b")]), r"damaged .cells.0.name"),
-        (plan_of(cells=[entry_of(seed="1")]), r"damaged .cells.0.seed"),
-        (plan_of(choices=[{"task": "a"}]), r"damaged .choices.0.encoder: Field req"),
-        (plan_of(name="half \ud800"), r"damaged .Invalid JSON"),
-    ],
-)
-def test_a_plan_that_cannot_be_read_stops(tmp_path: Path, content, error: str):
-    if content is not None:
-        write_sealed(tmp_path / "plan.json", content)
-    with pytest.raises(StudyError, match=error):
-        aggregate(tmp_path)
-
-
-def test_a_plan_that_changed_is_not_read(small: Path):
-    text = (small / "plan.json").read_text()
-    for damaged in ("", "{}", text[:200], text.replace('"seed": 1', '"seed": 3', 1)):
-        (small / "plan.json").write_text(damaged)
-        with pytest.raises(StudyError, match=r"plan.json .*: delete it and repeat"):
-            aggregate(small)
-
-
-def test_bad_folders_and_plans_with_two_cells_for_one_stop(tmp_path: Path):
-    with pytest.raises(StudyError, match="does not exist"):
-        aggregate(tmp_path / "none")
-    entry = make_entry("rte", 1000, "sweet", 0)
-    write_plan(tmp_path, [entry, {**entry, "name": "twin"}])
-    with pytest.raises(StudyError, match="and twin have the same task"):
-        aggregate(tmp_path)
 
 
 def test_a_study_without_a_finished_cell_aggregates(tmp_path: Path):
@@ -497,24 +293,6 @@ def test_searches_of_learning_rates_enter_no_average(small: Path):
     assert find(setting["methods"], label="sweet")["seeds"] == [0, 1, 2]
     assert record["choices"] == [choice]
     assert [row["error"] for row in record["failed"]] == ["no space"]
-
-
-def collect(value: Any, name: str) -> list[Any]:
-    """Returns the values of a key, at any depth."""
-    if isinstance(value, list):
-        return [found for part in value for found in collect(part, name)]
-    if not isinstance(value, dict):
-        return []
-    found = [value[name]] if name in value else []
-    return found + [x for part in value.values() for x in collect(part, name)]
-
-
-def test_one_seed_has_no_interval_anywhere(tmp_path: Path):
-    record = aggregate(make_study(tmp_path / "s", METHODS, seeds=(0,)), 30)
-    for name in ("interval", "over_seeds", "over_seeds_and_rows", "low", "high"):
-        assert set(collect(record, name)) == {None}, name
-    assert set(collect(record, "verdict")) == {"no interval"}
-    json.dumps(record, allow_nan=False)
 
 
 def test_a_degenerate_matthews_is_0_and_said(tmp_path: Path):
@@ -567,161 +345,7 @@ def test_tasks_with_other_exits_are_not_averaged(tmp_path: Path):
     assert [len(s["exit_layers"]) for s in group["settings"]] == [4, 2]
 
 
-def test_training_is_compared_with_sweet(record: dict[str, Any], tmp_path: Path):
-    [setting, _] = record["groups"][0]["settings"]
-    training = find(setting["methods"], label="multi_model")["training"]
-    assert training == {
-        "seconds": 101.0,
-        "flops": 1e13,
-        "peak_memory_bytes": 1.5e9,
-        "parameters": 69e6,
-        "over_sweet": {
-            "seconds": 1.0,
-            "flops": 1.0,
-            "peak_memory_bytes": 1.0,
-            "parameters": 3.0,
-        },
-    }
-    # One of two seeds does not know its memory: no mean of the other alone.
-    folder = make_study(tmp_path / "s", ("early_exit",), (0, 1))
-    name = make_entry("rotten_tomatoes", 1000, "early_exit", 1)["name"]
-    write_status(folder / "cells" / name, "finished", peak_memory_bytes=None)
-    [setting] = aggregate(folder, 30)["groups"][0]["settings"]
-    training = setting["methods"][0]["training"]
-    assert training["peak_memory_bytes"] is None
-    assert set(training["over_sweet"].values()) == {None}
-
-
-@pytest.mark.parametrize(
-    ("kind", "interval", "verdict"),
-    [
-        ("greater", [0.004, 0.02], "held"),
-        ("greater", [-0.02, -0.004], "refuted"),
-        ("greater", [-0.004, 0.02], "undecided"),
-        ("level", [-MARGIN / 2, MARGIN / 2], "held"),
-        ("level", [MARGIN / 4, MARGIN / 2], "held"),
-        ("level", [-2 * MARGIN, -MARGIN / 4], "refuted"),
-        ("level", [-2 * MARGIN, MARGIN / 4], "undecided"),
-        ("no_worse", [-MARGIN / 2, 5 * MARGIN], "held"),
-        ("no_worse", [-2 * MARGIN, -MARGIN / 2], "refuted"),
-        ("no_worse", [-2 * MARGIN, MARGIN], "undecided"),
-        ("greater", None, "no interval"),
-    ],
-)
-def test_verdicts(kind: str, interval, verdict: str):
-    assert decide(interval, kind) == verdict
-
-
 # The share of the rows that each exit of a method is right on.
-RIGHT = {
-    "sweet": (0.9, 0.9, 0.5, 0.5),
-    "early_exit": (0.5, 0.5, 0.8, 0.8),
-    "multi_model": (0.95,) * 4,
-    "sweet(a=0.2)": (0.9, 0.9, 0.8, 0.8),
-}
-
-
-def test_findings_are_about_the_right_exits_and_speeds(tmp_path: Path):
-    folder = make_study(tmp_path / "s", METHODS, change_bank=set_right_rows(RIGHT))
-    findings = aggregate(folder, 30)["groups"][0]["settings"][0]["findings"]
-    by_claim = {finding["claim"]: finding for finding in findings}
-    assert {
-        claim: [(c["of"], c["minus"], c["which"]) for c in finding["comparisons"]]
-        for claim, finding in by_claim.items()
-    } == {
-        "multi_model_exits": [("multi_model", "early_exit", [0, 1, 2, 3])],
-        "early_exit_cascade": [("early_exit", "multi_model", [])],
-        "sweet_early_exits": [("sweet", "early_exit", [0, 1])],
-        "sweet_fast": [
-            ("sweet", "early_exit", [3.0, 4.0]),
-            ("sweet", "multi_model", [3.0, 4.0]),
-        ],
-        "sweet_slow": [("sweet", "early_exit", [1.5, 2.0])],
-        "seam": [
-            ("sweet(a=0.2)", "sweet", [0, 1]),
-            ("sweet(a=0.2)", "early_exit", [2, 3]),
-        ],
-    }
-    exits = ("multi_model_exits", "sweet_early_exits", "seam")
-    assert [by_claim[claim]["verdict"] for claim in exits] == ["held"] * 3
-    assert by_claim["early_exit_cascade"]["verdict"] == "refuted"
-    [early] = by_claim["sweet_early_exits"]["comparisons"]
-    assert early["mean"] == pytest.approx(0.4)
-    assert [row["which"] for row in early["points"]] == [[0], [1]]
-    parts = np.mean([row["values"] for row in early["points"]], axis=0)
-    assert early["values"] == pytest.approx(list(parts), abs=2e-6)
-    [cascade] = by_claim["early_exit_cascade"]["comparisons"]
-    assert [row["which"] for row in cascade["points"]] == [[1.5], [2.0], [3.0], [4.0]]
-    assert {row["what"] for row in cascade["points"]} == {"speedup"}
-
-
-def list_verdicts(finding: dict[str, Any]) -> list[str]:
-    """Returns the verdicts at the exits or speed-ups of a finding."""
-    return [row["verdict"] for c in finding["comparisons"] for row in c["points"]]
-
-
-def test_a_mean_decides_no_exit(tmp_path: Path):
-    # 2 of 90 rows more are undecided, 9 are decided.
-    shares = {"early_exit": (0.5,) * 4, "multi_model": (0.9, 0.52, 0.52, 0.52)}
-    folder = make_study(tmp_path / "s", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
-    finding = find(setting["findings"], claim="multi_model_exits")
-    assert list_verdicts(finding) == ["held", *["undecided"] * 3]
-    assert (finding["verdict"], finding["mean_verdict"]) == ("undecided", "held")
-
-
-def test_neither_an_average_nor_an_area_hides_a_part(tmp_path: Path):
-    # By its area early_exit is ahead on both tasks, at 4x on one alone.
-    shares = {
-        "early_exit": (0.0, 1.0, 1.0, 1.0),
-        "multi_model": (0.62,) * 4,
-        "early_exit on rte": (0.45, 0.95, 0.95, 0.95),
-        "multi_model on rte": (0.4,) * 4,
-    }
-    folder = make_study(
-        tmp_path / "s",
-        ("early_exit", "multi_model"),
-        tasks=TASKS,
-        change_bank=set_right_rows(shares),
-    )
-    group = aggregate(folder, 200)["groups"][0]
-    whole = find(group["average"]["findings"], claim="early_exit_cascade")
-    assert whole["mean_verdict"] == "held"
-    assert whole["verdict"] == "refuted"
-    assert whole["by_task"] == {"rotten_tomatoes": "refuted", "rte": "held"}
-    [first, _] = group["settings"]
-    part = find(first["findings"], claim="early_exit_cascade")
-    assert list_verdicts(part) == ["held", "undecided", "undecided", "refuted"]
-    assert (part["verdict"], part["mean_verdict"]) == ("refuted", "held")
-
-
-def test_one_comparison_refutes_a_claim_of_two(tmp_path: Path):
-    shares = {"sweet": (0.3,) * 4, "early_exit": (0.8,) * 4}
-    folder = make_study(tmp_path / "s", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
-    # Against multi_model, which is not there, nothing is known.
-    assert find(setting["findings"], claim="sweet_fast")["verdict"] == "refuted"
-    shares["sweet"] = (0.95,) * 4
-    folder = make_study(tmp_path / "t", shares, change_bank=set_right_rows(shares))
-    [setting] = aggregate(folder, 200)["groups"][0]["settings"]
-    assert "sweet_fast" not in {row["claim"] for row in setting["findings"]}
-
-
-def test_tasks_without_a_common_seed_keep_their_verdicts(tmp_path: Path):
-    shares = {"early_exit": (0.5,) * 4, "multi_model": (0.9,) * 4}
-    folder = tmp_path / "s"
-    entries = []
-    for task, seeds in zip(TASKS, ((0, 1, 2), (3, 4, 5)), strict=True):
-        make_study(folder, shares, seeds, (task,), change_bank=set_right_rows(shares))
-        entries += json.loads((folder / "plan.json").read_text())["cells"]
-    write_plan(folder, entries)
-    average = aggregate(folder, 200)["groups"][0]["average"]
-    assert average["methods"] == []
-    finding = find(average["findings"], claim="multi_model_exits")
-    assert finding["verdict"] == "no interval"
-    assert finding["by_task"] == dict.fromkeys(TASKS, "held")
-    finding = find(average["findings"], claim="early_exit_cascade")
-    assert finding["verdict"] == "refuted"
 
 
 def test_aggregation_imports_no_training_code():

@@ -152,15 +152,6 @@ def test_inputs_are_checked_before_any_cell_runs(base, tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def test_why_a_process_ended_is_one_line(tmp_path):
-    log = tmp_path / "log"
-    log.write_text("10:00 starts\nerror: data.task=x: no\nmore\n")
-    assert cells.find_error(log, 2) == "data.task=x: no"
-    assert "SIGKILL" in cells.find_error(log, -9)
-    log.write_text("Traceback\nZeroDivisionError: by zero\n")
-    assert cells.find_error(log, 1) == "exit status 1: ZeroDivisionError: by zero"
-
-
 @pytest.mark.long
 def test_rates_are_chosen_on_part_0_and_used(base, tmp_path):
     base["data"]["calibration_examples"] = 24
