@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweet_jax.analysis.registry import register_analysis
+    from sweet_jax.exits.criteria import register_criterion
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "load",
     "register_analysis",
+    "register_criterion",
     "register_method",
     "train",
 ]
@@ -38,6 +40,7 @@ _LAZY = {
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
     "register_analysis": "sweet_jax.analysis.registry",
+    "register_criterion": "sweet_jax.exits.criteria",
     "register_method": "sweet_jax.training.methods",
     "train": "sweet_jax.runs.from_python",
 }

@@ -24,6 +24,7 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
     load_config,
@@ -132,6 +133,8 @@ def prepare(settings: Settings) -> Prepared:
     settings_lib.check_exit_layers(layers, config.num_layers)
     settings = settings_lib.replace_fields(settings, {"exits.layers": layers})
     members = make_members(settings, len(layers))
+    for criterion in settings.evaluate.criteria:
+        check_lte(criterion, settings.exits.learn_to_exit)
     depth = layers[-1] + 1
     if depth < config.num_layers:
         logger.info(

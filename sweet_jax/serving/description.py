@@ -1,13 +1,15 @@
 """What a model folder says of its model: the fields of model.json and their limits."""
 
 import dataclasses
-from typing import Annotated, TypeAlias
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from sweet_jax.data.find_columns import LONGEST_NAME
-from sweet_jax.exits.criteria import CRITERIA
+from sweet_jax.settings.registries import CRITERIA
+from sweet_jax.system.registry import Registry, describe_unknown
 
 SCHEMA = 1
 # A layer, an exit or a length past these is no encoder's.
@@ -82,6 +84,7 @@ class ModelDescription:
 
     def __post_init__(self) -> None:
         """Raises ValueError where fields contradict each other."""
+        _check_names("thresholds", self.thresholds, CRITERIA)
         num_exits = len(self.exit_layers)
         rows = [row for rows in self.thresholds.values() for row in rows]
         one_each = tuple((i,) for i in range(num_exits))
@@ -102,12 +105,24 @@ class ModelDescription:
             "buckets": _is_rising(self.buckets),
             "bucket_rows": len(self.bucket_rows) == len(self.buckets),
             "max_length": self.max_length <= self.buckets[-1],
-            "thresholds": self.thresholds.keys() <= CRITERIA.keys()
-            and all(row.keys() == _CHOSEN and (row["target"] or 0) > 0 for row in rows),
+            "thresholds": all(
+                row.keys() == _CHOSEN and (row["target"] or 0) > 0 for row in rows
+            ),
         }
         if wrong := [name for name, is_right in fits.items() if not is_right]:
             raise ValueError(
                 f"{wrong[0]} is out of range or contradicts the other fields"
+            )
+
+
+def _check_names(field: str, names: Iterable[str], registry: Registry[Any]) -> None:
+    """Raises ValueError for names that nobody has registered."""
+    for name in names:
+        if name not in registry:
+            line = describe_unknown(registry.kind, name[:100], registry.names())
+            raise ValueError(
+                f"{field} is out of range: {line}; what another package registers is"
+                " known once that package is imported"
             )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Criteria that read the exits' logits alone; `lte` reads heads of its own.
 LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
-CRITERIA = (*LOGIT_CRITERIA, "lte")
+BUILTIN_CRITERIA = (*LOGIT_CRITERIA, "lte")
 AUTO = -1
 
 
@@ -197,8 +197,8 @@ class TrainSettings:
 class EvaluateSettings:
     """What is measured after training."""
 
-    # Exit criteria to sweep; (): confidence, entropy, margin and patience, and lte
-    # where exits.learn_to_exit is set.
+    # Exit criteria to sweep, registered ones among them; (): confidence, entropy,
+    # margin and patience, and lte where exits.learn_to_exit is set.
     criteria: tuple[str, ...] = ()
     # Points of the threshold grid of confidence, entropy, margin and lte.
     num_thresholds: int = 11

@@ -10,8 +10,8 @@ from typing import Any
 from sweet_jax.settings.fields import (
     ANALYSES,
     AUTO,
+    BUILTIN_CRITERIA,
     BUILTIN_METHODS,
-    CRITERIA,
     LOGIT_CRITERIA,
     METHODS,
     Settings,
@@ -23,6 +23,7 @@ from sweet_jax.settings.fields import (
     flatten_settings,
     replace_fields,
 )
+from sweet_jax.settings.registries import CRITERIA
 from sweet_jax.settings.seams import check_seams, parse_method
 
 # What fields that are not given stand for. All methods share them, learning rates and
@@ -208,7 +209,7 @@ def resolve(settings: Settings) -> Settings:
     values = find_defaults(settings.method)
     values["data.task"] = _infer_task(settings)
     if settings.exits.learn_to_exit:
-        values["evaluate.criteria"] = CRITERIA
+        values["evaluate.criteria"] = BUILTIN_CRITERIA
     if settings.faithful_release:
         check_choice(
             "method with faithful_release=True", settings.method, _RELEASED_METHODS
@@ -401,7 +402,7 @@ def _check(settings: Settings) -> None:
     )
     check_exit_layers(settings.exits.layers)
     for criterion in settings.evaluate.criteria:
-        check_choice("evaluate.criteria", criterion, CRITERIA)
+        check_registered("evaluate.criteria", criterion, CRITERIA)
     if "lte" in settings.evaluate.criteria and not settings.exits.learn_to_exit:
         raise SettingsError(
             "evaluate.criteria names lte, whose heads are trained only with"

@@ -32,6 +32,9 @@ class Registry(Generic[T]):
     Attributes:
         kind: what is registered, in the singular, as messages call it: `criterion`.
         group: of entry points that add to it; empty: none do.
+        check: raises ValueError for a value that cannot serve under the name; our own
+            values are not checked. The module of the values may set it: a registry of
+            the settings' knows nothing of what lies above them.
     """
 
     def __init__(
@@ -49,12 +52,11 @@ class Registry(Generic[T]):
             group: see the attribute.
             builtin: names of our own, known before the module that registers them is
                 imported: settings are checked without importing jax.
-            check: raises ValueError for a value that cannot serve under the name; the
-                values of `builtin` names are not checked.
+            check: see the attribute.
         """
         self.kind, self.group = kind, group
         self._builtin = tuple(builtin)
-        self._check = check
+        self.check = check
         self._values: dict[str, T] = {}
         self._entry_points: dict[str, Any] | None = None
         self._lock = threading.RLock()
@@ -95,8 +97,8 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"{self.kind} {name!r} is registered already: {advice}"
                 )
-            if self._check is not None and name not in self._builtin:
-                self._check(name, value)
+            if self.check is not None and name not in self._builtin:
+                self.check(name, value)
             self._values[name] = value
         return value
 
@@ -126,6 +128,10 @@ class Registry(Generic[T]):
             return tuple(
                 dict.fromkeys((*self._builtin, *self._values, *self._find_entries()))
             )
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether the name is one of ours."""
+        return name in self._builtin
 
     def __contains__(self, name: object) -> bool:
         """Whether the name is known; its value may not be loaded yet."""

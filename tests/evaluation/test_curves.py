@@ -29,7 +29,7 @@ LAYERS = (0, 1, 3, 5)
 SPEC = CascadeSpec(
     separate_models=False,
     exit_layers=LAYERS,
-    criteria=fields.CRITERIA,
+    criteria=fields.BUILTIN_CRITERIA,
     num_thresholds=11,
     speedups=(1.0, 1.5, 2.0, 6.0, 7.0),
 )
@@ -153,7 +153,7 @@ def test_the_dearest_and_the_best_point_within_a_budget():
     assert find_dearest(_make_curve([0.25, 0.25, 0.5], [0, 0, 0]), 0.3) == 0
 
 
-@pytest.mark.parametrize("criterion", fields.CRITERIA)
+@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
 def test_every_reported_point_is_a_replay_of_the_cascade(rng, criterion):
     test, held_out = _make_bank(rng), _make_bank(rng)
     temperatures, evaluation = _evaluate(test, held_out, criteria=(criterion,))
@@ -187,7 +187,7 @@ def test_thresholds_are_the_dearest_on_all_calibration_rows(rng):
     ]
     again = dataclasses.replace(calibration, bank=turned[1])
     _, other = _evaluate(turned[0], held_out, calibration=again)
-    for criterion in fields.CRITERIA:
+    for criterion in fields.BUILTIN_CRITERIA:
         chosen, same = (
             [row["threshold"] for row in e.at_speedup[criterion]]
             for e in (evaluation, other)
@@ -286,7 +286,7 @@ def test_full_is_null_beside_a_score(rng):
 def test_arrays_of_the_curves_file(rng):
     _, evaluation = _evaluate(_make_bank(rng), _make_bank(rng))
     shapes = {name: array.shape for name, array in evaluation.arrays.items()}
-    for criterion in fields.CRITERIA:
+    for criterion in fields.BUILTIN_CRITERIA:
         counts = criterion == "patience"
         (num_points,) = shapes.pop(f"exact/{criterion}/threshold")
         assert num_points == 4 if counts else num_points > 300

@@ -162,7 +162,7 @@ def test_a_share_in_the_method_does_not_replace_a_given_one():
 def test_lte_joins_the_criteria_that_nobody_chose():
     exits = {"learn_to_exit": True}
     made = from_config_dict({"exits": exits})
-    assert made.evaluate.criteria == settings_lib.CRITERIA
+    assert made.evaluate.criteria == settings_lib.BUILTIN_CRITERIA
     # As read back from config.json.
     assert from_config_dict(settings_lib.to_dict(made)) == made
     for criteria in (("lte", "margin"), settings_lib.LOGIT_CRITERIA):
