@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweet_jax.analysis.registry import register_analysis
+    from sweet_jax.evaluation.metrics import register_metric
     from sweet_jax.exits.criteria import register_criterion
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
@@ -30,6 +31,7 @@ __all__ = [
     "register_analysis",
     "register_criterion",
     "register_method",
+    "register_metric",
     "train",
 ]
 
@@ -42,6 +44,7 @@ _LAZY = {
     "register_analysis": "sweet_jax.analysis.registry",
     "register_criterion": "sweet_jax.exits.criteria",
     "register_method": "sweet_jax.training.methods",
+    "register_metric": "sweet_jax.evaluation.metrics",
     "train": "sweet_jax.runs.from_python",
 }
 

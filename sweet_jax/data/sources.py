@@ -33,13 +33,7 @@ def load_task(settings: DataSettings) -> RawTask:
     task = get_task(settings.task)
     if settings.metric != "auto":
         task = dataclasses.replace(task, metric=settings.metric)
-    raw = load_raw(task, settings)
-    if task.metric == "f1" and len(raw.label_names) != 2:
-        raise ValueError(
-            f"data.metric=f1 is the F1 of class 1 of two, but {settings.task} has"
-            f" {len(raw.label_names)} classes: set data.metric=accuracy or matthews"
-        )
-    return raw
+    return load_raw(task, settings)
 
 
 def load_raw(task: Task, settings: DataSettings) -> RawTask:

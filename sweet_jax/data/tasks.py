@@ -34,7 +34,7 @@ class Task:
 
     name: str
     kind: Literal["embedded", "file", "folder", "hub", "tfds", "rows"]
-    metric: Literal["accuracy", "matthews", "f1"] = "accuracy"
+    metric: str = "accuracy"
     hub_path: str = ""
     hub_config: str = ""
     text_columns: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ def _make_glue(
     name: str,
     text_columns: tuple[str, ...],
     label_names: tuple[str, ...],
-    metric: Literal["accuracy", "matthews", "f1"] = "accuracy",
+    metric: str = "accuracy",
     extra_test_splits: tuple[str, ...] = (),
 ) -> Task:
     return Task(

@@ -24,6 +24,7 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
@@ -144,6 +145,7 @@ def prepare(settings: Settings) -> Prepared:
             depth,
         )
     raw = load_task(settings.data)
+    check_metric(raw.task.metric, len(raw.label_names), settings.data.task)
     splits = make_splits(raw, settings)
     for name, origin in splits.origin.items():
         logger.info("%s: %s", name, origin)

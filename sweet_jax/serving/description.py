@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from sweet_jax.data.find_columns import LONGEST_NAME
-from sweet_jax.settings.registries import CRITERIA
+from sweet_jax.settings.registries import CRITERIA, METRICS
 from sweet_jax.system.registry import Registry, describe_unknown
 
 SCHEMA = 1
@@ -19,7 +19,7 @@ _Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 48)]
 # Within what float32 can divide by.
 _Temperature: TypeAlias = Annotated[float, Field(gt=1e-30, lt=1e30)]
 _Cost: TypeAlias = Annotated[float, Field(gt=0)]
-_Chosen: TypeAlias = Annotated[float, Field(ge=-1, le=1e6)] | None
+_Chosen: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)] | None
 _Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 _CHOSEN = {"target", "threshold", "score", "accuracy", "cost_fraction", "oracle"}
 
@@ -59,7 +59,7 @@ class ModelDescription:
 
     method: str
     task: str
-    metric: Annotated[str, Field(pattern="^(accuracy|matthews|f1)$")]
+    metric: str
     label_names: Annotated[tuple[str, ...], Field(min_length=2)]
     has_pairs: bool
     text_columns: tuple[_Name, ...]
@@ -84,6 +84,7 @@ class ModelDescription:
 
     def __post_init__(self) -> None:
         """Raises ValueError where fields contradict each other."""
+        _check_names("metric", [self.metric], METRICS)
         _check_names("thresholds", self.thresholds, CRITERIA)
         num_exits = len(self.exit_layers)
         rows = [row for rows in self.thresholds.values() for row in rows]

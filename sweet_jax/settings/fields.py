@@ -137,8 +137,9 @@ class DataSettings:
     # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
     # 2,000 (faithful_release: 6,000).
     max_train_examples: int = AUTO
-    # What `score` means: accuracy, matthews or f1; `auto`: the task's own (Matthews for
-    # cola, F1 for mrpc and qqp, else accuracy).
+    # What `score` means: accuracy, matthews, f1, macro_f1, balanced_accuracy, or a
+    # metric that was registered; `auto`: the task's own (Matthews for cola, F1 for mrpc
+    # and qqp, else accuracy).
     metric: str = "auto"
     # Rows held out for calibration, half for each part.
     calibration_examples: int = 1000

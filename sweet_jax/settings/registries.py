@@ -10,9 +10,16 @@ from sweet_jax.settings.fields import BUILTIN_CRITERIA
 from sweet_jax.system.registry import Registry
 
 if TYPE_CHECKING:
+    from sweet_jax.evaluation.metrics import Metric
     from sweet_jax.exits.criteria import Criterion
 
 # exits.criteria
 CRITERIA: "Registry[Criterion]" = Registry(
     "criterion", "sweet_jax.criteria", builtin=BUILTIN_CRITERIA
+)
+# evaluation.metrics
+METRICS: "Registry[Metric]" = Registry(
+    "metric",
+    "sweet_jax.metrics",
+    builtin=("accuracy", "matthews", "f1", "macro_f1", "balanced_accuracy"),
 )

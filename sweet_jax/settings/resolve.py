@@ -23,7 +23,7 @@ from sweet_jax.settings.fields import (
     flatten_settings,
     replace_fields,
 )
-from sweet_jax.settings.registries import CRITERIA
+from sweet_jax.settings.registries import CRITERIA, METRICS
 from sweet_jax.settings.seams import check_seams, parse_method
 
 # What fields that are not given stand for. All methods share them, learning rates and
@@ -83,7 +83,6 @@ _RELEASED_METHODS = ("sweet", "early_exit", "multi_model")
 _RELEASED_FAMILIES = ("bert", "deberta")
 
 _CHOICES = {
-    "data.metric": ("auto", "accuracy", "matthews", "f1"),
     "encoder.dtype": ("float32", "bfloat16"),
     "encoder.matmul_precision": ("default", "high", "highest"),
     "exits.pooling": ("auto", "mean", "cls"),
@@ -394,6 +393,8 @@ def _check(settings: Settings) -> None:
         if (low is not None and value < low) or (high is not None and value > high):
             bound = f"at least {low}" if high is None else f"from {low} to {high}"
             raise SettingsError(f"{name}={value}: allowed is {bound}")
+    if settings.data.metric != "auto" and settings.data.metric not in METRICS:
+        check_choice("data.metric", settings.data.metric, ("auto", *METRICS.names()))
     check_seams(settings)
     check_choice(
         f"optim.clip_scope of method={settings.method}",

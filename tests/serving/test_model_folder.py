@@ -233,7 +233,6 @@ def test_words_are_those_of_the_settings():
         ("dtype", "encoder.dtype"),
         ("matmul_precision", "encoder.matmul_precision"),
         ("pooling", "exits.pooling"),
-        ("metric", "data.metric"),
     ):
         words = "|".join(choice for choice in _CHOICES[field] if choice != "auto")
         assert f"^({words})$" in str(hints[name].__metadata__)

@@ -232,3 +232,12 @@ def test_a_file_to_train_on_is_a_task_of_its_own():
 def test_a_share_of_test_rows_leaves_rows_on_both_sides(value):
     with pytest.raises(SettingsError, match=r"test_percent=.*allowed is from 1 to 90"):
         from_config_dict({"data": {"train_file": "a.csv", "test_percent": value}})
+
+
+def test_metrics_are_those_of_the_registry():
+    assert from_config_dict({"data": {"metric": "macro_f1"}}).data.metric == "macro_f1"
+    with pytest.raises(
+        SettingsError,
+        match=r"^data.metric='macrof1': allowed are auto, acc.*did you me",
+    ):
+        from_config_dict({"data": {"metric": "macrof1"}})
