@@ -35,6 +35,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in vars(all_registries).values():
         if isinstance(registry, Registry):
             monkeypatch.setattr(registry, "_values", dict(registry._values))
+            monkeypatch.setattr(registry, "_entry_points", None)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 
 from sweet_jax.arrays import Batch
 from sweet_jax.data.tokenize import Tokenized
-from sweet_jax.engine.segments import Rows, SegmentOutput, Segments
+from sweet_jax.engine.backend import Backend, Rows, SegmentOutput
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
@@ -119,7 +119,7 @@ class CascadeRun:
 
     def __init__(
         self,
-        segments: Segments,
+        segments: Backend,
         shapes: Shapes,
         rule: ExitRule,
         pooling: Pooling,

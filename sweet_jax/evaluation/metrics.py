@@ -163,8 +163,8 @@ def register_metric(
     name: str, fn: None = None, *, higher_is_better: bool = ..., replace: bool = ...
 ) -> Callable[[RowsFn], RowsFn]: ...
 def register_metric(
-    name: str,
-    fn: RowsFn | None = None,
+    name: Any,
+    fn: Any = None,
     *,
     higher_is_better: bool = True,
     replace: bool = False,
@@ -185,8 +185,14 @@ def register_metric(
         ValueError: the name is taken, or the function fails on random predictions.
     """
     if fn is None:
+        METRICS.check_new(name, replace)
         return lambda fn: register_metric(
             name, fn, higher_is_better=higher_is_better, replace=replace
+        )
+    if not callable(fn):
+        raise ValueError(
+            f"metric {name!r} is a {type(fn).__name__}: give a function of labels,"
+            " predictions and probabilities"
         )
     if higher_is_better:
         METRICS.register(name, Metric(rows_fn=fn), replace=replace)

@@ -133,8 +133,8 @@ def register_criterion(
     replace: bool = ...,
 ) -> Callable[[ScoresFn], ScoresFn]: ...
 def register_criterion(
-    name: str,
-    scores_fn: ScoresFn | None = None,
+    name: Any,
+    scores_fn: Any = None,
     *,
     score_range: tuple[float, float] | RangeFn = (0.0, 1.0),
     counts: bool = False,
@@ -157,6 +157,7 @@ def register_criterion(
             (`check_criterion`).
     """
     if scores_fn is None:
+        CRITERIA.check_new(name, replace)
         options = {"counts": counts, "reads_lte": reads_lte, "replace": replace}
         return lambda fn: register_criterion(
             name, fn, score_range=score_range, **options

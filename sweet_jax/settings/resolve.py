@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweet_jax.settings.fields import (
-    ANALYSES,
     AUTO,
     BUILTIN_CRITERIA,
     BUILTIN_METHODS,
     LOGIT_CRITERIA,
-    METHODS,
     Settings,
     SettingsError,
     StudySettings,
@@ -23,7 +21,7 @@ from sweet_jax.settings.fields import (
     flatten_settings,
     replace_fields,
 )
-from sweet_jax.settings.registries import CRITERIA, METRICS
+from sweet_jax.settings.registries import ANALYSES, CRITERIA, METHODS, METRICS
 from sweet_jax.settings.seams import check_seams, parse_method
 
 # What fields that are not given stand for. All methods share them, learning rates and

@@ -82,25 +82,36 @@ class Registry(Generic[T]):
         Raises:
             ValueError: the name is taken or malformed, or the value is refused.
         """
-        if value is None:
-            return lambda value: self.register(name, value, replace=replace)
+        with self._lock:
+            self.check_new(name, replace)
+            if value is None:
+                return lambda value: self.register(name, value, replace=replace)
+            if self.check is not None and name not in self._builtin:
+                self.check(name, value)
+            self._values[name] = value
+        return value
+
+    def check_new(self, name: Any, replace: bool = False) -> None:
+        """Raises ValueError if the name is taken or malformed.
+
+        Decorators call it before they have anything to register: one that is used
+        without a name takes the function for it.
+        """
+        if callable(name):
+            raise ValueError(
+                f"{self.kind}: a name comes first, as in"
+                f' register_{self.kind}("my_{self.kind}")'
+            )
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"{self.kind} {name!r}: a name is up to 64 lower-case letters, digits"
                 " and underscores, and begins with a letter; choose such a name"
             )
-        with self._lock:
-            if name in self._values and (name in self._builtin or not replace):
-                advice = "choose another name"
-                if name not in self._builtin:
-                    advice += ", or pass replace=True to replace it"
-                raise ValueError(
-                    f"{self.kind} {name!r} is registered already: {advice}"
-                )
-            if self.check is not None and name not in self._builtin:
-                self.check(name, value)
-            self._values[name] = value
-        return value
+        if name in self._values and (name in self._builtin or not replace):
+            advice = "choose another name"
+            if name not in self._builtin:
+                advice += ", or pass replace=True to replace it"
+            raise ValueError(f"{self.kind} {name!r} is registered already: {advice}")
 
     def lookup(self, name: str) -> T:
         """Returns what the name stands for.
