@@ -64,12 +64,12 @@ def register_source(name: Any, fn: Any = None, *, replace: bool = False) -> Any:
     if fn is None:
         SOURCES.check_new(name, replace)
         return lambda fn: register_source(name, fn, replace=replace)
-    if not callable(fn):
+    rows_fn: RowsFn = fn
+    if not callable(rows_fn):
         raise ValueError(
             f"source {name!r} is a {type(fn).__name__}: give a function of a name that"
             " returns rows"
         )
-    rows_fn = fn
 
     def load(
         task: Task,

@@ -189,15 +189,16 @@ def register_metric(
         return lambda fn: register_metric(
             name, fn, higher_is_better=higher_is_better, replace=replace
         )
-    if not callable(fn):
+    rows_fn: RowsFn = fn
+    if not callable(rows_fn):
         raise ValueError(
             f"metric {name!r} is a {type(fn).__name__}: give a function of labels,"
             " predictions and probabilities"
         )
     if higher_is_better:
-        METRICS.register(name, Metric(rows_fn=fn), replace=replace)
+        METRICS.register(name, Metric(rows_fn=rows_fn), replace=replace)
     else:
-        negated = Metric(rows_fn=lambda *rows: -fn(*rows))
+        negated = Metric(rows_fn=lambda *rows: -rows_fn(*rows))
         METRICS.register(f"neg_{name}", negated, replace=replace)
     return fn
 
@@ -263,10 +264,11 @@ def compute_score(
     """
     counts_fn = METRICS.lookup(metric).counts_fn
     assert counts_fn is not None, f"{metric} is a function of rows"
-    sums = (correct, predicted_counts_C, label_counts_C)
     return counts_fn(
         Counts(
-            *(np.asarray(part, np.float64) for part in sums),
+            np.asarray(correct, np.float64),
+            np.asarray(predicted_counts_C, np.float64),
+            np.asarray(label_counts_C, np.float64),
             None if hits_C is None else np.asarray(hits_C, np.float64),
         )
     )
@@ -313,6 +315,7 @@ def _score(
         counts = count_predictions(labels_N, predictions_N, weights_N, width)
         return float(metric.counts_fn(counts))
     assert metric.rows_fn is not None
+    assert probabilities_NC is not None
     times_N = np.rint(weights_N).astype(int)
     if not np.array_equal(times_N, weights_N):
         raise ValueError(
