@@ -1,15 +1,14 @@
 """What a model folder says of its model: the fields of model.json and their limits."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from sweet_jax.data.find_columns import LONGEST_NAME
 from sweet_jax.settings.registries import CRITERIA, METRICS
-from sweet_jax.system.registry import Registry, describe_unknown
+from sweet_jax.system.registry import describe_unknown
 
 SCHEMA = 1
 # A layer, an exit or a length past these is no encoder's.
@@ -82,10 +81,18 @@ class ModelDescription:
     digest: str
     schema: int = SCHEMA
 
+    def check_names(self) -> None:
+        """Raises ValueError for a metric or a criterion that nobody has registered."""
+        for registry, names in ((METRICS, [self.metric]), (CRITERIA, self.thresholds)):
+            for name in names:
+                if name not in registry:
+                    line = describe_unknown(registry.kind, name[:100], registry.names())
+                    raise ValueError(
+                        f"{line}; if another package registers it, import that first"
+                    )
+
     def __post_init__(self) -> None:
         """Raises ValueError where fields contradict each other."""
-        _check_names("metric", [self.metric], METRICS)
-        _check_names("thresholds", self.thresholds, CRITERIA)
         num_exits = len(self.exit_layers)
         rows = [row for rows in self.thresholds.values() for row in rows]
         one_each = tuple((i,) for i in range(num_exits))
@@ -113,17 +120,6 @@ class ModelDescription:
         if wrong := [name for name, is_right in fits.items() if not is_right]:
             raise ValueError(
                 f"{wrong[0]} is out of range or contradicts the other fields"
-            )
-
-
-def _check_names(field: str, names: Iterable[str], registry: Registry[Any]) -> None:
-    """Raises ValueError for names that nobody has registered."""
-    for name in names:
-        if name not in registry:
-            line = describe_unknown(registry.kind, name[:100], registry.names())
-            raise ValueError(
-                f"{field} is out of range: {line}; what another package registers is"
-                " known once that package is imported"
             )
 
 
