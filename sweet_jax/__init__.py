@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweet_jax.analysis.registry import register_analysis
+    from sweet_jax.data.registered import register_source
+    from sweet_jax.engine.engine import register_backend
+    from sweet_jax.evaluation.metrics import register_metric
+    from sweet_jax.exits.criteria import register_criterion
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
@@ -27,7 +31,11 @@ __all__ = [
     "__version__",
     "load",
     "register_analysis",
+    "register_backend",
+    "register_criterion",
     "register_method",
+    "register_metric",
+    "register_source",
     "train",
 ]
 
@@ -38,7 +46,11 @@ _LAZY = {
     "SweetClassifier": "sweet_jax.runs.estimator",
     "load": "sweet_jax.serving.classifier",
     "register_analysis": "sweet_jax.analysis.registry",
+    "register_backend": "sweet_jax.engine.engine",
+    "register_criterion": "sweet_jax.exits.criteria",
     "register_method": "sweet_jax.training.methods",
+    "register_metric": "sweet_jax.evaluation.metrics",
+    "register_source": "sweet_jax.data.registered",
     "train": "sweet_jax.runs.from_python",
 }
 

@@ -13,8 +13,10 @@ from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tiny_encoders import write_tiny_encoder, write_tiny_task
 
 from benchmarks.tiny_model import write_tiny_model
+from sweet_jax.settings import registries as all_registries
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.system.registry import Registry
 
 # Tracing makes objects by the million that live for long: with Python's own limits a
 # tenth of the suite's time goes into looking for cycles among them.
@@ -25,6 +27,15 @@ def pytest_collection_finish() -> None:
     """Leaves what the imports made out of every later collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test registers is forgotten after it."""
+    for registry in vars(all_registries).values():
+        if isinstance(registry, Registry):
+            monkeypatch.setattr(registry, "_values", dict(registry._values))
+            monkeypatch.setattr(registry, "_entry_points", None)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 
 # How published splits are called here; others are not read.
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
     "validation_matched": "validation",
@@ -34,9 +34,9 @@ def find_splits(task: Task, published: Iterable[Any]) -> list[tuple[str, str]]:
     """Returns the published splits that are used, with their names here."""
     used = {"train", "validation", task.test_split, *task.extra_test_splits}
     return [
-        (str(name), _SPLIT_NAMES[str(name)])
+        (str(name), SPLIT_NAMES[str(name)])
         for name in published
-        if str(name) in _SPLIT_NAMES and _SPLIT_NAMES[str(name)] in used
+        if str(name) in SPLIT_NAMES and SPLIT_NAMES[str(name)] in used
     ]
 
 

@@ -63,6 +63,7 @@ def hold_rows(
     splits: Mapping[str, Any],
     text: str | Sequence[str] | None = None,
     label: Any = None,
+    flags: ColumnFlags = _FLAGS,
 ) -> HeldRows:
     """Returns rows as a task, whose name settings then hold.
 
@@ -73,6 +74,7 @@ def hold_rows(
             (text, text) pair.
         text: the column of texts, or two of them; None: found by usual names.
         label: the column of labels, or the labels of the training rows.
+        flags: what a person types to name columns, for messages.
 
     Raises:
         ValueError: data of another kind, a column is missing, a text or a label is
@@ -90,7 +92,7 @@ def hold_rows(
     for split, data in splits.items():
         # Labels that are given apart are those of the training rows.
         own_label = label if split == "train" or isinstance(label, str) else None
-        columns = _read_columns(data, split, text_columns, own_label)
+        columns = _read_columns(data, split, text_columns, own_label, flags)
         if split == "train":
             label_names, width = columns.label_names, len(columns.texts[0])
             text_columns = columns.text_columns
@@ -141,7 +143,11 @@ class _Columns(NamedTuple):
 
 
 def _read_columns(
-    data: Any, where: str, text_columns: tuple[str, ...], label: Any
+    data: Any,
+    where: str,
+    text_columns: tuple[str, ...],
+    label: Any,
+    flags: ColumnFlags,
 ) -> _Columns:
     """Returns the texts and labels of a split of any kind.
 
@@ -150,6 +156,7 @@ def _read_columns(
         where: name of the split.
         text_columns: one or two; (): by usual names.
         label: a column, the labels, or None.
+        flags: what a person types to name columns, for messages.
     """
     if isinstance(data, np.ndarray):
         data = data.tolist()
@@ -164,7 +171,7 @@ def _read_columns(
     if len(data) == 0:
         raise ValueError(f"{where} has no rows: expected {_ALLOWED}")
     if not is_list and names is not None:
-        return _read_table(data, names, where, text_columns, label)
+        return _read_table(data, names, where, text_columns, label, flags)
     if where == "train" and (text_columns or isinstance(label, str)):
         name = label if isinstance(label, str) else text_columns[0]
         raise ValueError(
@@ -181,6 +188,7 @@ def _read_table(
     where: str,
     text_columns: tuple[str, ...],
     label: Any,
+    flags: ColumnFlags,
 ) -> _Columns:
     """Returns the texts and labels of named columns."""
     by_name: dict[str, Any] = {str(name): name for name in names}
@@ -208,7 +216,7 @@ def _read_table(
         samples,
         where,
         Columns(text_columns, asked_label),
-        flags=_FLAGS,
+        flags=flags,
         needs_label=given is None,
     )
     values = [list(data[by_name[name]]) for name in text_columns]

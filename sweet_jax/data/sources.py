@@ -1,26 +1,23 @@
-"""Rows of a task from where they are: embedded, files, hub, tfds, memory.
+"""Rows of a task from where they are: embedded, files, hub, tfds, memory, elsewhere.
 
 Whatever the source, a split becomes a `Table` of strings first; `make_task` then
 names the labels, checks what a person can get wrong, and makes arrays.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import TypeAlias
 
 from sweet_jax.data.embedded import load_embedded
-from sweet_jax.data.examples import RawTask, Table, make_task
+from sweet_jax.data.examples import RawTask, make_task
 from sweet_jax.data.find_columns import MAIN_FLAGS, NO_COLUMNS, ColumnFlags, Columns
 from sweet_jax.data.folder import load_folder
 from sweet_jax.data.hub import load_hub
 from sweet_jax.data.in_memory import load_rows
+from sweet_jax.data.registered import Loaded, Source
 from sweet_jax.data.table_files import load_files
 from sweet_jax.data.tasks import Task, get_task
 from sweet_jax.data.tfds import load_tfds
 from sweet_jax.settings.fields import DataSettings
-
-# Rows by split, and the label names where they are published.
-_Loaded: TypeAlias = tuple[dict[str, Table], tuple[str, ...]]
+from sweet_jax.settings.registries import SOURCES
 
 
 def load_task(settings: DataSettings) -> RawTask:
@@ -33,13 +30,7 @@ def load_task(settings: DataSettings) -> RawTask:
     task = get_task(settings.task)
     if settings.metric != "auto":
         task = dataclasses.replace(task, metric=settings.metric)
-    raw = load_raw(task, settings)
-    if task.metric == "f1" and len(raw.label_names) != 2:
-        raise ValueError(
-            f"data.metric=f1 is the F1 of class 1 of two, but {settings.task} has"
-            f" {len(raw.label_names)} classes: set data.metric=accuracy or matthews"
-        )
-    return raw
+    return load_raw(task, settings)
 
 
 def load_raw(task: Task, settings: DataSettings) -> RawTask:
@@ -57,7 +48,7 @@ def load_tables(
     settings: DataSettings,
     flags: ColumnFlags = MAIN_FLAGS,
     remembered: Columns = NO_COLUMNS,
-) -> _Loaded:
+) -> Loaded:
     """Returns a task's rows by split as read, and its label names where published.
 
     Args:
@@ -69,14 +60,15 @@ def load_tables(
     Raises:
         ValueError: see `load_task`.
     """
-    return _LOADERS[task.kind](task, settings, flags, remembered)
+    return SOURCES.lookup(task.kind).load(task, settings, flags, remembered)
 
 
-_LOADERS: dict[str, Callable[[Task, DataSettings, ColumnFlags, Columns], _Loaded]] = {
+for _kind, _load in {
     "embedded": lambda task, *_: load_embedded(task),
     "file": load_files,
     "folder": load_folder,
     "tfds": load_tfds,
     "hub": load_hub,
     "rows": load_rows,
-}
+}.items():
+    SOURCES.register(_kind, Source(_load))

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from sweet_jax.settings.registries import SOURCES
+
 GLUE_PATH = "nyu-mll/glue"
 TFDS_PREFIX = "tfds/"
 # Rows that `sweet_jax.train` was given, by a digest of their content.
@@ -18,10 +20,12 @@ class Task:
 
     Attributes:
         name: what `data.task` says.
-        kind: where the rows come from: the embedded package, files, a local folder of
-            data files, the hub through datasets, tensorflow-datasets, or memory.
+        kind: where the rows come from, a name in `SOURCES`: the embedded package,
+            files, a local folder of data files, the hub through datasets,
+            tensorflow-datasets, memory, or what was registered.
         metric: what `score` means for this task; accuracy is shown beside it.
-        hub_path: hub id, local folder or tensorflow-datasets name; empty otherwise.
+        hub_path: hub id, local folder or tensorflow-datasets name, or what follows the
+            name of a registered source; empty otherwise.
         hub_config: configuration of the hub data set; empty for its only one.
         text_columns: one or two columns; () to find them by their usual names.
         label_column: column of the labels; empty: as `data.label_column` says.
@@ -33,8 +37,8 @@ class Task:
     """
 
     name: str
-    kind: Literal["embedded", "file", "folder", "hub", "tfds", "rows"]
-    metric: Literal["accuracy", "matthews", "f1"] = "accuracy"
+    kind: str
+    metric: str = "accuracy"
     hub_path: str = ""
     hub_config: str = ""
     text_columns: tuple[str, ...] = ()
@@ -49,7 +53,7 @@ def _make_glue(
     name: str,
     text_columns: tuple[str, ...],
     label_names: tuple[str, ...],
-    metric: Literal["accuracy", "matthews", "f1"] = "accuracy",
+    metric: str = "accuracy",
     extra_test_splits: tuple[str, ...] = (),
 ) -> Task:
     return Task(
@@ -117,7 +121,8 @@ def get_task(name: str) -> Task:
 
     Args:
         name: an embedded task, a GLUE task, `file`, `tfds/NAME` (tfds/glue/TASK
-            included), or anything else `datasets` opens: `owner/name`,
+            included), the name of a registered source with what it takes behind a
+            slash, or anything else `datasets` opens: `owner/name`,
             `owner/name:configuration`, or a local folder of data files.
 
     Raises:
@@ -132,6 +137,9 @@ def get_task(name: str) -> Task:
         return _get_tfds_task(name)
     if _IN_MEMORY.fullmatch(name):
         return Task(name=name, kind="rows")
+    source, _, rest = name.partition("/")
+    if source in _list_sources():
+        return Task(name=name, kind=source, hub_path=rest)
     path = Path(name)
     if path.is_dir():
         return Task(name=name, kind="folder", hub_path=name)
@@ -172,7 +180,7 @@ def _refuse_near_miss(name: str) -> None:
     for refused, reason in REFUSED.items():
         if fold(name) == refused:
             raise ValueError(f"data.task={name!r} {reason}")
-    known = {fold(task): task for task in TASKS}
+    known = {fold(task): task for task in (*TASKS, *_list_sources())}
     close = difflib.get_close_matches(fold(name), known, n=1, cutoff=0.8)
     if close:
         raise ValueError(
@@ -185,5 +193,10 @@ def _glue() -> list[str]:
     return [name for name, task in TASKS.items() if task.hub_path == GLUE_PATH]
 
 
+def _list_sources() -> list[str]:
+    return [name for name in SOURCES.names() if not SOURCES.is_builtin(name)]
+
+
 def _describe_allowed() -> str:
-    return f"{', '.join(TASKS)}, tfds/NAME, a hub data set or a local folder of data"
+    names = ", ".join((*TASKS, *_list_sources()))
+    return f"{names}, tfds/NAME, a hub data set or a local folder of data"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 
 from sweet_jax.arrays import Batch
 from sweet_jax.data.tokenize import Tokenized
-from sweet_jax.engine.segments import Rows, SegmentOutput, Segments
+from sweet_jax.engine.backend import Backend, Rows, SegmentOutput
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
@@ -63,21 +63,22 @@ class _Group:
     Attributes:
         index: position among all rows that entered.
         entered: when, in seconds of `perf_counter`.
-        logits: of the exits so far; E wide, the rest zeros.
+        answers: of the exits so far, as far as their scores need them; E wide, the
+            rest zeros.
     """
 
     index: Int64[np.ndarray, " n"]
     entered: Float[np.ndarray, " n"]
-    logits: Float[np.ndarray, "n E C"]
+    answers: Float[np.ndarray, "n E C_or_more"]
 
     def select(self, chosen: np.ndarray) -> "_Group":
-        return _Group(self.index[chosen], self.entered[chosen], self.logits[chosen])
+        return _Group(self.index[chosen], self.entered[chosen], self.answers[chosen])
 
     def join(self, other: "_Group") -> "_Group":
         return _Group(
             np.concatenate([self.index, other.index]),
             np.concatenate([self.entered, other.entered]),
-            np.concatenate([self.logits, other.logits]),
+            np.concatenate([self.answers, other.answers]),
         )
 
 
@@ -118,7 +119,7 @@ class CascadeRun:
 
     def __init__(
         self,
-        segments: Segments,
+        segments: Backend,
         shapes: Shapes,
         rule: ExitRule,
         pooling: Pooling,
@@ -160,8 +161,9 @@ class CascadeRun:
         """Starts segment 0 on a batch."""
         num_rows, length = batch.token_ids.shape
         count, num_exits = len(index), self._rule.num_exits
-        logits = np.zeros((count, num_exits, self._segments.num_classes), np.float32)
-        group = _Group(index, np.full(count, time.perf_counter()), logits)
+        width = self._segments.num_classes + self._rule.reads_lte
+        answers = np.zeros((count, num_exits, width), np.float32)
+        group = _Group(index, np.full(count, time.perf_counter()), answers)
         self._num_entered += count
         self._stats.tokens_run += int(batch.mask.sum())
         self._stats.tokens_padded += num_rows * length
@@ -180,7 +182,7 @@ class CascadeRun:
         self._stats.rows_run[segment] += count
         self._stats.rows_padded[segment] += num_rows
         self._stats.flops += self._segments.count_flops(segment, num_rows, length)
-        history = np.pad(group.logits, [(0, num_rows - count), (0, 0), (0, 0)])
+        history = np.pad(group.answers, [(0, num_rows - count), (0, 0), (0, 0)])
         # Before the next segment is started: behind it, scores would be late.
         scores = self._rule.score(segment, history, output.answers)
         self._running.append(_Running(segment, length, output, scores, group))
@@ -191,7 +193,7 @@ class CascadeRun:
         segment, group, count = run.segment, run.group, len(run.group.index)
         answers = np.asarray(run.output.answers)[:count]
         scores = None if run.scores is None else np.asarray(run.scores)[:count]
-        group.logits[:, segment] = answers[:, : self._segments.num_classes]
+        group.answers[:, segment] = answers[:, : group.answers.shape[2]]
         leaves = self._rule.decide(segment, scores, answers)
         survivors = np.flatnonzero(~leaves)
         if len(survivors):
@@ -199,11 +201,12 @@ class CascadeRun:
         now = time.perf_counter()
         self._stats.exit_counts[segment] += int(leaves.sum())
         seconds = now - group.entered[leaves]
+        logits_NC = answers[:, : self._segments.num_classes]
         self._stats.seconds.extend(seconds.tolist())
         return [
-            Answer(int(i), segment, logits_EC[segment], float(s))
-            for i, logits_EC, s in zip(
-                group.index[leaves], group.logits[leaves], seconds, strict=True
+            Answer(int(i), segment, logits_C, float(s))
+            for i, logits_C, s in zip(
+                group.index[leaves], logits_NC[leaves], seconds, strict=True
             )
         ]
 

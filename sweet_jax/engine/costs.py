@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sweet_jax.data.batches import plan_evaluation
-from sweet_jax.engine.segments import Segments
+from sweet_jax.engine.backend import Backend
 
 _REPEATS = 5
 
@@ -95,7 +95,7 @@ def accumulate(
 
 
 def measure_costs(
-    segments: Segments,
+    segments: Backend,
     lengths_N: Int[np.ndarray, " N"],
     num_rows: int,
     buckets: tuple[int, ...],
@@ -127,7 +127,7 @@ def measure_costs(
 
 
 def _measure_length(
-    segments: Segments, num_rows: int, length: int
+    segments: Backend, num_rows: int, length: int
 ) -> tuple[list[float], list[float]]:
     """Returns FLOPs and median seconds of each segment."""
     batch = segments.make_example(num_rows, length)

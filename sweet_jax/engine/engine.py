@@ -7,14 +7,20 @@ batches; how long a row may wait is bounded in rows and in milliseconds. All sha
 static: compilation happens once per (segment, row bucket, length).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, overload
 
+from flax import linen as nn
+
+from sweet_jax.arrays import Params
 from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.engine.backend import Backend, BackendFn
 from sweet_jax.engine.cascade_run import NO_POOLING, Answer, CascadeRun, Pooling
 from sweet_jax.engine.segments import Segments
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
+from sweet_jax.settings.registries import BACKENDS
 
 # Tokenised rows are sorted by length over this many batches.
 CHUNK_BATCHES = 16
@@ -24,11 +30,11 @@ class Engine:
     """Runs a cascade on streams of rows; safe to call from several threads.
 
     Attributes:
-        segments: the compiled parts.
+        segments: of the model, on a backend.
         shapes: that they run in.
     """
 
-    def __init__(self, segments: Segments, shapes: Shapes) -> None:
+    def __init__(self, segments: Backend, shapes: Shapes) -> None:
         """Compiles nothing yet."""
         self.segments, self.shapes = segments, shapes
 
@@ -72,3 +78,70 @@ class Engine:
     def warm_up(self) -> None:
         """Compiles every shape there can be."""
         self.segments.warm_up(self.shapes.row_buckets, self.shapes.lengths)
+
+
+BACKENDS.register("jax", Segments)
+
+
+@overload
+def register_backend(name: str, fn: BackendFn, *, replace: bool = ...) -> BackendFn: ...
+@overload
+def register_backend(
+    name: str, fn: None = None, *, replace: bool = ...
+) -> Callable[[BackendFn], BackendFn]: ...
+def register_backend(name: Any, fn: Any = None, *, replace: bool = False) -> Any:
+    """Adds a backend, or without `fn` returns a decorator that does.
+
+    Args:
+        name: what `load(path, backend=...)` calls it.
+        fn: makes a `backend.Backend` of a model; a class will do.
+        replace: take the name over from an earlier registration.
+
+    Raises:
+        ValueError: the name is taken, or `fn` cannot be called.
+    """
+    return BACKENDS.register(name, fn, replace=replace)
+
+
+def make_backend(
+    name: str,
+    model: nn.Module,
+    params: Params,
+    num_segments: int,
+    num_classes: int,
+    matmul_precision: str = "default",
+) -> Backend:
+    """Returns the segments of a model on a backend, by its name.
+
+    Args:
+        name: of the backend.
+        model: a MultiExitClassifier or a MultiModelSet.
+        params: of the model.
+        num_segments: E.
+        num_classes: C.
+        matmul_precision: as in training.
+
+    Raises:
+        ValueError: the name is unknown, or what is registered makes no backend.
+    """
+    fn = BACKENDS.lookup(name)
+    made: Any = fn(model, params, num_segments, num_classes, matmul_precision)
+    needed = [n for n in (*Backend.__annotations__, *vars(Backend)) if n[0] != "_"]
+    if lacking := [member for member in needed if not hasattr(made, member)]:
+        raise ValueError(
+            f"backend {name!r} makes a {type(made).__name__} without"
+            f" {', '.join(lacking)}: see sweet_jax.engine.backend.Backend"
+        )
+    return made
+
+
+def _check_backend(name: str, value: object) -> None:
+    """Raises ValueError if what is registered as a backend makes none."""
+    if not callable(value):
+        raise ValueError(
+            f"backend {name!r} is a {type(value).__name__}: register a class, or a"
+            " function that makes a sweet_jax.engine.backend.Backend"
+        )
+
+
+BACKENDS.check = _check_backend

@@ -1,4 +1,4 @@
-"""The compiled parts of a cascade: segments on few static shapes, and moving rows.
+"""The backend of jax: compiled segments on few static shapes, and moving rows.
 
 What a segment hands to the next is a tree of arrays whose first axis is the row. Its
 rows that go on are moved within the device: gathered into a smaller bucket, or put into
@@ -8,34 +8,22 @@ a queue. The host reads one small array per segment: what its exit says.
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from sweet_jax.arrays import Batch, ExitOutput, Params
 from sweet_jax.devices import Programs
+from sweet_jax.engine.backend import Rows, SegmentOutput
 
 logger = logging.getLogger(__name__)
 
-Rows = Any  # a tree of arrays [R, ...]
 Shared = Any  # what rows of one length have in common
 SegmentFn: TypeAlias = Callable[[Params, Rows, Shared], tuple[Rows, Shared, jax.Array]]
-
-
-class SegmentOutput(NamedTuple):
-    """What a segment leaves on the device.
-
-    Attributes:
-        rows: states for the next segment.
-        answers: logits, then the learning-to-exit score where there is one.
-    """
-
-    rows: Rows
-    answers: Float[jax.Array, "R C_or_more"]
 
 
 class Segments:

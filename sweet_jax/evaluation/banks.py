@@ -17,6 +17,7 @@ from sweet_jax.evaluation.curves import (
     find_best,
     find_dearest,
     make_curve,
+    score_exits,
 )
 from sweet_jax.exits.calibration import CalibratedBank, Calibration
 from sweet_jax.exits.criteria import FULL, make_thresholds
@@ -24,6 +25,8 @@ from sweet_jax.settings.fields import Settings
 
 # Points of the shares "where examples exit" for criteria that do not count.
 NUM_SHARE_THRESHOLDS = 101
+# Of the probability of a class that training lacks, whose logarithm is finite.
+_TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Evaluation:
         full: score of the last exit on every example.
         oracle_exit: score, accuracy and cost if the earliest exit that is right
             answered (the last where none is): the limit of any criterion.
+        classes: per class, by its number: how many test examples are of it, and
+            `precision`, `recall` and `f1`, a list each, of every exit alone.
         arrays: the exact curves, grids, shares and reliability bins of `curves.npz`.
     """
 
@@ -91,6 +96,7 @@ class Evaluation:
     majority: float
     full: float
     oracle_exit: dict[str, float]
+    classes: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
 
     def to_results(self) -> dict[str, Any]:
@@ -130,16 +136,23 @@ def evaluate_banks(
             row |= more
     curves, at_speedup, area = {}, {}, {}
     for criterion in spec.criteria:
-        measures = (criterion, metric, costs_E)
-        exact, held_out = (
-            make_curve(rows, *measures) for rows in (calibrated, chooser)
+        # What is chosen by cost needs no score, nor does where examples leave.
+        held_out = make_curve(chooser, criterion, "accuracy", costs_E)
+        share = make_curve(
+            calibrated,
+            criterion,
+            "accuracy",
+            costs_E,
+            _make_grid(criterion, NUM_SHARE_THRESHOLDS, test),
         )
-        grid, share = (
-            make_curve(calibrated, *measures, _make_grid(criterion, number, test))
-            for number in (spec.num_thresholds, NUM_SHARE_THRESHOLDS)
+        chosen = {s: _choose(held_out, s) for s in spec.speedups}
+        measures = (calibrated, criterion, metric, costs_E)
+        exact = make_curve(
+            *measures, also=[t for t in chosen.values() if t is not None]
         )
+        grid = make_curve(*measures, _make_grid(criterion, spec.num_thresholds, test))
         curves[criterion] = [_describe_point(grid, k) for k in range(len(grid.score))]
-        at_speedup[criterion] = [_measure_at(s, held_out, exact) for s in spec.speedups]
+        at_speedup[criterion] = [_measure_at(s, t, exact) for s, t in chosen.items()]
         area[criterion] = compute_area(exact, float(costs_E[0]))
         arrays |= {
             f"exact/{criterion}/threshold": exact.threshold,
@@ -150,6 +163,8 @@ def evaluate_banks(
             f"share/{criterion}/threshold": share.threshold,
             f"share/{criterion}/share": share.exit_counts / test.weights.sum(),
         }
+    # The probabilities of no model are the shares of the classes in training.
+    shares_1C = train_label_counts_C[None] / train_label_counts_C.sum()
     majority = np.full(len(test.labels), int(np.argmax(train_label_counts_C)))
     return Evaluation(
         cost_formula=cascade.describe_cost(spec.separate_models),
@@ -157,9 +172,16 @@ def evaluate_banks(
         curves=curves,
         at_speedup=at_speedup,
         area=area,
-        majority=metrics.score_predictions(metric, test.labels, majority, test.weights),
+        majority=metrics.score_predictions(
+            metric,
+            test.labels,
+            majority,
+            test.weights,
+            np.log(np.maximum(np.repeat(shares_1C, len(majority), 0), _TINY)),
+        ),
         full=exit_rows[-1]["score"],
         oracle_exit=_measure_oracle(calibrated, calibration),
+        classes=_measure_classes(calibrated),
         arrays=arrays,
     )
 
@@ -187,7 +209,9 @@ def _measure_exits(
             {
                 "exit": i,
                 "layer": layer,
-                "score": metrics.score_predictions(calibration.metric, *answers),
+                "score": metrics.score_predictions(
+                    calibration.metric, *answers, after_NC
+                ),
                 "accuracy": metrics.score_predictions("accuracy", *answers),
                 "nll": metrics.compute_nll(after_NC, *examples),
                 "nll_before": metrics.compute_nll(before_NC, *examples),
@@ -222,6 +246,27 @@ def _measure_lte(
     ]
 
 
+def _measure_classes(calibrated: CalibratedBank) -> list[dict[str, Any]]:
+    """Returns per class what each exit alone makes of it."""
+    bank, num_classes = calibrated.bank, calibrated.num_classes
+    scores = [
+        metrics.score_classes(
+            metrics.count_predictions(bank.labels, answers_N, bank.weights, num_classes)
+        )
+        for answers_N in calibrated.predictions.T
+    ]
+    return [
+        {
+            "class": c,
+            "examples": float(calibrated.label_counts[c]),
+            "precision": [float(score.precision[c]) for score in scores],
+            "recall": [float(score.recall[c]) for score in scores],
+            "f1": [float(score.f1[c]) for score in scores],
+        }
+        for c in range(num_classes)
+    ]
+
+
 def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
     cost = float(curve.cost_fraction[k])
     return {
@@ -237,14 +282,20 @@ def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
     }
 
 
-def _measure_at(speedup: float, held_out: Curve, exact: Curve) -> dict[str, Any]:
+def _choose(held_out: Curve, speedup: float) -> float | None:
+    """Returns the dearest threshold within a speed-up, None where none is."""
     dearest = find_dearest(held_out, 1 / speedup)
+    return None if dearest is None else float(held_out.threshold[dearest])
+
+
+def _measure_at(
+    speedup: float, threshold: float | None, exact: Curve
+) -> dict[str, Any]:
     best = find_best(exact, 1 / speedup)
     row: dict[str, Any] = dict.fromkeys(
         ("threshold", "score", "accuracy", "cost_fraction")
     )
-    if dearest is not None:
-        threshold = float(held_out.threshold[dearest])
+    if threshold is not None:
         point = _describe_point(exact, exact.find(threshold))
         row = {name: point[name] for name in row}
         # The point found is the one that holds at the threshold, not the threshold.
@@ -260,11 +311,13 @@ def _measure_oracle(
     right_NE = calibrated.predictions == bank.labels[:, None]
     right_NE[:, -1] = True  # where no exit is right, the last one answers
     exits_N = right_NE.argmax(axis=1)
-    answers_N = calibrated.predictions[np.arange(len(exits_N)), exits_N]
-    answers = (bank.labels, answers_N, bank.weights)
+    score, accuracy = (
+        score_exits(calibrated, metric, exits_N)
+        for metric in (calibration.metric, "accuracy")
+    )
     return {
-        "score": metrics.score_predictions(calibration.metric, *answers),
-        "accuracy": metrics.score_predictions("accuracy", *answers),
+        "score": score,
+        "accuracy": accuracy,
         "cost_fraction": float(
             np.average(calibration.costs_E[exits_N], weights=bank.weights)
         ),

@@ -7,6 +7,7 @@ threshold that changes anything, in one sort.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,12 +35,14 @@ class CascadeStatistics(NamedTuple):
         exit_counts: weight of the examples that leave at each exit.
         correct: weight of the examples answered correctly.
         predicted_counts: weight of the examples answered with each class.
+        hits: weight of the examples of each class answered with it; None: not wanted.
     """
 
     thresholds: Float[np.ndarray, " T"]
     exit_counts: Float[np.ndarray, "T E"]
     correct: Float[np.ndarray, " T"]
     predicted_counts: Float[np.ndarray, "T C"]
+    hits: Float[np.ndarray, "T C"] | None = None
 
 
 def costs_from_layers(
@@ -85,29 +88,32 @@ def sweep(
     labels_N: Int[np.ndarray, " N"],
     weights_N: Float[np.ndarray, " N"],
     num_classes: int,
+    with_hits: bool = False,
 ) -> CascadeStatistics:
     """Replays the cascade at each threshold, all in one jitted call.
 
     Memory grows with N (E + C) and not with T. Sums are float32: exact for weights of
     1 up to 2^24 examples.
     """
-    counts_TE, correct_T, predicted_TC = _sweep(
+    counts_TE, correct_T, predicted_TC, hits_TC = _sweep(
         jnp.asarray(scores_NE, jnp.float32),
         jnp.asarray(thresholds_T, jnp.float32),
         jnp.asarray(predictions_NE),
         jnp.asarray(labels_N),
         jnp.asarray(weights_N, jnp.float32),
         num_classes,
+        with_hits,
     )
     return CascadeStatistics(
         np.asarray(thresholds_T, np.float32),
         np.asarray(counts_TE, np.float64),
         np.asarray(correct_T, np.float64),
         np.asarray(predicted_TC, np.float64),
+        None if hits_TC is None else np.asarray(hits_TC, np.float64),
     )
 
 
-@functools.partial(jax.jit, static_argnames="num_classes")
+@functools.partial(jax.jit, static_argnames=("num_classes", "with_hits"))
 def _sweep(
     scores_NE: jax.Array,
     thresholds_T: jax.Array,
@@ -115,19 +121,22 @@ def _sweep(
     labels_N: jax.Array,
     weights_N: jax.Array,
     num_classes: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    def count(indices_N: jax.Array, length: int) -> jax.Array:
+    with_hits: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    def count(indices_N: jax.Array, length: int, weights_N: jax.Array) -> jax.Array:
         # A masked sum, fused by XLA, where a scatter would run row by row on CPU.
-        hits_NK = indices_N[:, None] == jnp.arange(length)[None, :]
-        return jnp.where(hits_NK, weights_N[:, None], 0.0).sum(axis=0)
+        is_at_NK = indices_N[:, None] == jnp.arange(length)[None, :]
+        return jnp.where(is_at_NK, weights_N[:, None], 0.0).sum(axis=0)
 
-    def replay(threshold: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def replay(threshold: jax.Array) -> tuple[jax.Array | None, ...]:
         exits_N = _choose_exits(scores_NE, threshold)
         answers_N = jnp.take_along_axis(predictions_NE, exits_N[:, None], axis=1)[:, 0]
+        right_N = jnp.where(answers_N == labels_N, weights_N, 0.0)
         return (
-            count(exits_N, scores_NE.shape[1]),
-            jnp.where(answers_N == labels_N, weights_N, 0.0).sum(),
-            count(answers_N, num_classes),
+            count(exits_N, scores_NE.shape[1], weights_N),
+            right_N.sum(),
+            count(answers_N, num_classes, weights_N),
+            count(labels_N, num_classes, right_N) if with_hits else None,
         )
 
     return jax.lax.map(replay, thresholds_T, batch_size=_THRESHOLDS_AT_ONCE)
@@ -140,6 +149,7 @@ def exact_curve(
     weights_N: Float[np.ndarray, " N"],
     num_classes: int,
     lowest_threshold: float,
+    with_hits: bool = False,
 ) -> CascadeStatistics:
     """Returns the cascade at every threshold that changes it, in O(N E log(N E)).
 
@@ -156,6 +166,7 @@ def exact_curve(
         num_classes: the number of classes C.
         lowest_threshold: the criterion's lowest, at most any score. Chosen on these
             examples it leaves at exit 0 on any others, as their lowest score may not.
+        with_hits: count the hits of each class, too.
 
     Returns:
         Statistics at `lowest_threshold`, at the distinct best scores, and at `FULL`.
@@ -178,17 +189,18 @@ def exact_curve(
 
     weights_N1 = np.asarray(weights_N, np.float64)[:, None]
     exits_NE = np.broadcast_to(np.arange(num_exits), predictions_NE.shape)
+    right_NE = predictions_NE == labels_N[:, None]
+
+    def accumulate_each(is_in: Callable[[int], np.ndarray], number: int) -> np.ndarray:
+        columns = [accumulate(weights_N1 * is_in(i)) for i in range(number)]
+        return np.stack(columns, axis=1)
+
     return CascadeStatistics(
         np.append(values_K, np.float32(FULL)),
-        np.stack(
-            [accumulate(weights_N1 * (exits_NE == i)) for i in range(num_exits)], axis=1
-        ),
-        accumulate(weights_N1 * (predictions_NE == labels_N[:, None])),
-        np.stack(
-            [
-                accumulate(weights_N1 * (predictions_NE == c))
-                for c in range(num_classes)
-            ],
-            axis=1,
-        ),
+        accumulate_each(lambda i: exits_NE == i, num_exits),
+        accumulate(weights_N1 * right_NE),
+        accumulate_each(lambda c: predictions_NE == c, num_classes),
+        accumulate_each(lambda c: right_NE & (predictions_NE == c), num_classes)
+        if with_hits
+        else None,
     )

@@ -1,9 +1,10 @@
 """Speed-accuracy curves of calibrated logit banks, and how thresholds are chosen."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sweet_jax.evaluation import cascade, metrics
 from sweet_jax.exits.calibration import CalibratedBank
@@ -12,6 +13,8 @@ from sweet_jax.exits.criteria import threshold_range
 # Costs are means of float64 fractions: 1/12 for every example may average to an ulp
 # more than 1/12, which must still satisfy a budget of 1/12.
 _COST_TOLERANCE = 1e-9
+# Of an exact curve under a metric that is called for each of its points.
+MOST_SLOW_POINTS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +60,12 @@ def make_curve(
     metric: str,
     costs_E: Float[np.ndarray, " E"],
     thresholds_T: Float[np.ndarray, " T"] | None = None,
+    also: Sequence[float] = (),
 ) -> Curve:
     """Returns the curve at the thresholds, or the exact curve if there are none.
+
+    A metric that is called for each set of predictions is not called for thousands: the
+    exact curve then has `MOST_SLOW_POINTS` of its points, spread over the costs.
 
     Args:
         rows: the examples.
@@ -66,22 +73,46 @@ def make_curve(
         metric: of the scores.
         costs_E: of leaving at each exit.
         thresholds_T: rising; None: all that change the cascade.
+        also: thresholds whose points the exact curve has in any case.
     """
     bank = rows.bank
     examples = (rows.predictions, bank.labels, bank.weights, rows.num_classes)
-    scores_NE = rows.score(criterion)
+    scores_NE, with_hits = rows.score(criterion), metrics.reads_hits(metric)
     if thresholds_T is None:
         low, _ = threshold_range(criterion, rows.num_classes, bank.num_exits)
-        statistics = cascade.exact_curve(scores_NE, *examples, low)
+        sums = cascade.exact_curve(scores_NE, *examples, low, with_hits)
     else:
-        statistics = cascade.sweep(scores_NE, thresholds_T, *examples)
-    sums = (statistics.correct, statistics.predicted_counts, rows.label_counts)
-    return Curve(
-        statistics.thresholds,
-        metrics.compute_score(metric, *sums),
-        metrics.compute_score("accuracy", *sums),
-        statistics.exit_counts @ costs_E / rows.label_counts.sum(),
-        statistics.exit_counts,
+        sums = cascade.sweep(scores_NE, thresholds_T, *examples, with_hits)
+    counts = (sums.correct, sums.predicted_counts, rows.label_counts, sums.hits)
+    accuracy = metrics.compute_score("accuracy", *counts)
+    costs = sums.exit_counts @ costs_E / rows.label_counts.sum()
+    if not metrics.reads_rows(metric):
+        score = metrics.compute_score(metric, *counts)
+        return Curve(sums.thresholds, score, accuracy, costs, sums.exit_counts)
+    kept = np.arange(len(costs))
+    if thresholds_T is None:
+        spread = np.linspace(costs[0], costs[-1], MOST_SLOW_POINTS)
+        wanted = np.searchsorted(sums.thresholds, np.array(also, np.float32))
+        kept = np.unique([*np.searchsorted(costs, spread), *wanted, len(costs) - 1])
+        kept = kept[kept < len(costs)]
+    thresholds = sums.thresholds[kept]
+    exits_TN = np.asarray(cascade.choose_exits(scores_NE, thresholds))
+    score = np.array([score_exits(rows, metric, exits_N) for exits_N in exits_TN])
+    return Curve(thresholds, score, accuracy[kept], costs[kept], sums.exit_counts[kept])
+
+
+def score_exits(
+    rows: CalibratedBank, metric: str, exits_N: Int[np.ndarray, " N"]
+) -> float:
+    """Returns the score where each example is answered at an exit of its own."""
+    places_N = np.arange(len(exits_N))
+    bank = rows.bank
+    return metrics.score_predictions(
+        metric,
+        bank.labels,
+        rows.predictions[places_N, exits_N],
+        bank.weights,
+        bank.logits[places_N, exits_N],
     )
 
 

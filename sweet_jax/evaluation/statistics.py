@@ -35,8 +35,8 @@ seeds, because they follow the estimate.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -46,6 +46,9 @@ from sweet_jax.evaluation import metrics
 
 LEVEL = 0.95
 NUM_DRAWS = 2000
+# Under a metric that is called for each draw; an interval's width is known to 5 %.
+NUM_SLOW_DRAWS = 200
+LogitsFn: TypeAlias = Callable[[int], Float[np.ndarray, "N C"]]
 # Entries of row counts that are held as float64 together: 32 MB.
 _ENTRIES_AT_ONCE = 4_000_000
 
@@ -155,28 +158,57 @@ def resample_scores(
     predictions_NK: Int[np.ndarray, "N K"],
     weights_N: Float[np.ndarray, " N"],
     num_classes: int,
+    logits_fn: LogitsFn | None = None,
 ) -> Float[np.ndarray, "B K"]:
     """Returns the score of K sets of predictions on the rows of every draw.
 
-    Scores are functions of a few sums over rows, so that a draw is a row of one matrix
-    product. A score that a draw leaves undefined (Matthews with one class) is 0, as in
-    `metrics.compute_score`, which raises for what it refuses.
+    Scores of our metrics are functions of a few sums over rows, so that a draw is a row
+    of one matrix product. A score that a draw leaves undefined (Matthews with one
+    class) is 0, as in `metrics.compute_score`, which raises for what it refuses. Other
+    metrics are called for every draw.
+
+    Args:
+        metric: of the score.
+        draws: of rows.
+        labels_N: class indices.
+        predictions_NK: class indices.
+        weights_N: weight of each row.
+        num_classes: C.
+        logits_fn: k -> the logits that predictions k follow from, for metrics of
+            probabilities.
     """
+    if metrics.reads_rows(metric):
+        assert logits_fn is not None, f"{metric} reads probabilities"
+        scores_KB = [
+            [
+                metrics.score_predictions(
+                    metric, labels_N, predictions_NK[:, k], weights_N * times_N, logits
+                )
+                for times_N in draws.counts
+            ]
+            for k in range(predictions_NK.shape[1])
+            for logits in [logits_fn(k)]
+        ]
+        return np.array(scores_KB).T
     weights_N1 = weights_N.astype(np.float64)[:, None]
     labels_NC = weights_N1 * (labels_N[:, None] == np.arange(num_classes)[None, :])
     # One product for all: correct, and predicted as each class but the last, which is
     # what remains of the draw.
     terms = [predictions_NK == labels_N[:, None]]
     terms += [predictions_NK == c for c in range(num_classes - 1)]
+    if metrics.reads_hits(metric):
+        terms += [terms[0] & (labels_N == c)[:, None] for c in range(num_classes)]
     sums = draws.sum(np.concatenate([labels_NC, *(weights_N1 * t for t in terms)], 1))
     label_counts_BC, sums = np.split(sums, [num_classes], axis=1)
-    correct_BK, *predicted = np.split(sums, len(terms), axis=1)
+    correct_BK, *parts = np.split(sums, len(terms), axis=1)
+    predicted, hits = parts[: num_classes - 1], parts[num_classes - 1 :]
     predicted.append(label_counts_BC.sum(axis=1, keepdims=True) - sum(predicted))
     return metrics.compute_score(
         metric,
         correct_BK,
         np.stack(predicted, axis=-1),
         label_counts_BC[:, None, :],
+        np.stack(hits, axis=-1) if hits else None,
     )
 
 
@@ -220,6 +252,7 @@ def resample_curve(
     num_classes: int,
     exits_TN: Int[np.ndarray, "T N"],
     costs_E: Float[np.ndarray, " E"],
+    logits_NEC: Float[np.ndarray, "N E C"] | None = None,
 ) -> CurveDraws:
     """Returns a cascade's curve on the rows of every draw.
 
@@ -234,10 +267,17 @@ def resample_curve(
             thresholds spread over the costs tell the variance of the area and of a
             score at a cost, for which the thousands of an exact curve are not needed.
         costs_E: cost of leaving at each exit.
+        logits_NEC: of the exits, for metrics of probabilities.
     """
     answers_NT = np.take_along_axis(predictions_NE, exits_TN.T, axis=1)
     rows = (labels_N, answers_NT, weights_N, num_classes)
-    scores_BT = resample_scores(metric, draws, *rows)
+    places_N = np.arange(len(labels_N))
+    scores_BT = resample_scores(
+        metric,
+        draws,
+        *rows,
+        None if logits_NEC is None else lambda t: logits_NEC[places_N, exits_TN[t]],
+    )
     weights_N1 = weights_N.astype(np.float64)[:, None]
     paid = draws.sum(np.concatenate([weights_N1, weights_N1 * costs_E[exits_TN.T]], 1))
     return CurveDraws(scores_BT, paid[:, 1:] / paid[:, :1])

@@ -1,4 +1,4 @@
-"""Exit criteria: causal maps of calibrated logits to scores, one row of a table each.
+"""Exit criteria: causal maps of calibrated logits to scores.
 
 A cascade leaves at the first exit whose score reaches the threshold. The paper uses
 `confidence` (section 3); `entropy` is DeeBERT's and FastBERT's, normalised and turned
@@ -8,13 +8,17 @@ threshold t is PABEE's patience t - 1, which counts exits that agree with the on
 themselves (`exits.learned`). Scores and thresholds are float32, and a score lies
 in its criterion's range exactly: the lowest threshold of any criterion leaves at exit
 0, whatever softmax rounds to.
+
+`register_criterion` adds one from outside (docs/extending.md). The evaluator scores all
+exits of a bank at once; the engine scores exit i of the rows that have come so far,
+with zeros behind it. One function does both because it is causal and takes each row
+alone, which is why both are checked when it is registered.
 """
 
-import difflib
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,41 +26,56 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sweet_jax.arrays import Array
+from sweet_jax.exits.criterion_checks import check_criterion
+from sweet_jax.settings.fields import LOGIT_CRITERIA
+from sweet_jax.settings.registries import CRITERIA
 
 # The threshold that no score reaches: every example runs every exit.
 FULL = float("inf")
 
-ScoresFn: TypeAlias = Callable[[Array, Array | None], Array]
+ScoresFn: TypeAlias = Callable[..., Array]
+RangeFn: TypeAlias = Callable[[int, int], tuple[float, float]]
 
 
 class Criterion(NamedTuple):
-    """One row of the table of criteria.
+    """What is registered as a criterion.
 
     Attributes:
-        scores_fn: maps (calibrated logits_NEC, lte_NE or None) to scores_NE, where the
-            score of exit i depends on exits up to i only.
+        scores_fn: maps calibrated logits_NEC, and with `reads_lte` also lte_NE, to
+            scores_NE; more means surer. The score of exit i depends on exits up to i
+            and on its own row only. jax traces it.
         range_fn: maps (num_classes, num_exits) to the lowest and highest score.
         counts: scores are whole numbers, so the thresholds are all of them.
         reads_lte: it reads learning-to-exit scores, which not every model has.
     """
 
     scores_fn: ScoresFn
-    range_fn: Callable[[int, int], tuple[float, float]]
+    range_fn: RangeFn
     counts: bool = False
     reads_lte: bool = False
 
+    def score(self, logits_NEC: Array, *lte_NE: Array) -> Array:
+        """Returns float32 scores within the range."""
+        _, num_exits, num_classes = logits_NEC.shape
+        scores_NE = self.scores_fn(logits_NEC.astype(jnp.float32), *lte_NE)
+        # Softmax rounds: a sum of C equal float32 shares may fall short of 1, so a
+        # score could miss its own range by an ulp and the lowest threshold would not be
+        # reached.
+        low, high = self.range_fn(num_classes, num_exits)
+        return jnp.clip(scores_NE.astype(jnp.float32), low, high)
 
-def _confidence(logits_NEC: Array, lte_NE: Array | None) -> Array:
+
+def _confidence(logits_NEC: Array) -> Array:
     return jax.nn.softmax(logits_NEC).max(axis=-1)
 
 
-def _entropy(logits_NEC: Array, lte_NE: Array | None) -> Array:
+def _entropy(logits_NEC: Array) -> Array:
     # entr(0) is 0 where a probability has underflowed; p * log p would be NaN.
     entropy_NE = jax.scipy.special.entr(jax.nn.softmax(logits_NEC)).sum(axis=-1)
     return 1.0 - entropy_NE / math.log(logits_NEC.shape[-1])
 
 
-def _margin(logits_NEC: Array, lte_NE: Array | None) -> Array:
+def _margin(logits_NEC: Array) -> Array:
     probs_NEC = jax.nn.softmax(logits_NEC)
     # The second largest is the largest of the others; a tie leaves the other one, and
     # so 0. On CPU this is faster than top_k, which sorts.
@@ -66,7 +85,7 @@ def _margin(logits_NEC: Array, lte_NE: Array | None) -> Array:
     return probs_NEC.max(axis=-1) - others_NEC.max(axis=-1)
 
 
-def _patience(logits_NEC: Array, lte_NE: Array | None) -> Array:
+def _patience(logits_NEC: Array) -> Array:
     """Returns how many exits in a row, up to this one, have given its answer."""
     predictions_NE = jnp.argmax(logits_NEC, axis=-1)
     exits_E = jnp.arange(predictions_NE.shape[1])
@@ -76,12 +95,11 @@ def _patience(logits_NEC: Array, lte_NE: Array | None) -> Array:
     return exits_E[None, :] - jax.lax.cummax(starts_NE, axis=1) + 1
 
 
-def _lte(logits_NEC: Array, lte_NE: Array | None) -> Array:
-    assert lte_NE is not None, "check_lte comes first"
+def _lte(logits_NEC: Array, lte_NE: Array) -> Array:
     return lte_NE
 
 
-CRITERIA: dict[str, Criterion] = {
+for _name, _row in {
     "confidence": Criterion(_confidence, lambda classes, exits: (1 / classes, 1.0)),
     "entropy": Criterion(_entropy, lambda classes, exits: (0.0, 1.0)),
     "margin": Criterion(_margin, lambda classes, exits: (0.0, 1.0)),
@@ -89,10 +107,67 @@ CRITERIA: dict[str, Criterion] = {
         _patience, lambda classes, exits: (1.0, float(exits)), counts=True
     ),
     "lte": Criterion(_lte, lambda classes, exits: (0.0, 1.0), reads_lte=True),
-}
+}.items():
+    CRITERIA.register(_name, _row)
+CRITERIA.check = check_criterion
 
 
-@functools.partial(jax.jit, static_argnames="criterion")
+@overload
+def register_criterion(
+    name: str,
+    scores_fn: ScoresFn,
+    *,
+    score_range: tuple[float, float] | RangeFn = ...,
+    counts: bool = ...,
+    reads_lte: bool = ...,
+    replace: bool = ...,
+) -> ScoresFn: ...
+@overload
+def register_criterion(
+    name: str,
+    scores_fn: None = None,
+    *,
+    score_range: tuple[float, float] | RangeFn = ...,
+    counts: bool = ...,
+    reads_lte: bool = ...,
+    replace: bool = ...,
+) -> Callable[[ScoresFn], ScoresFn]: ...
+def register_criterion(
+    name: Any,
+    scores_fn: Any = None,
+    *,
+    score_range: tuple[float, float] | RangeFn = (0.0, 1.0),
+    counts: bool = False,
+    reads_lte: bool = False,
+    replace: bool = False,
+) -> Any:
+    """Adds an exit criterion, or without `scores_fn` returns a decorator that does.
+
+    Args:
+        name: what `evaluate.criteria` and `predict` call it.
+        scores_fn: see `Criterion`.
+        score_range: lowest and highest score, or a function of (num_classes, num_exits)
+            that returns them.
+        counts: see `Criterion`.
+        reads_lte: see `Criterion`.
+        replace: take the name over from an earlier registration.
+
+    Raises:
+        ValueError: the name is taken, or the function is no criterion
+            (`check_criterion`).
+    """
+    if scores_fn is None:
+        CRITERIA.check_new(name, replace)
+        options = {"counts": counts, "reads_lte": reads_lte, "replace": replace}
+        return lambda fn: register_criterion(
+            name, fn, score_range=score_range, **options
+        )
+    range_fn = score_range if callable(score_range) else lambda *_: score_range
+    row = Criterion(scores_fn, range_fn, counts, reads_lte)
+    CRITERIA.register(name, row, replace=replace)
+    return scores_fn
+
+
 def compute_scores(
     criterion: str,
     logits_NEC: Float[Array, "N E C"],
@@ -101,7 +176,7 @@ def compute_scores(
     """Returns the score of every exit on every example; more means surer.
 
     Args:
-        criterion: a name in `CRITERIA`.
+        criterion: a registered name.
         logits_NEC: calibrated logits, at least two classes.
         lte_NE: learning-to-exit scores, scaled by `learned.scale_lte`, for criteria
             that read them.
@@ -113,14 +188,18 @@ def compute_scores(
         ValueError: the criterion is unknown, or there are fewer than two classes, or
             it reads learning-to-exit scores and there are none.
     """
-    row = _get_criterion(criterion)
     check_lte(criterion, lte_NE is not None)
     _, num_exits, num_classes = logits_NEC.shape
-    low, high = threshold_range(criterion, num_classes, num_exits)
-    scores_NE = row.scores_fn(logits_NEC.astype(jnp.float32), lte_NE)
-    # Softmax rounds: a sum of C equal float32 shares may fall short of 1, so a score
-    # could miss its own range by an ulp and the lowest threshold would not be reached.
-    return jnp.clip(scores_NE.astype(jnp.float32), low, high)
+    threshold_range(criterion, num_classes, num_exits)  # It checks their numbers.
+    row = CRITERIA.lookup(criterion)
+    read = (logits_NEC, lte_NE) if row.reads_lte else (logits_NEC,)
+    return _compute_scores(row, *read)
+
+
+# By its functions, not by its name, which may be given to others.
+@functools.partial(jax.jit, static_argnums=0)
+def _compute_scores(row: Criterion, logits_NEC: Array, *lte_NE: Array) -> Array:
+    return row.score(logits_NEC, *lte_NE)
 
 
 def threshold_range(
@@ -136,7 +215,8 @@ def threshold_range(
             f"num_classes={num_classes}: exit criteria need at least 2 classes to"
             " compare; check the labels of the task"
         )
-    return _get_criterion(criterion).range_fn(num_classes, num_exits)
+    low, high = CRITERIA.lookup(criterion).range_fn(num_classes, num_exits)
+    return float(low), float(high)
 
 
 def make_thresholds(
@@ -148,7 +228,7 @@ def make_thresholds(
     criterion that counts (patience) has one threshold per count instead.
     """
     low, high = threshold_range(criterion, num_classes, num_exits)
-    if _get_criterion(criterion).counts:
+    if CRITERIA.lookup(criterion).counts:
         return np.arange(low, high + 1, dtype=np.float32)
     return np.linspace(low, high, num_thresholds).astype(np.float32)
 
@@ -173,20 +253,13 @@ def check_threshold(
 
 
 def check_lte(criterion: str, has_lte: bool) -> None:
-    """Raises ValueError if the criterion reads scores that a model does not give."""
-    if _get_criterion(criterion).reads_lte and not has_lte:
-        others = ", ".join(name for name, row in CRITERIA.items() if not row.reads_lte)
+    """Raises ValueError if the criterion reads scores that a model does not give.
+
+    Or if it is unknown.
+    """
+    if CRITERIA.lookup(criterion).reads_lte and not has_lte:
         raise ValueError(
             f"criterion={criterion} reads learning-to-exit scores, and this model has"
-            f" no heads for them: train with exits.learn_to_exit=True, or use {others}"
+            " no heads for them: train with exits.learn_to_exit=True, or use"
+            f" {', '.join(LOGIT_CRITERIA)}"
         )
-
-
-def _get_criterion(criterion: str) -> Criterion:
-    if criterion not in CRITERIA:
-        close = difflib.get_close_matches(criterion, CRITERIA, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(
-            f"criterion={criterion!r}: allowed are {', '.join(CRITERIA)}{hint}"
-        )
-    return CRITERIA[criterion]

@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float, Float32
 from sweet_jax.arrays import Array
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import (
+    CRITERIA,
     FULL,
+    Criterion,
     check_lte,
     check_threshold,
-    compute_scores,
 )
-from sweet_jax.exits.learned import scale_lte
+from sweet_jax.exits.learned import scale_lte, trace_scaled_lte
 from sweet_jax.exits.temperatures import apply_temperatures
 
 
@@ -27,7 +28,7 @@ class ExitRule:
     """A criterion with its thresholds and what makes the exits comparable.
 
     Attributes:
-        criterion: a name in `criteria.CRITERIA`.
+        criterion: a registered name.
         thresholds: an example leaves at exit i if its score there is at least
             thresholds[i]; inf: none leaves. The last exit answers whatever it says.
         temperatures: each exit's logits are divided by its own.
@@ -74,6 +75,11 @@ class ExitRule:
         """The number of exits E."""
         return len(self.thresholds)
 
+    @property
+    def reads_lte(self) -> bool:
+        """Whether the criterion reads learning-to-exit scores."""
+        return CRITERIA.lookup(self.criterion).reads_lte
+
     def check(self, num_classes: int) -> None:
         """Raises ValueError for a threshold outside of the criterion's range."""
         check_lte(self.criterion, self.lte_ranges is not None)
@@ -89,15 +95,16 @@ class ExitRule:
     def score(
         self,
         exit_index: int,
-        history_NEC: Float[np.ndarray, "N E C"],
+        history_NEA: Float[np.ndarray, "N E C_or_more"],
         answers_NA: Float[Array, "N A"],
     ) -> Float32[jax.Array, " N"] | None:
         """Starts computing scores on the device, right behind the answers.
 
         Args:
             exit_index: i.
-            history_NEC: logits of the exits before i, before temperature; what stands
-                at i and behind it is not looked at, since every criterion is causal.
+            history_NEA: logits of the exits before i, before temperature, and with
+                `reads_lte` their learning-to-exit scores; what stands at i and behind
+                it is not looked at, since every criterion is causal.
             answers_NA: what exit i says: logits, then perhaps more.
 
         Returns:
@@ -106,11 +113,12 @@ class ExitRule:
         if self._needs_no_score(exit_index) or self.criterion == "lte":
             return None
         return _score_exit(
-            self.criterion,
+            CRITERIA.lookup(self.criterion),
             np.int32(exit_index),
-            history_NEC,
+            history_NEA,
             answers_NA,
             self.temperatures,
+            self.lte_ranges if self.reads_lte else None,
         )
 
     def decide(
@@ -144,14 +152,21 @@ class ExitRule:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score_exit(
-    criterion: str,
+    criterion: Criterion,
     exit_index: Any,
-    history_NEC: Array,
+    history_NEA: Array,
     answers_NA: Array,
     temperatures_E: Array,
+    lte_ranges_E2: Array | None,
 ) -> Array:
     """The evaluator's own functions, in one program per number of rows."""
-    logits_NC = answers_NA[:, : history_NEC.shape[2]]
-    logits_NEC = jnp.asarray(history_NEC).at[:, exit_index].set(logits_NC)
-    calibrated_NEC = apply_temperatures(logits_NEC, temperatures_E)
-    return compute_scores(criterion, calibrated_NEC)[:, exit_index]
+    width = history_NEA.shape[2]
+    history = jnp.asarray(history_NEA).at[:, exit_index].set(answers_NA[:, :width])
+    if lte_ranges_E2 is None:
+        return criterion.score(apply_temperatures(history, temperatures_E))[
+            :, exit_index
+        ]
+    # The last column is what exits have learned to say of themselves.
+    calibrated_NEC = apply_temperatures(history[:, :, :-1], temperatures_E)
+    lte_NE = trace_scaled_lte(history[:, :, -1], lte_ranges_E2)
+    return criterion.score(calibrated_NEC, lte_NE)[:, exit_index]

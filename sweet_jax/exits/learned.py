@@ -101,3 +101,12 @@ def scale_lte(
     span_E = high_E - low_E
     scaled_NE = (lte_NE - low_E[None]) / np.where(span_E > 0, span_E, np.inf)[None]
     return np.clip(scaled_NE, 0, 1).astype(np.float32)
+
+
+def trace_scaled_lte(
+    lte_NE: Float[jax.Array, "N E"], ranges_E2: Float[Array, "E 2"]
+) -> Float[jax.Array, "N E"]:
+    """Returns `scale_lte` in float32, for programs that jax traces."""
+    low_E, high_E = jnp.asarray(ranges_E2).T
+    span_E = jnp.where(high_E > low_E, high_E - low_E, jnp.inf)
+    return jnp.clip((lte_NE - low_E[None]) / span_E[None], 0, 1)

@@ -16,7 +16,8 @@ from flax import linen as nn
 from jax import export
 
 from sweet_jax.arrays import Array, Batch, Params
-from sweet_jax.engine.segments import Rows, SegmentFn, Shared, make_segment
+from sweet_jax.engine.backend import Rows
+from sweet_jax.engine.segments import SegmentFn, Shared, make_segment
 from sweet_jax.models.multi_exit import MultiModelSet, find_segment
 from sweet_jax.trees import flatten_paths, unflatten_paths
 

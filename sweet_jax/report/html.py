@@ -10,6 +10,8 @@ from sweet_jax.report.files import Run
 from sweet_jax.report.style import Picture
 from sweet_jax.report.tables import Table
 
+# Rows of the table of classes that are shown without a click.
+_MOST_CLASSES = 20
 _CSS = """
 :root { color-scheme: light; --ink: #222; --muted: #5f5f5f; --line: #e3e3e3; }
 * { box-sizing: border-box; }
@@ -73,6 +75,7 @@ def make_report_html(run: Run, pictures: Sequence[Picture]) -> str:
         render_notes(results["notes"]),
         render_picture(by_name["speed_accuracy"]),
         *_scores(results),
+        *_classes(results),
         *_costs(results),
         render_details("Threshold grids", [_grid(results, c) for c in run.criteria]),
         *_extra_tests(results),
@@ -262,6 +265,17 @@ def render_details(title: str, parts: Sequence[str]) -> str:
     """Returns parts that are folded until a reader opens them."""
     content = "\n".join(parts)
     return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
+
+
+def _classes(results: dict[str, Any]) -> list[str]:
+    """Returns the table of classes, folded where it is long; nothing without one."""
+    table = tables.make_class_table(results)
+    if not table.rows:
+        return []
+    if len(table.rows) <= _MOST_CLASSES:
+        return [render_table(table)]
+    title = f"Scores of all {len(table.rows)} classes"
+    return [render_details(title, [render_table(table)])]
 
 
 def _grid(results: dict[str, Any], criterion: str) -> str:

@@ -13,6 +13,7 @@ from sweet_jax.system.files import FileError, check_as
 
 # None where nothing was reached, such as a speed-up that no threshold gives.
 _Number: TypeAlias = float | None
+CLASS_SCORES = ("precision", "recall", "f1")
 
 
 class ExitRow(TypedDict):
@@ -62,6 +63,19 @@ class OracleExit(TypedDict):
 
     score: float
     cost_fraction: float
+
+
+# `class` is a word of Python's.
+ClassRow = TypedDict(
+    "ClassRow",
+    {
+        "class": int,
+        "examples": float,
+        "precision": list[float],
+        "recall": list[float],
+        "f1": list[float],
+    },
+)
 
 
 class SegmentRow(TypedDict):
@@ -116,6 +130,7 @@ class Results(TypedDict):
     padded_over_real: float
     seconds: dict[str, float]
     versions: dict[str, str]
+    classes: NotRequired[list[ClassRow]]
     columns: NotRequired[ColumnsRead]
     parameters: NotRequired[float]
     training_flops: NotRequired[float]
@@ -154,6 +169,12 @@ def check_results(path: Path, results: dict[str, Any], remedy: str) -> None:
     for rows in results["curves"].values():
         if not rows or any(len(row["exit_counts"]) != num_exits for row in rows):
             problem = "curves and exit_layers differ in number of exits"
+    classes = results.get("classes")
+    if classes is not None and (
+        [row["class"] for row in classes] != [*range(len(results["label_names"]))]
+        or any(len(row[k]) != num_exits for row in classes for k in CLASS_SCORES)
+    ):
+        problem = "classes, label_names and exit_layers differ in number"
     costs = results.get("costs")
     if costs is not None and any(
         len(values) != num_exits

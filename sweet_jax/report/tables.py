@@ -12,6 +12,8 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "f1": "F1",
     "matthews": "Matthews correlation",
+    "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
 }
 
 Number: TypeAlias = float | int | None
@@ -112,6 +114,29 @@ def make_exit_table(results: dict[str, Any]) -> Table:
         tuple(map(tuple, rows)),
         num_text_columns=0,
     )
+
+
+def make_class_table(results: dict[str, Any]) -> Table:
+    """Returns a row per class, at the last exit and its F1 at every other; or none.
+
+    Results of kept studies lack them.
+    """
+    exits = [f"F1, exit {row['exit']}" for row in results["exits"][:-1]]
+    header = ("class", "examples", "precision", "recall", "F1", *exits)
+    if "classes" not in results:
+        return Table("", header, ())
+    names = results["label_names"]
+    rows = [
+        (
+            names[row["class"]],
+            format_plain(round(row["examples"])),
+            *(format_number(row[name][-1]) for name in ("precision", "recall", "f1")),
+            *map(format_number, row["f1"][:-1]),
+        )
+        for row in results["classes"]
+    ]
+    caption = "Every class: all test examples answered by the last exit, and F1 of the"
+    return Table(f"{caption} exits before it", header, tuple(rows))
 
 
 def make_cost_table(results: dict[str, Any]) -> Table:

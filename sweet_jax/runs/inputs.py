@@ -24,6 +24,8 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.evaluation.metrics import check_metric
+from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
     load_config,
@@ -132,6 +134,8 @@ def prepare(settings: Settings) -> Prepared:
     settings_lib.check_exit_layers(layers, config.num_layers)
     settings = settings_lib.replace_fields(settings, {"exits.layers": layers})
     members = make_members(settings, len(layers))
+    for criterion in settings.evaluate.criteria:
+        check_lte(criterion, settings.exits.learn_to_exit)
     depth = layers[-1] + 1
     if depth < config.num_layers:
         logger.info(
@@ -141,6 +145,7 @@ def prepare(settings: Settings) -> Prepared:
             depth,
         )
     raw = load_task(settings.data)
+    check_metric(raw.task.metric, len(raw.label_names), settings.data.task)
     splits = make_splits(raw, settings)
     for name, origin in splits.origin.items():
         logger.info("%s: %s", name, origin)

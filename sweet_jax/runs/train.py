@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import Params
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.evaluation.metrics import score_exits_alone
 from sweet_jax.models.init import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.runs.inputs import Prepared
@@ -125,15 +124,6 @@ def _make_selection_score(
 
     def compute_selection_score(params: Params) -> float:
         bank = collector.collect(params, prepared.rows["calibration"], part)
-        bank = bank.select_part(0)
-        answers_NE = bank.logits.argmax(axis=2)
-        return float(
-            np.mean(
-                [
-                    score_predictions(metric, bank.labels, answers_N)
-                    for answers_N in answers_NE.T
-                ]
-            )
-        )
+        return score_exits_alone(metric, bank.select_part(0))
 
     return compute_selection_score

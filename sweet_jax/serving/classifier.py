@@ -21,8 +21,7 @@ from sweet_jax.data.tokenize import (
 )
 from sweet_jax.engine.cascade_run import POOLING, Pooling
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
-from sweet_jax.engine.engine import CHUNK_BATCHES, Engine
-from sweet_jax.engine.segments import Segments
+from sweet_jax.engine.engine import CHUNK_BATCHES, Engine, make_backend
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats, summarise
 from sweet_jax.evaluation.collect import Collector
@@ -34,6 +33,7 @@ from sweet_jax.serving.description import ModelDescription
 from sweet_jax.serving.model_folder import load_calibration, load_model_folder
 from sweet_jax.serving.served_model import build_model
 from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
+from sweet_jax.settings.registries import BACKENDS
 from sweet_jax.system.files import show
 from sweet_jax.thresholds.budget import (
     check_positive,
@@ -84,6 +84,7 @@ class AdaptiveClassifier:
         params: Params,
         calibration: Calibration,
         batch_size: int,
+        backend: str = "jax",
     ) -> None:
         """Use `load`."""
         self.description, self.calibration = description, calibration
@@ -95,7 +96,8 @@ class AdaptiveClassifier:
         pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]
         self.model, self.params = joined, params
         self._collector = Collector(joined, batch_size, description.buckets, pad_id)
-        segments = Segments(
+        segments = make_backend(
+            backend,
             joined,
             params,
             len(layers),
@@ -364,20 +366,26 @@ def _compute_softmax(
     return tuple(power / total for power in powers)
 
 
-def load(path: str | Path, batch_size: int = 32) -> AdaptiveClassifier:
+def load(
+    path: str | Path, batch_size: int = 32, backend: str = "jax"
+) -> AdaptiveClassifier:
     """Loads the model folder of a finished run (`WORKDIR/model`).
 
     Args:
         path: the folder.
         batch_size: inputs per batch; no answer depends on it.
+        backend: what computes the segments: `jax`, or one that was registered.
 
     Raises:
         ModelFolderError: no such folder, a newer schema, a file missing or altered.
-        ValueError: the batch size is no positive number.
+        ValueError: the batch size is no positive number, or the backend is unknown.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
+    BACKENDS.check_name(backend)  # Before gigabytes are read.
     folder = Path(path)
     description, params = load_model_folder(folder)
     calibration = load_calibration(folder, description)
-    return AdaptiveClassifier(folder, description, params, calibration, batch_size)
+    return AdaptiveClassifier(
+        folder, description, params, calibration, batch_size, backend
+    )

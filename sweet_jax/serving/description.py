@@ -7,7 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from sweet_jax.data.find_columns import LONGEST_NAME
-from sweet_jax.exits.criteria import CRITERIA
+from sweet_jax.settings.registries import CRITERIA, METRICS
+from sweet_jax.system.registry import describe_unknown
 
 SCHEMA = 1
 # A layer, an exit or a length past these is no encoder's.
@@ -17,7 +18,7 @@ _Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 48)]
 # Within what float32 can divide by.
 _Temperature: TypeAlias = Annotated[float, Field(gt=1e-30, lt=1e30)]
 _Cost: TypeAlias = Annotated[float, Field(gt=0)]
-_Chosen: TypeAlias = Annotated[float, Field(ge=-1, le=1e6)] | None
+_Chosen: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)] | None
 _Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 _CHOSEN = {"target", "threshold", "score", "accuracy", "cost_fraction", "oracle"}
 
@@ -57,7 +58,7 @@ class ModelDescription:
 
     method: str
     task: str
-    metric: Annotated[str, Field(pattern="^(accuracy|matthews|f1)$")]
+    metric: str
     label_names: Annotated[tuple[str, ...], Field(min_length=2)]
     has_pairs: bool
     text_columns: tuple[_Name, ...]
@@ -79,6 +80,16 @@ class ModelDescription:
     thresholds: dict[str, list[dict[str, _Chosen]]]
     digest: str
     schema: int = SCHEMA
+
+    def check_names(self) -> None:
+        """Raises ValueError for a metric or a criterion that nobody has registered."""
+        for registry, names in ((METRICS, [self.metric]), (CRITERIA, self.thresholds)):
+            for name in names:
+                if name not in registry:
+                    line = describe_unknown(registry.kind, name[:100], registry.names())
+                    raise ValueError(
+                        f"{line}; if another package registers it, import that first"
+                    )
 
     def __post_init__(self) -> None:
         """Raises ValueError where fields contradict each other."""
@@ -102,8 +113,9 @@ class ModelDescription:
             "buckets": _is_rising(self.buckets),
             "bucket_rows": len(self.bucket_rows) == len(self.buckets),
             "max_length": self.max_length <= self.buckets[-1],
-            "thresholds": self.thresholds.keys() <= CRITERIA.keys()
-            and all(row.keys() == _CHOSEN and (row["target"] or 0) > 0 for row in rows),
+            "thresholds": all(
+                row.keys() == _CHOSEN and (row["target"] or 0) > 0 for row in rows
+            ),
         }
         if wrong := [name for name, is_right in fits.items() if not is_right]:
             raise ValueError(

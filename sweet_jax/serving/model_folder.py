@@ -155,6 +155,10 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
         description = read_as(
             path / _DESCRIPTION, ModelDescription, SCHEMA, remedy=REMEDY
         )
+        try:
+            description.check_names()
+        except ValueError as error:
+            raise FileError(f"{path / _DESCRIPTION}: {show(str(error))}") from error
         shapes = _compute_shapes(path, description)
         params = _read_params(path, checksums, shapes)
     except (FileError, FolderError) as error:

@@ -11,43 +11,14 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from sweet_jax.system.registry import Registry, describe_unknown
 
-if TYPE_CHECKING:
-    from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
-    from sweet_jax.training.objectives import Member
-
 # Criteria that read the exits' logits alone; `lte` reads heads of its own.
 LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
-CRITERIA = (*LOGIT_CRITERIA, "lte")
-AUTO = -1
-
-
-class SettingsError(ValueError):
-    """A setting is wrong: one line with the value, what is allowed and what to do."""
-
-
-def _check_method(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as a method cannot be called."""
-    if not callable(value):
-        raise SettingsError(
-            f"method {name!r} is a {type(value).__name__}: register a function of the"
-            " settings and the number of exits that returns Members"
-        )
-
-
-def _check_analysis(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as an analysis cannot be called."""
-    if not callable(value):
-        raise SettingsError(
-            f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
-            " sweet_jax.analysis.analysis.Analysis"
-        )
-
-
+BUILTIN_CRITERIA = (*LOGIT_CRITERIA, "lte")
 BUILTIN_METHODS = (
     "sweet",
     "early_exit",
@@ -58,17 +29,11 @@ BUILTIN_METHODS = (
     "self_distill",
     "gradient_equilibrium",
 )
-# Their functions are in `training.methods`, which settings must not import.
-METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
-    "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
-)
-# What can be measured while a run trains; ours is in `analysis.registry`.
-ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
-    "analysis",
-    "sweet_jax.analyses",
-    builtin=("gradient_conflict",),
-    check=_check_analysis,
-)
+AUTO = -1
+
+
+class SettingsError(ValueError):
+    """A setting is wrong: one line with the value, what is allowed and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +102,9 @@ class DataSettings:
     # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
     # 2,000 (faithful_release: 6,000).
     max_train_examples: int = AUTO
-    # What `score` means: accuracy, matthews or f1; `auto`: the task's own (Matthews for
-    # cola, F1 for mrpc and qqp, else accuracy).
+    # What `score` means: accuracy, matthews, f1, macro_f1, balanced_accuracy, or a
+    # metric that was registered; `auto`: the task's own (Matthews for cola, F1 for mrpc
+    # and qqp, else accuracy).
     metric: str = "auto"
     # Rows held out for calibration, half for each part.
     calibration_examples: int = 1000
@@ -197,8 +163,8 @@ class TrainSettings:
 class EvaluateSettings:
     """What is measured after training."""
 
-    # Exit criteria to sweep; (): confidence, entropy, margin and patience, and lte
-    # where exits.learn_to_exit is set.
+    # Exit criteria to sweep, registered ones among them; (): confidence, entropy,
+    # margin and patience, and lte where exits.learn_to_exit is set.
     criteria: tuple[str, ...] = ()
     # Points of the threshold grid of confidence, entropy, margin and lte.
     num_thresholds: int = 11

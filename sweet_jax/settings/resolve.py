@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweet_jax.settings.fields import (
-    ANALYSES,
     AUTO,
+    BUILTIN_CRITERIA,
     BUILTIN_METHODS,
-    CRITERIA,
     LOGIT_CRITERIA,
-    METHODS,
     Settings,
     SettingsError,
     StudySettings,
@@ -23,6 +21,7 @@ from sweet_jax.settings.fields import (
     flatten_settings,
     replace_fields,
 )
+from sweet_jax.settings.registries import ANALYSES, CRITERIA, METHODS, METRICS
 from sweet_jax.settings.seams import check_seams, parse_method
 
 # What fields that are not given stand for. All methods share them, learning rates and
@@ -82,7 +81,6 @@ _RELEASED_METHODS = ("sweet", "early_exit", "multi_model")
 _RELEASED_FAMILIES = ("bert", "deberta")
 
 _CHOICES = {
-    "data.metric": ("auto", "accuracy", "matthews", "f1"),
     "encoder.dtype": ("float32", "bfloat16"),
     "encoder.matmul_precision": ("default", "high", "highest"),
     "exits.pooling": ("auto", "mean", "cls"),
@@ -208,7 +206,7 @@ def resolve(settings: Settings) -> Settings:
     values = find_defaults(settings.method)
     values["data.task"] = _infer_task(settings)
     if settings.exits.learn_to_exit:
-        values["evaluate.criteria"] = CRITERIA
+        values["evaluate.criteria"] = BUILTIN_CRITERIA
     if settings.faithful_release:
         check_choice(
             "method with faithful_release=True", settings.method, _RELEASED_METHODS
@@ -393,6 +391,8 @@ def _check(settings: Settings) -> None:
         if (low is not None and value < low) or (high is not None and value > high):
             bound = f"at least {low}" if high is None else f"from {low} to {high}"
             raise SettingsError(f"{name}={value}: allowed is {bound}")
+    if settings.data.metric != "auto" and settings.data.metric not in METRICS:
+        check_choice("data.metric", settings.data.metric, ("auto", *METRICS.names()))
     check_seams(settings)
     check_choice(
         f"optim.clip_scope of method={settings.method}",
@@ -401,7 +401,7 @@ def _check(settings: Settings) -> None:
     )
     check_exit_layers(settings.exits.layers)
     for criterion in settings.evaluate.criteria:
-        check_choice("evaluate.criteria", criterion, CRITERIA)
+        check_registered("evaluate.criteria", criterion, CRITERIA)
     if "lte" in settings.evaluate.criteria and not settings.exits.learn_to_exit:
         raise SettingsError(
             "evaluate.criteria names lte, whose heads are trained only with"

@@ -8,11 +8,11 @@ import re
 from typing import Any
 
 from sweet_jax.settings.fields import (
-    METHODS,
     Settings,
     SettingsError,
     check_registered,
 )
+from sweet_jax.settings.registries import METHODS
 
 _SEPARATORS = {"/": "boundary_gradient_scales", ">": "boundary_gradient_phases"}
 

@@ -15,10 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweet_jax.arrays import LogitBank
-from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.evaluation.metrics import score_exits_alone
 from sweet_jax.settings.fields import Settings, to_dict
 from sweet_jax.study.folder import READ_FILES, REMEDY, STATUS, STATUS_REMEDY
 from sweet_jax.system import stopping
@@ -140,11 +138,7 @@ def score_selection(folder: Path) -> float:
     name = "logits_calibration.npz"
     check_recorded(folder, name, REMEDY)
     bank = LogitBank.load(folder / name, REMEDY).select_part(0)
-    metric = _read_results(folder)["metric"]
-    answers_NE = bank.logits.argmax(axis=2)
-    return float(
-        np.mean([score_predictions(metric, bank.labels, a_N) for a_N in answers_NE.T])
-    )
+    return score_exits_alone(_read_results(folder)["metric"], bank)
 
 
 def _read_results(folder: Path) -> dict[str, Any]:

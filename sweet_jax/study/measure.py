@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -170,12 +171,12 @@ def find_degenerate_exits(cell: FinishedCell) -> list[int]:
     Matthews with one class answered, F1 where class 1 is neither label nor answer.
     """
     metric, labels = cell.results["metric"], cell.bank.labels
-    if metric == "accuracy":
-        return []
     answers_NE = cell.bank.logits.argmax(axis=2)
     if metric == "f1":
         return [i for i, a in enumerate(answers_NE.T) if not (labels | a).any()]
-    return [i for i, a in enumerate(answers_NE.T) if len(np.unique(a)) == 1]
+    if metric == "matthews":
+        return [i for i, a in enumerate(answers_NE.T) if len(np.unique(a)) == 1]
+    return []
 
 
 def _calibrate(cell: FinishedCell) -> CalibratedBank:
@@ -191,7 +192,11 @@ def _calibrate(cell: FinishedCell) -> CalibratedBank:
     for i, row in enumerate(rows):
         answers_N = calibrated.predictions[:, i]
         found = metrics.score_predictions(
-            cell.results["metric"], bank.labels, answers_N, bank.weights
+            cell.results["metric"],
+            bank.labels,
+            answers_N,
+            bank.weights,
+            calibrated.bank.logits[:, i],
         )
         if abs(found - row["score"]) > 1e-9:
             raise CellError(
@@ -211,16 +216,22 @@ def _resample(
     bank, predictions_NE = calibrated.bank, calibrated.predictions
     scores_NE = np.asarray(compute_scores(criterion, bank.logits, bank.lte))
     costs_E = get_costs(cell)
-    rows = (bank.labels, bank.weights, len(calibrated.label_counts))
+    num_rows, num_exits, num_classes = bank.logits.shape
+    places_N = np.arange(num_rows)
 
-    def answer(thresholds: list[float]) -> Int[np.ndarray, "N T"]:
-        exits_TN = cascade.choose_exits(scores_NE, np.array(thresholds, np.float32))
-        return np.take_along_axis(predictions_NE, np.asarray(exits_TN).T, axis=1)
+    def find_exits(thresholds: Sequence[float] | np.ndarray) -> Int[np.ndarray, "T N"]:
+        thresholds_T = np.array(thresholds, np.float32)
+        return np.asarray(cascade.choose_exits(scores_NE, thresholds_T))
 
-    def resample(predictions_NK: np.ndarray) -> np.ndarray:
-        labels, weights, num_classes = rows
+    def resample(exits_KN: Int[np.ndarray, "K N"]) -> Float[np.ndarray, "B K"]:
         return resample_scores(
-            setting.metric, setting.draws, labels, predictions_NK, weights, num_classes
+            setting.metric,
+            setting.draws,
+            bank.labels,
+            predictions_NE[places_N, exits_KN].T,
+            bank.weights,
+            num_classes,
+            lambda k: bank.logits[places_N, exits_KN[k]],
         )
 
     points = cell.results["at_speedup"][criterion]
@@ -230,7 +241,7 @@ def _resample(
     at_speedup_BT = np.full((len(setting.draws.counts), len(points)), np.nan)
     if reached:
         at_speedup_BT[:, reached] = resample(
-            answer([FULL if t is None else t for t in thresholds])
+            find_exits([FULL if t is None else t for t in thresholds])
         )
     exact = curves.make_curve(calibrated, criterion, setting.metric, costs_E)
     target_costs = 1 / np.array(setting.targets)
@@ -238,21 +249,21 @@ def _resample(
     spread = np.linspace(costs_E[0], costs_E[-1], _CURVE_THRESHOLDS)
     wanted = np.concatenate([spread, target_costs[reachable]])
     drawn = np.unique(np.searchsorted(exact.cost_fraction, wanted - 1e-9))
-    labels, weights, num_classes = rows
     curve_draws = resample_curve(
         setting.metric,
         setting.draws,
-        labels,
+        bank.labels,
         predictions_NE,
-        weights,
+        bank.weights,
         num_classes,
-        np.asarray(cascade.choose_exits(scores_NE, exact.threshold[drawn])),
+        find_exits(exact.threshold[drawn]),
         costs_E,
+        bank.logits,
     )
     at_cost_BT = np.full_like(at_speedup_BT, np.nan)
     at_cost_BT[:, reachable] = curve_draws.read_at(target_costs[reachable])
     return {
-        "exits": resample(predictions_NE),
+        "exits": resample(np.indices((num_exits, num_rows))[0]),
         f"at_cost/{criterion}": at_cost_BT,
         f"speedup/{criterion}": at_speedup_BT,
         f"area/{criterion}": curve_draws.compute_areas(float(costs_E[0]))[:, None],

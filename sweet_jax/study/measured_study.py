@@ -8,7 +8,9 @@ that is half done gives what it has.
 import dataclasses
 from pathlib import Path
 
-from sweet_jax.evaluation.statistics import NUM_DRAWS
+from sweet_jax.evaluation.metrics import reads_rows
+from sweet_jax.evaluation.statistics import NUM_DRAWS, NUM_SLOW_DRAWS
+from sweet_jax.settings.registries import METRICS
 from sweet_jax.study.estimates import Sample
 from sweet_jax.study.folder import CellError, FinishedCell, Study, read_study
 from sweet_jax.study.measure import Setting, measure_cell
@@ -53,13 +55,18 @@ def measure_study(folder: Path, num_draws: int = NUM_DRAWS) -> MeasuredStudy:
 
     Args:
         folder: of the study, with plan.json and cells/.
-        num_draws: bootstrap draws of test rows.
+        num_draws: bootstrap draws of test rows; at most 200 where a registered metric
+            is called for each.
 
     Raises:
         StudyError: there is no plan, or it cannot be read. Cells that cannot be read
             are listed as failed.
     """
     study = read_study(folder)
+    used = {cell.results["metric"] for cell in study.finished}
+    if any(metric in METRICS and reads_rows(metric) for metric in used):
+        # For all: draws of several tasks are averaged.
+        num_draws = min(num_draws, NUM_SLOW_DRAWS)
     groups: dict[tuple[str, int], dict[str, TaskCells]] = {}
     for cell in study.finished:
         entry = cell.entry

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet_jax.data.sources import load_task
+from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.study import cells
@@ -93,7 +94,8 @@ def check_inputs(plan: Plan) -> None:
     for group in by_encoder.values():
         find_encoder(group.make_settings(plan.base, 0, LearningRates()).encoder)
     for group in by_task.values():
-        load_task(group.make_settings(plan.base, 0, LearningRates()).data)
+        raw = load_task(group.make_settings(plan.base, 0, LearningRates()).data)
+        check_metric(raw.task.metric, len(raw.label_names), raw.task.name)
 
 
 def describe_plan(plan: Plan, folder: Path) -> str:

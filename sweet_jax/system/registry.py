@@ -32,6 +32,9 @@ class Registry(Generic[T]):
     Attributes:
         kind: what is registered, in the singular, as messages call it: `criterion`.
         group: of entry points that add to it; empty: none do.
+        check: raises ValueError for a value that cannot serve under the name; our own
+            values are not checked. The module of the values may set it: a registry of
+            the settings' knows nothing of what lies above them.
     """
 
     def __init__(
@@ -49,12 +52,11 @@ class Registry(Generic[T]):
             group: see the attribute.
             builtin: names of our own, known before the module that registers them is
                 imported: settings are checked without importing jax.
-            check: raises ValueError for a value that cannot serve under the name; the
-                values of `builtin` names are not checked.
+            check: see the attribute.
         """
         self.kind, self.group = kind, group
         self._builtin = tuple(builtin)
-        self._check = check
+        self.check = check
         self._values: dict[str, T] = {}
         self._entry_points: dict[str, Any] | None = None
         self._lock = threading.RLock()
@@ -80,25 +82,36 @@ class Registry(Generic[T]):
         Raises:
             ValueError: the name is taken or malformed, or the value is refused.
         """
-        if value is None:
-            return lambda value: self.register(name, value, replace=replace)
+        with self._lock:
+            self.check_new(name, replace)
+            if value is None:
+                return lambda value: self.register(name, value, replace=replace)
+            if self.check is not None and name not in self._builtin:
+                self.check(name, value)
+            self._values[name] = value
+        return value
+
+    def check_new(self, name: Any, replace: bool = False) -> None:
+        """Raises ValueError if the name is taken or malformed.
+
+        Decorators call it before they have anything to register: one that is used
+        without a name takes the function for it.
+        """
+        if callable(name):
+            raise ValueError(
+                f"{self.kind}: a name comes first, as in"
+                f' register_{self.kind}("my_{self.kind}")'
+            )
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"{self.kind} {name!r}: a name is up to 64 lower-case letters, digits"
                 " and underscores, and begins with a letter; choose such a name"
             )
-        with self._lock:
-            if name in self._values and (name in self._builtin or not replace):
-                advice = "choose another name"
-                if name not in self._builtin:
-                    advice += ", or pass replace=True to replace it"
-                raise ValueError(
-                    f"{self.kind} {name!r} is registered already: {advice}"
-                )
-            if self._check is not None and name not in self._builtin:
-                self._check(name, value)
-            self._values[name] = value
-        return value
+        if name in self._values and (name in self._builtin or not replace):
+            advice = "choose another name"
+            if name not in self._builtin:
+                advice += ", or pass replace=True to replace it"
+            raise ValueError(f"{self.kind} {name!r} is registered already: {advice}")
 
     def lookup(self, name: str) -> T:
         """Returns what the name stands for.
@@ -126,6 +139,10 @@ class Registry(Generic[T]):
             return tuple(
                 dict.fromkeys((*self._builtin, *self._values, *self._find_entries()))
             )
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether the name is one of ours."""
+        return name in self._builtin
 
     def __contains__(self, name: object) -> bool:
         """Whether the name is known; its value may not be loaded yet."""

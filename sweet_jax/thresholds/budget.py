@@ -161,10 +161,13 @@ def _choose_point(
 ) -> _Point:
     check_choose(choose)
     if choose == "cost":
+        # No score is read, so any will do.
         rows, find = calibration.apply(calibration.bank), find_dearest
+        metric = "accuracy"
     else:
         rows, find = calibration.select_part(1), find_best
-    curve = make_curve(rows, criterion, calibration.metric, costs_E)
+        metric = calibration.metric
+    curve = make_curve(rows, criterion, metric, costs_E)
     found = find(curve, max_cost)
     k = 0 if found is None else found
     counts_E = curve.exit_counts[k]

@@ -15,7 +15,8 @@ from 0.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweet_jax.settings.fields import METHODS, Settings, SettingsError
+from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.registries import METHODS
 from sweet_jax.settings.seams import check_seam_scales
 from sweet_jax.training.objectives import Member, Objective, Phase, find_problem
 

@@ -22,7 +22,8 @@ from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import Params
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.fields import ANALYSES, METHODS, Settings, SettingsError
+from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.registries import ANALYSES, METHODS
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.system.files import write_json
 from sweet_jax.training.loop import Progress, train_member
@@ -277,21 +278,3 @@ def test_a_run_with_a_method_and_an_analysis_of_others(tiny_config, tmp_path):
     ]
     assert "sum_{j<=i}" in results["cost_formula"]
     assert [row["cost_fraction"] for row in results["exits"]] == [0.25, 0.75, 1.75]
-
-
-def test_the_examples_of_the_page_work(tmp_path):
-    """docs/extending.md, as it stands."""
-    page = Path("docs/extending.md").read_text()
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, {"__name__": "example"})
-    settings = make_settings(method="last_two")
-    inputs = make_inputs(settings, tmp_path)
-    analyses = Analyses(inputs)
-    start = init_dense_params(make_dense_model())
-    progress = Progress(
-        tmp_path / "metrics.jsonl", quiet=True, at_steps=analyses.find_calls("")
-    )
-    train_member(inputs.trainings[0], start, NoStore(), progress)
-    analyses.finish()
-    assert analyses.summarize()["weight_norm"].keys() == {"@0", "@6"}
-    assert Analyses(inputs).open_names == ()

@@ -372,10 +372,3 @@ def test_the_metric_can_be_named(tmp_path, metric):
     good = make_good(tmp_path)
     assert load_files(good, good).task.metric == "accuracy"
     assert load_files(good, good, metric=metric).task.metric == metric
-
-
-def test_f1_of_three_classes_is_an_error_before_any_work(tmp_path):
-    rows = [*GOOD, ("a film", "neutral")]
-    good = make_good(tmp_path, rows=rows)
-    with pytest.raises(ValueError, match=r"data.metric=f1 .* file has 3 classes"):
-        load_files(good, good, metric="f1")

@@ -19,14 +19,14 @@ from sweet_jax.engine.shapes import Shapes, make_row_buckets
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
-from sweet_jax.exits import criteria as exit_criteria
-from sweet_jax.exits.criteria import compute_scores
+from sweet_jax.exits.criteria import compute_scores, register_criterion
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.exits.learned import scale_lte
 from sweet_jax.exits.temperatures import apply_temperatures
 from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.models.init import make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
+from sweet_jax.settings import fields
 from sweet_jax.settings.fields import ExitSettings
 
 LAYERS, CLASSES, BATCH, BUCKETS = (0, 1, 3), 3, 4, (8, 16)
@@ -155,12 +155,36 @@ def test_answers_are_the_cascades(
 
 
 @pytest.mark.slow
-@draw_streams(tuple(exit_criteria.CRITERIA), (1, 2, 7, 23))
+@draw_streams(fields.BUILTIN_CRITERIA, (1, 2, 7, 23))
 @settings(max_examples=30, deadline=None)
 def test_answers_are_the_cascades_by_every_criterion(
     served, lengths, sizes, criterion, share, pooling, repeat, seed
 ):
     check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed)
+
+
+@pytest.mark.usefixtures("registries")
+def test_registered_criteria_run_as_the_evaluator_scores_them(served):
+    """One reads all exits so far, one what they have learned to say of themselves."""
+    register_criterion("mean_margin", _average_margins)
+    register_criterion(
+        "mean_lte",
+        lambda logits, lte: (
+            jnp.cumsum(lte, axis=1) / jnp.arange(1, lte.shape[1] + 1)[None]
+        ),
+        reads_lte=True,
+    )
+    for criterion in ("mean_margin", "mean_lte"):
+        for share in (0.3, 0.6):
+            check_answers(
+                served, [3, 16, 1, 8, 9, 5, 12], [3], criterion, share, Pooling(), 0, 1
+            )
+
+
+def _average_margins(logits_NEC: jax.Array) -> jax.Array:
+    best_NE2 = jax.lax.top_k(jax.nn.softmax(logits_NEC), 2)[0]
+    margins_NE = best_NE2[..., 0] - best_NE2[..., 1]
+    return jnp.cumsum(margins_NE, axis=1) / jnp.arange(1, margins_NE.shape[1] + 1)[None]
 
 
 def check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed):

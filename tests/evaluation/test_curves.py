@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 from scipy import special
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
-from sweet_jax.evaluation.cascade import costs_from_layers
+from sweet_jax.evaluation.cascade import choose_exits, costs_from_layers
 from sweet_jax.evaluation.curves import (
+    MOST_SLOW_POINTS,
     Curve,
     compute_area,
     find_best,
@@ -29,7 +30,7 @@ LAYERS = (0, 1, 3, 5)
 SPEC = CascadeSpec(
     separate_models=False,
     exit_layers=LAYERS,
-    criteria=fields.CRITERIA,
+    criteria=fields.BUILTIN_CRITERIA,
     num_thresholds=11,
     speedups=(1.0, 1.5, 2.0, 6.0, 7.0),
 )
@@ -153,7 +154,7 @@ def test_the_dearest_and_the_best_point_within_a_budget():
     assert find_dearest(_make_curve([0.25, 0.25, 0.5], [0, 0, 0]), 0.3) == 0
 
 
-@pytest.mark.parametrize("criterion", fields.CRITERIA)
+@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
 def test_every_reported_point_is_a_replay_of_the_cascade(rng, criterion):
     test, held_out = _make_bank(rng), _make_bank(rng)
     temperatures, evaluation = _evaluate(test, held_out, criteria=(criterion,))
@@ -187,7 +188,7 @@ def test_thresholds_are_the_dearest_on_all_calibration_rows(rng):
     ]
     again = dataclasses.replace(calibration, bank=turned[1])
     _, other = _evaluate(turned[0], held_out, calibration=again)
-    for criterion in fields.CRITERIA:
+    for criterion in fields.BUILTIN_CRITERIA:
         chosen, same = (
             [row["threshold"] for row in e.at_speedup[criterion]]
             for e in (evaluation, other)
@@ -286,7 +287,7 @@ def test_full_is_null_beside_a_score(rng):
 def test_arrays_of_the_curves_file(rng):
     _, evaluation = _evaluate(_make_bank(rng), _make_bank(rng))
     shapes = {name: array.shape for name, array in evaluation.arrays.items()}
-    for criterion in fields.CRITERIA:
+    for criterion in fields.BUILTIN_CRITERIA:
         counts = criterion == "patience"
         (num_points,) = shapes.pop(f"exact/{criterion}/threshold")
         assert num_points == 4 if counts else num_points > 300
@@ -394,3 +395,64 @@ def test_broken_banks_are_refused_in_one_line(rng):
     unsplit = dataclasses.replace(bank, part=np.ones(200, int))
     with pytest.raises(ValueError, match="no calibration rows to fit temperatures on"):
         _evaluate(bank, unsplit)
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_registered_metric_is_measured_like_ours(rng):
+    """The accuracy once more, as a function of rows: the same numbers, fewer points."""
+    calls = []
+
+    def agreement(labels, predictions, probabilities):
+        calls.append(len(labels))
+        return np.mean(labels == predictions)
+
+    metrics.register_metric("agreement", agreement)
+    test, held_out = _make_bank(rng), _make_bank(rng)
+    found, expected = (
+        _evaluate(test, held_out, metric=metric)[1]
+        for metric in ("agreement", "accuracy")
+    )
+    assert len(calls) < 5 * 150
+    for name in ("exits", "curves", "at_speedup", "oracle_exit", "majority", "classes"):
+        ours, theirs = getattr(expected, name), getattr(found, name)
+        if name == "at_speedup":  # but for the best of fewer points
+            for rows in (*ours.values(), *theirs.values()):
+                for row in rows:
+                    del row["oracle"]
+        assert theirs == ours
+    for criterion, area in expected.area.items():
+        assert found.area[criterion] == pytest.approx(area, abs=0.02)
+        curve = found.arrays[f"exact/{criterion}/score"]
+        assert len(curve) <= MOST_SLOW_POINTS + len(SPEC.speedups) + 1
+
+
+def test_macro_f1_of_a_curve_is_that_of_its_cascades(rng):
+    test = _make_bank(rng)
+    calibration = _calibrate(test, "macro_f1")
+    rows = calibration.apply(test)
+    exact = make_curve(rows, "margin", "macro_f1", calibration.costs_E)
+    grid = make_curve(
+        rows, "margin", "macro_f1", calibration.costs_E, exact.threshold[::40]
+    )
+    np.testing.assert_allclose(grid.score, exact.score[::40], rtol=1e-12)
+    exits_TN = np.asarray(choose_exits(rows.score("margin"), grid.threshold))
+    expected = [
+        sklearn_f1(test.labels, rows.predictions[np.arange(200), exits_N])
+        for exits_N in exits_TN
+    ]
+    np.testing.assert_allclose(grid.score, expected, rtol=1e-12)
+
+
+def sklearn_f1(labels, predictions):
+    return f1_score(labels, predictions, average="macro")
+
+
+def test_classes_are_scored_at_every_exit(rng):
+    test, held_out = _make_bank(rng), _make_bank(rng)
+    _, evaluation = _evaluate(test, held_out)
+    assert [row["class"] for row in evaluation.classes] == [0, 1, 2]
+    assert sum(row["examples"] for row in evaluation.classes) == 200
+    for i in range(4):
+        shares = [row["examples"] / 200 for row in evaluation.classes]
+        recalls = [row["recall"][i] for row in evaluation.classes]
+        assert np.dot(shares, recalls) == pytest.approx(evaluation.exits[i]["accuracy"])

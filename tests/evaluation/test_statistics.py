@@ -75,7 +75,7 @@ def test_seeds_that_agree_by_luck_do_not_beat_the_rows():
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
-    metric=st.sampled_from(["accuracy", "matthews", "f1"]),
+    metric=st.sampled_from(["accuracy", "matthews", "f1", "macro_f1"]),
     whole=st.booleans(),
 )
 def test_resampled_scores_equal_a_slow_loop(seed: int, metric: str, whole: bool):
@@ -94,6 +94,36 @@ def test_resampled_scores_equal_a_slow_loop(seed: int, metric: str, whole: bool)
             metric, labels[rows], predictions[rows, k], weights[rows]
         )
         assert found[b, k] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.usefixtures("registries")
+def test_registered_metrics_are_resampled_too():
+    metrics.register_metric("likelihood", _compute_likelihood)
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(17, 2, 3)), rng.integers(3, size=17)
+    draws = RowDraws.make(17, rng, num_draws=5)
+    exits_TN = rng.integers(2, size=(4, 17))
+    found = resample_curve(
+        "likelihood",
+        draws,
+        labels,
+        logits.argmax(axis=2),
+        np.ones(17),
+        3,
+        exits_TN,
+        np.array([0.5, 1.0]),
+        logits,
+    )
+    for b, t in itertools.product(range(5), range(4)):
+        rows = np.repeat(np.arange(17), draws.counts[b])
+        chosen = logits[rows, exits_TN[t][rows]]
+        probabilities = np.exp(chosen) / np.exp(chosen).sum(axis=1, keepdims=True)
+        expected = probabilities[np.arange(17), labels[rows]].mean()
+        assert found.score[b, t] == pytest.approx(expected)
+
+
+def _compute_likelihood(labels, predictions, probabilities) -> float:
+    return probabilities[np.arange(len(labels)), labels].mean()
 
 
 @pytest.mark.parametrize("exit_layers", [(0, 1, 3, 5), (5,)])

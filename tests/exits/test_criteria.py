@@ -4,6 +4,8 @@ import itertools
 import math
 
 import hypothesis
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -11,8 +13,14 @@ from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
 from sweet_jax.exits import criteria
-from sweet_jax.exits.criteria import CRITERIA, compute_scores, make_thresholds
+from sweet_jax.exits.criteria import (
+    CRITERIA,
+    compute_scores,
+    make_thresholds,
+    register_criterion,
+)
 from sweet_jax.settings import fields
+from sweet_jax.settings.resolve import from_config_dict
 
 # Few shapes, because each compiles once; logits from ties to saturated softmax.
 SHAPES = [(1, 1, 2), (5, 4, 2), (5, 3, 3), (5, 4, 7)]
@@ -56,7 +64,7 @@ def _oracle(criterion: str, logits_NEC: np.ndarray) -> np.ndarray:
     return scores_NE
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS)
 def test_scores_follow_their_definitions(criterion, logits_NEC):
@@ -65,7 +73,7 @@ def test_scores_follow_their_definitions(criterion, logits_NEC):
     np.testing.assert_allclose(scores_NE, _oracle(criterion, logits_NEC), atol=2e-6)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS)
 def test_scores_lie_in_their_range_exactly(criterion, logits_NEC):
@@ -82,13 +90,13 @@ def test_scores_lie_in_their_range_exactly(criterion, logits_NEC):
 def test_equal_logits_reach_the_lowest_threshold(num_classes):
     # Without its clip, entropy rounds to just below 0 for 6, 7 and 12 equal logits.
     logits_11C = np.full((1, 1, num_classes), 0.3, np.float32)
-    for criterion in CRITERIA:
+    for criterion in fields.BUILTIN_CRITERIA:
         lte_11 = np.zeros((1, 1), np.float32)
         score = np.asarray(compute_scores(criterion, logits_11C, lte_11))[0, 0]
         assert score >= make_thresholds(criterion, 11, num_classes, 1)[0]
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS, data=st.data())
 def test_an_exit_sees_no_later_exit(criterion, logits_NEC, data):
@@ -188,8 +196,9 @@ def test_unknown_criteria_and_single_classes_are_refused():
         compute_scores("margin", np.zeros((1, 1, 1), np.float32))
 
 
-def test_every_criterion_of_the_settings_is_in_the_table():
-    assert tuple(CRITERIA) == fields.CRITERIA
+def test_every_criterion_of_the_settings_has_its_function():
+    for criterion in fields.BUILTIN_CRITERIA:
+        assert callable(CRITERIA.lookup(criterion).scores_fn)
 
 
 def test_lte_is_refused_without_scores():
@@ -202,15 +211,136 @@ def test_lte_is_refused_without_scores():
         criteria.check_lte(criterion, has_lte=False)
 
 
-def test_a_further_criterion_is_one_more_row(monkeypatch):
-    row = criteria.Criterion(
-        lambda logits, lte: logits[:, :, 0], lambda classes, exits: (0.0, 2.0)
+@pytest.mark.usefixtures("registries")
+def test_a_registered_criterion_is_like_ours():
+    @register_criterion("gini")
+    def gini(logits_NEC):
+        return (jax.nn.softmax(logits_NEC) ** 2).sum(axis=-1)
+
+    logits_NEC = np.array([[[0, 0], [0, 50]]], np.float32)
+    np.testing.assert_allclose(compute_scores("gini", logits_NEC), [[0.5, 1]])
+    np.testing.assert_array_equal(make_thresholds("gini", 3, 2, 2), [0, 0.5, 1])
+    settings = from_config_dict({"evaluate": {"criteria": ["gini", "margin"]}})
+    assert settings.evaluate.criteria == ("gini", "margin")
+    with pytest.raises(
+        fields.SettingsError, match=r"allowed are confidence.*lte, gini"
+    ):
+        from_config_dict({"evaluate": {"criteria": ["giny"]}})
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_replaced_criterion_leaves_no_trace_of_the_old_one():
+    logits_NEC = np.zeros((1, 1, 2), np.float32)
+    for value in (0.25, 0.75):
+        register_criterion(
+            "constant",
+            lambda logits, value=value: jnp.full(logits.shape[:2], value),
+            replace=True,
+        )
+        assert compute_scores("constant", logits_NEC)[0, 0] == value
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_registered_criterion_may_have_a_range_of_its_own():
+    register_criterion(
+        "agreement",
+        lambda logits: compute_scores("patience", logits),
+        score_range=lambda classes, exits: (0, exits),
+        counts=True,
     )
-    monkeypatch.setitem(CRITERIA, "test_first_logit", row)
-    logits_NEC = np.array([[[0.5, 9], [3, 9]]], np.float32)
-    np.testing.assert_array_equal(
-        compute_scores("test_first_logit", logits_NEC), [[0.5, 2]]
+    np.testing.assert_array_equal(make_thresholds("agreement", 11, 3, 2), [0, 1, 2])
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("name", fields.BUILTIN_CRITERIA)
+def test_our_criteria_pass_the_check_of_others(name):
+    row = CRITERIA.lookup(name)
+    register_criterion(
+        f"same_{name}",
+        row.scores_fn,
+        score_range=row.range_fn,
+        counts=row.counts,
+        reads_lte=row.reads_lte,
     )
-    np.testing.assert_array_equal(
-        make_thresholds("test_first_logit", 3, 2, 2), [0, 1, 2]
-    )
+
+
+def _softmax(logits_NEC):
+    return jax.nn.softmax(logits_NEC)
+
+
+# What is wrong -> (scores, options, what the line says).
+_WRONG = {
+    "reads the exit after it": (
+        lambda x: jnp.roll(_softmax(x).max(-1), -1, axis=1),
+        {},
+        "is not causal: exit 0's",
+    ),
+    "divides by all exits": (
+        lambda x: _softmax(x).max(-1) / _softmax(x).max((1, 2))[:, None],
+        {},
+        "is not causal",
+    ),
+    "divides by other rows": (
+        lambda x: _softmax(x).max(-1) / _softmax(x).max((0, 2))[None],
+        {},
+        "is not a function of each row alone",
+    ),
+    "leaves its range": (lambda x: 2 * _softmax(x).max(-1), {}, "outside of its range"),
+    "is NaN on saturated logits": (
+        lambda x: (_softmax(x) * jnp.log(_softmax(x))).sum(-1),
+        {"score_range": (-2.0, 0.0)},
+        "not finite",
+    ),
+    "is NaN on equal logits": (
+        lambda x: x.std(-1) / x.std(-1),
+        {},
+        "not finite",
+    ),
+    "has a column too few": (lambda x: _softmax(x).max(-1)[:, 1:], {}, "of shape"),
+    "keeps the classes": (_softmax, {}, r"of shape \(32, 4, 3\)"),
+    "has complex scores": (lambda x: x.max(-1) + 1j, {}, "complex"),
+    "is written for numpy": (lambda x: np.asarray(x).max(-1), {}, "with jax.numpy"),
+    "branches on values": (
+        lambda x: x.max(-1) if x.sum() > 0 else x.min(-1),
+        {},
+        "without Python's if",
+    ),
+    "takes other arguments": (lambda: 1, {}, r"fails \(TypeError.*takes an array"),
+    "counts in halves": (
+        lambda x: jnp.full(x.shape[:2], 0.5),
+        {"counts": True},
+        "drop counts=True",
+    ),
+    "has a range the wrong way round": (
+        lambda x: _softmax(x).max(-1),
+        {"score_range": (1.0, 0.0)},
+        "score range 1 to 0",
+    ),
+    "has an infinite range": (
+        lambda x: _softmax(x).max(-1),
+        {"score_range": (0.0, float("inf"))},
+        "range 0 to inf",
+    ),
+    "has a range of one number": (
+        lambda x: _softmax(x).max(-1),
+        {"score_range": lambda classes, exits: 1},
+        "has no score range",
+    ),
+}
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("wrong", _WRONG)
+def test_what_is_no_criterion_is_refused_in_one_line(wrong):
+    scores_fn, options, message = _WRONG[wrong]
+    with pytest.raises(ValueError, match=message) as error:
+        register_criterion("mine", scores_fn, **options)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("criterion 'mine' ")
+    assert "mine" not in CRITERIA
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_value_that_is_no_criterion_is_refused():
+    with pytest.raises(ValueError, match=r"is a module: make it with .*register_crit"):
+        CRITERIA.register("mine", math)  # as an entry point may name a module

@@ -1,9 +1,11 @@
 """The page of a run: what a reader needs, whatever the user has named."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from html_page import Page
 from report_files import change_results, make_workdir, record_files
@@ -131,3 +133,25 @@ def test_page_escapes_everything_a_user_can_name(workdir: Path):
     assert "script" not in page.tags
     # In title and heading, twice each; every other field once, keys and values.
     assert page.text.count(evil) == 14
+
+
+@pytest.mark.parametrize("num_classes", [3, 60])
+def test_page_scores_every_class(tmp_path: Path, num_classes: int):
+    rng = np.random.default_rng(0)
+    classes = [
+        {
+            "class": c,
+            "examples": 1200.0 + c,
+            **{name: rng.random(4).tolist() for name in ("precision", "recall", "f1")},
+        }
+        for c in range(num_classes)
+    ]
+    run = make_workdir(tmp_path / "run", num_classes, num_examples=60, classes=classes)
+    text = make_page(run).text
+    for row in classes:
+        cells = [f"class {row['class']}", f"{1200 + row['class']:,}"]
+        cells += [f"{row[name][3]:.3f}" for name in ("precision", "recall", "f1")]
+        cells += [f"{f1:.3f}" for f1 in row["f1"][:3]]
+        assert re.search(r"\s*".join(map(re.escape, cells)), text)
+    assert ("Scores of all 60 classes" in text) == (num_classes == 60)
+    assert "Every class" not in make_page(make_workdir(tmp_path / "without")).text

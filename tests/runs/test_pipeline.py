@@ -194,7 +194,7 @@ def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, m
     exits = {"layers": (0, 1), "learn_to_exit": True}
     settings = change(config, method=method, exits=exits)
     path, results = pipeline.run(settings, tmp_path / "run", quiet=True)
-    assert list(results["curves"]) == list(settings_lib.CRITERIA)
+    assert list(results["curves"]) == list(settings_lib.BUILTIN_CRITERIA)
     assert results["curves"]["lte"][0]["exit_counts"] == [50, 0]
     lines = (path / "metrics.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]

@@ -13,11 +13,13 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from jax.nn import softmax
 from safetensors.numpy import load_file, save_file
 
 import sweet_jax
 from benchmarks.tiny_model import DESCRIPTION, make_calibration, write_tiny_model
 from sweet_jax.exits.calibration import Calibration
+from sweet_jax.exits.criteria import register_criterion
 from sweet_jax.serving import model_folder
 from sweet_jax.serving.description import ModelDescription
 from sweet_jax.serving.model_folder import (
@@ -170,13 +172,16 @@ def test_files_that_every_model_has(folder, name):
         ({"dtype": "object"}, "dtype"),
         ({"pooling": "max"}, "pooling"),
         ({"matmul_precision": "BF16_BF16_F32_X9"}, "matmul_precision"),
-        ({"metric": "mcc"}, "metric"),
+        ({"metric": "mcc"}, "metric='mcc': allowed are accuracy.*import that first"),
         ({"cost_fractions": [0, 1]}, "cost_fractions.0"),
         ({"cost_fractions": [0.5, 2.5]}, "cost_fractions is out of range"),
         ({"lte_ranges": [[0.5, 0.1]] * 2}, "lte_ranges is out of range"),
         ({"lte_ranges": [[0, 1]]}, "lte_ranges is out of range"),
         ({"lte_ranges": [[0, 1]] * 2}, "other tensors than model.json"),
-        ({"thresholds": {"confidense": []}}, "thresholds is out of range"),
+        (
+            {"thresholds": {"confidense": []}},
+            "did you mean confidence.*import that first",
+        ),
         ({"thresholds": {"lte": [{"target": 2}]}}, "thresholds is out of range"),
         ({"thresholds": {"lte": [{"target": "2"}]}}, "thresholds.lte.0.target"),
         ({"thresholds": []}, "thresholds"),
@@ -233,7 +238,6 @@ def test_words_are_those_of_the_settings():
         ("dtype", "encoder.dtype"),
         ("matmul_precision", "encoder.matmul_precision"),
         ("pooling", "exits.pooling"),
-        ("metric", "data.metric"),
     ):
         words = "|".join(choice for choice in _CHOICES[field] if choice != "auto")
         assert f"^({words})$" in str(hints[name].__metadata__)
@@ -509,3 +513,12 @@ def test_calibration_rows_of_another_model_are_refused(tmp_path, rng, changes, m
 def test_missing_calibration_rows_are_one_line(tmp_path):
     with pytest.raises(ModelFolderError, match="npz is missing: copy the folder"):
         load_calibration(tmp_path, describe())
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_criterion_of_another_package_is_known_once_it_is_imported(folder):
+    change_description(folder, thresholds={"gini": []})
+    check_refused(folder, "criterion='gini': allowed are .*import that first")
+    register_criterion("gini", lambda logits: (softmax(logits) ** 2).sum(axis=-1))
+    description, _ = load_model_folder(folder)
+    assert list(description.thresholds) == ["gini"]

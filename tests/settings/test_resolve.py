@@ -162,7 +162,7 @@ def test_a_share_in_the_method_does_not_replace_a_given_one():
 def test_lte_joins_the_criteria_that_nobody_chose():
     exits = {"learn_to_exit": True}
     made = from_config_dict({"exits": exits})
-    assert made.evaluate.criteria == settings_lib.CRITERIA
+    assert made.evaluate.criteria == settings_lib.BUILTIN_CRITERIA
     # As read back from config.json.
     assert from_config_dict(settings_lib.to_dict(made)) == made
     for criteria in (("lte", "margin"), settings_lib.LOGIT_CRITERIA):
@@ -204,3 +204,12 @@ def test_a_file_to_train_on_is_a_task_of_its_own():
 def test_a_share_of_test_rows_leaves_rows_on_both_sides(value):
     with pytest.raises(SettingsError, match=r"test_percent=.*allowed is from 1 to 90"):
         from_config_dict({"data": {"train_file": "a.csv", "test_percent": value}})
+
+
+def test_metrics_are_those_of_the_registry():
+    assert from_config_dict({"data": {"metric": "macro_f1"}}).data.metric == "macro_f1"
+    with pytest.raises(
+        SettingsError,
+        match=r"^data.metric='macrof1': allowed are auto, acc.*did you me",
+    ):
+        from_config_dict({"data": {"metric": "macrof1"}})

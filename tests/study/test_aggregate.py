@@ -28,6 +28,7 @@ from study_files import (
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import metrics
 from sweet_jax.evaluation.statistics import two_level_interval
+from sweet_jax.settings.registries import METRICS
 from sweet_jax.study.folder import read_study
 from sweet_jax.study.measure import Setting
 
@@ -363,3 +364,36 @@ def test_aggregation_imports_no_training_code():
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_registered_metric_is_compared_as_ours_with_fewer_draws(tmp_path):
+    """The accuracy once more, as a function of rows."""
+    metrics.register_metric(
+        "agreement", lambda labels, found, _: (labels == found).mean()
+    )
+    ours, theirs = (
+        make_study(tmp_path / metric, ("sweet",), seeds=(0,), metric=metric)
+        for metric in ("accuracy", "agreement")
+    )
+    found, expected = aggregate(theirs), aggregate(ours, num_draws=200)
+    assert found["num_draws"] == expected["num_draws"] == 200
+    assert found["failed"] == []
+    for one, other in zip(
+        found["groups"][0]["settings"][0]["methods"],
+        expected["groups"][0]["settings"][0]["methods"],
+        strict=True,
+    ):
+        assert one["exits"] == other["exits"]
+        area, wanted = (next(iter(method["area"].values())) for method in (one, other))
+        assert area["mean"] == pytest.approx(wanted["mean"], abs=0.01)
+
+
+@pytest.mark.usefixtures("registries")
+def test_cells_of_a_metric_that_nobody_registered_have_failed(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(METRICS, "_values", dict(METRICS._values))
+        metrics.register_metric("agreement", lambda y, found, _: (y == found).mean())
+        study = make_study(tmp_path, ("sweet",), seeds=(0,), metric="agreement")
+    (failed,) = aggregate(study)["failed"]
+    assert "metric='agreement': allowed are accuracy" in failed["error"]

@@ -30,6 +30,19 @@ def test_register_decorates():
     assert one() == registry.lookup("one")() == 1
 
 
+def test_a_decorator_is_refused_before_it_decorates():
+    registry: Registry[Callable[[], int]] = Registry("number")
+    registry.register("one", lambda: 1)
+    with pytest.raises(ValueError, match="'one' is registered already"):
+        registry.register("one")
+    with pytest.raises(ValueError, match="'a-b': a name is"):
+        registry.register("a-b")
+    with pytest.raises(
+        ValueError, match=r'comes first, as in register_number\("my_num'
+    ):
+        registry.register(lambda: 1)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 def test_a_name_taken_twice_is_refused_with_a_way_out():
     registry: Registry[int] = Registry("number")
     registry.register("one", 1)

@@ -40,7 +40,6 @@ from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
 from sweet_jax.runs.workdir import default_workdir
 from sweet_jax.settings.fields import (
     BUILTIN_METHODS,
-    METHODS,
     ExitSettings,
     Settings,
     SettingsError,
@@ -48,6 +47,7 @@ from sweet_jax.settings.fields import (
     replace_fields,
     to_dict,
 )
+from sweet_jax.settings.registries import METHODS
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.study.plan import make_plan
 from sweet_jax.training.losses import compute_divergence_sum

@@ -9,7 +9,8 @@ from dense_model import train_dense
 import sweet_jax
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.multi_exit import MultiExitClassifier
-from sweet_jax.settings.fields import METHODS, ExitSettings, SettingsError
+from sweet_jax.settings.fields import ExitSettings, SettingsError
+from sweet_jax.settings.registries import METHODS
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training.methods import make_early_exit, make_members
 from sweet_jax.training.objectives import Member

@@ -1,0 +1,76 @@
+"""What other packages may add to, by the names that settings, commands and files use.
+
+The values lie above: the module named with each registry registers ours. So settings
+are checked by name alone, without importing any of them. docs/extending.md adds one of
+each.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sweet_jax.settings.fields import (
+    BUILTIN_CRITERIA,
+    BUILTIN_METHODS,
+    Settings,
+    SettingsError,
+)
+from sweet_jax.system.registry import Registry
+
+if TYPE_CHECKING:
+    from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
+    from sweet_jax.data.registered import Source
+    from sweet_jax.engine.backend import BackendFn
+    from sweet_jax.evaluation.metrics import Metric
+    from sweet_jax.exits.criteria import Criterion
+    from sweet_jax.training.objectives import Member
+
+
+def _check_method(name: str, value: object) -> None:
+    """Raises SettingsError if what is registered as a method cannot be called."""
+    if not callable(value):
+        raise SettingsError(
+            f"method {name!r} is a {type(value).__name__}: register a function of the"
+            " settings and the number of exits that returns Members"
+        )
+
+
+def _check_analysis(name: str, value: object) -> None:
+    """Raises SettingsError if what is registered as an analysis cannot be called."""
+    if not callable(value):
+        raise SettingsError(
+            f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
+            " sweet_jax.analysis.analysis.Analysis"
+        )
+
+
+# training.methods: how the exits are trained.
+METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
+    "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
+)
+# analysis.registry: what can be measured while a run trains.
+ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
+    "analysis",
+    "sweet_jax.analyses",
+    builtin=("gradient_conflict",),
+    check=_check_analysis,
+)
+# exits.criteria: what thresholds are compared with.
+CRITERIA: "Registry[Criterion]" = Registry(
+    "criterion", "sweet_jax.criteria", builtin=BUILTIN_CRITERIA
+)
+# evaluation.metrics: what `score` means.
+METRICS: "Registry[Metric]" = Registry(
+    "metric",
+    "sweet_jax.metrics",
+    builtin=("accuracy", "matthews", "f1", "macro_f1", "balanced_accuracy"),
+)
+# data.sources: where the rows of a task come from.
+SOURCES: "Registry[Source]" = Registry(
+    "source",
+    "sweet_jax.sources",
+    builtin=("embedded", "file", "folder", "hub", "tfds", "rows"),
+)
+# engine.engine: what computes the segments of a model.
+BACKENDS: "Registry[BackendFn]" = Registry(
+    "backend", "sweet_jax.backends", builtin=("jax",)
+)
