@@ -226,7 +226,7 @@ def test_a_download_takes_safetensors_and_leaves_pickles_and_code(hub):
 
 def test_a_repository_of_pickles_says_what_to_do(hub):
     del hub.files["model.safetensors"]
-    message = r"no safetensors.*encoder\.revision.*--from-torch"
+    message = r"no safetensors.*encoder\.revision.*--from_torch"
     with pytest.raises(SettingsError, match=message) as error:
         find("org/model")
     check_one_line(error)
