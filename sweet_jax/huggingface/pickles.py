@@ -5,6 +5,7 @@ from typing import Any
 
 from sweet_jax.huggingface.safetensors import SINGLE_FILE, read_shard_names
 from sweet_jax.system import files
+from sweet_jax.system.packages import install_extra
 
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -30,7 +31,7 @@ def convert_from_torch(folder: Path, out: Path) -> str:
         from safetensors.torch import save_file
     except ImportError as error:
         raise ValueError(
-            "--from_torch needs PyTorch: pip install 'sweet_jax[torch]'"
+            f"--from_torch needs PyTorch: {install_extra('torch')}"
         ) from error
     in_place = out.exists() and out.samefile(folder)
     if not in_place:

