@@ -14,7 +14,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweet_jax.system.registry import Registry, describe_unknown
+from sweet_jax.system.names import describe_unknown
+from sweet_jax.system.registry import Registry
 
 if TYPE_CHECKING:
     from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
