@@ -6,6 +6,7 @@ starts one of our commands is the process prepared for it.
 """
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +68,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'sweet_jax' has no attribute {name!r}")
 
 
-# What sys.argv begins with while `python -m sweet_jax.main` looks for the module. There
-# is no earlier place: some packages import what takes seconds before their command.
-if getattr(sys, "argv", [])[:1] == ["-m"]:
+# sys.argv begins with -m while `python -m sweet_jax` looks for the module, else with
+# the path of the script. There is no earlier place to catch signals.
+if os.path.basename(next(iter(getattr(sys, "argv", [])), "")) in ("-m", "sweet-jax"):
     from sweet_jax.system import stopping, streams
 
     streams.open_streams()

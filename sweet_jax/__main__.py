@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int | None:
         process.say(f"sweet_jax {sweet_jax.__version__}")
         return None
     if name not in (*COMMANDS, *_INTERNAL):
-        from sweet_jax.system.registry import describe_unknown
+        from sweet_jax.system.names import describe_unknown
 
         raise ValueError(describe_unknown("command", name, COMMANDS))
     return run_command(name, f"sweet-jax {name}", flags)

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import sweet_jax
+from sweet_jax.system import packages
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -84,6 +85,24 @@ def test_embedded_packages_are_fixed_to_their_bytes() -> None:
     assert len(lines) == len(pins)
     for line in lines:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\s*$", line), line
+
+
+def test_every_optional_package_is_named_with_its_install_line() -> None:
+    extras = read_project()["optional-dependencies"]
+    named = set()
+    for file in (ROOT / "sweet_jax").rglob("*.py"):
+        text = file.read_text()
+        named |= set(re.findall(r"install_extra\(['\"](\w+)['\"]\)", text))
+        # Nobody writes such a line by hand.
+        assert "pip install" not in text or file.name == "packages.py", file
+    assert named == set(extras) - {"tensorboard"}  # Used where it is installed.
+    assert packages.install_extra("tfds") == 'pip install "sweet_jax[tfds]"'
+
+
+def test_the_embedded_packages_are_installed_by_one_line() -> None:
+    pins = pins_by_name(read_requirements("requirements-embedded.txt"), "3.11")
+    wanted = " ".join(f"{name}=={version}" for name, version in pins.items())
+    assert f"pip install --no-deps {wanted}" == packages.INSTALL_EMBEDDED
 
 
 def test_project_and_package_agree_on_the_version() -> None:

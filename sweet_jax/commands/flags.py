@@ -1,18 +1,19 @@
 """What the commands share: one form of flags, of help and of the log."""
 
 import argparse
+import dataclasses
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, get_type_hints
 
 from absl import flags
 
 from sweet_jax.settings.config_file import split_names
 from sweet_jax.system.files import show
-from sweet_jax.system.registry import describe_unknown
+from sweet_jax.system.names import describe_unknown
 
 _PACKAGE = str(Path(__file__).parents[1])
 _BOOLEANS = {
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=program,
             description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
         self.add_argument(
@@ -52,6 +53,7 @@ class Parser(argparse.ArgumentParser):
             help="-1: warnings only; 0: progress, too (default); 1: more",
         )
         self._takes_config = False
+        self._switches: set[str] = set()
 
     def add_config(self, help: str) -> None:
         """Adds `--config=FILE` and `--config.section.field=value`, read as they are."""
@@ -61,19 +63,45 @@ class Parser(argparse.ArgumentParser):
 
     def add_switch(self, name: str, help: str) -> None:
         """Adds a flag that is on as `--name` or `--name=true`, off as `--noname`."""
-        group = self.add_mutually_exclusive_group()
-        group.add_argument(
-            f"--{name}",
-            nargs="?",
-            const=True,
-            default=False,
-            type=_read_boolean,
-            metavar="true|false",
-            help=help,
-        )
-        group.add_argument(
-            f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS
-        )
+        self._switches.add(name)
+        self.add_argument(f"--{name}", default=False, type=_read_boolean, help=help)
+
+    def add_fields(
+        self, kind: type, rename: Mapping[str, str], leave_out: Iterable[str] = ()
+    ) -> None:
+        """Adds a flag for each field of a dataclass of options.
+
+        The type of a field says what its flag takes; the help is the field's text among
+        the attributes in the docstring of the class. `read_fields` is the way back.
+
+        Args:
+            kind: the dataclass.
+            rename: field -> the name of its flag, where they differ.
+            leave_out: fields that get no flag.
+        """
+        helps, types = _read_attributes(kind), get_type_hints(kind)
+        takes: dict[Any, dict[str, Any]] = {
+            str: {"metavar": "TEXT"},
+            int: {"type": int, "metavar": "N"},
+            float | None: {"type": float, "metavar": "X"},
+            Path | None: {"type": _read_path, "metavar": "PATH"},
+            tuple[str, ...]: {"type": read_names, "metavar": "NAMES"},
+        }
+        for field in dataclasses.fields(kind):
+            if field.name in leave_out:
+                continue
+            name, help = rename.get(field.name, field.name), helps[field.name]
+            if types[field.name] is bool:
+                self.add_switch(name, help)
+                continue
+            if field.default not in ("", None, ()):
+                help += f" (default: {field.default})"
+            self.add_argument(
+                f"--{name}",
+                default=field.default,
+                help=help.replace("%", "%%"),
+                **takes[types[field.name]],
+            )
 
     def format_help(self) -> str:
         """Returns what the command does, with examples, then its flags."""
@@ -90,11 +118,17 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ValueError: an argument is unknown, missing or malformed.
         """
-        arguments = flags.FlagValues().read_flags_from_files(
-            list(arguments), force_gnu=False
-        )
-        # Of one dash or two, as absl has them.
-        arguments = [re.sub(r"^-(?=[a-z_]{2})", "--", text) for text in arguments]
+        try:
+            arguments = flags.FlagValues().read_flags_from_files(
+                list(arguments), force_gnu=False
+            )
+        except (flags.Error, OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--flagfile: {error}: see --help") from error
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        if {"-h", "--help"} & set(arguments[:end]):  # Whatever else is wrong.
+            self.print_help()
+            self.exit(0)
+        arguments = [*map(self._spell, arguments[:end]), *arguments[end:]]
         config: list[str] = []
         if self._takes_config:
             config, arguments = _take_config(arguments)
@@ -106,18 +140,74 @@ class Parser(argparse.ArgumentParser):
         name = unknown[0].partition("=")[0]
         if not name.startswith("-"):
             raise ValueError(f"unexpected argument {show(unknown[0])!r}: see --help")
-        known = [
-            option
-            for action in self._actions
-            for option in action.option_strings
-            if action.help != argparse.SUPPRESS
-        ]
+        known = [o for action in self._actions for o in action.option_strings]
         raise ValueError(describe_unknown("flag", show(name), known))
+
+    def _spell(self, argument: str) -> str:
+        """Returns a flag as `--name`, a switch with its value.
+
+        As absl has them, flags may have one dash, and a switch is off as `--noname`.
+        Whoever writes `-` for `_` in a name is understood, too.
+        """
+        match = re.fullmatch(r"(?s)--?([a-z][\w-]+)(=.*)?", argument)
+        if match is None:  # Perhaps of the config: its fields have a dot.
+            return re.sub(r"^-(?=[a-z_]{2})", "--", argument)
+        name, value = match[1].replace("-", "_"), match[2] or ""
+        if name in self._switches:
+            return f"--{name}{value or '=true'}"
+        positive = re.sub("^no_?", "", name)
+        if not value and positive in self._switches:
+            return f"--{positive}=false"
+        known = f"--{name}" in self._option_string_actions
+        return f"--{name if known else match[1]}{value}"
 
     def error(self, message: str) -> NoReturn:
         """Raises ValueError, which becomes the one line."""
+        missing = "the following arguments are required: "
+        if message.startswith(missing):
+            message = f"{message.removeprefix(missing)} is missing"
         message = re.sub(r"^argument (-\S+): ", r"\1: ", message)
         raise ValueError(f"{show(message)}: see --help")
+
+
+def read_fields(
+    options: argparse.Namespace,
+    kind: type,
+    rename: Mapping[str, str],
+    leave_out: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Returns field -> value of the flags that `Parser.add_fields` has added."""
+    return {
+        field.name: getattr(options, rename.get(field.name, field.name))
+        for field in dataclasses.fields(kind)
+        if field.name not in leave_out
+    }
+
+
+def _read_attributes(kind: type) -> dict[str, str]:
+    """Returns the texts of the attributes in the docstring of a class, by name."""
+    _, _, listed = (kind.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", listed, re.MULTILINE)
+    return {
+        name: " ".join(text.replace("`", "").split()).rstrip(".")
+        for name, text in entries
+    }
+
+
+def _read_path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are; flags as `--name=VALUE`, switches as `--name`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.type is _read_boolean:
+            return ", ".join(action.option_strings)
+        if action.option_strings and action.nargs is None:
+            value = self._format_args(action, action.dest.upper())
+            return f"{', '.join(action.option_strings)}={value}"
+        return super()._format_action_invocation(action)
 
 
 def make_parser(program: str, module: Any) -> Parser:

@@ -10,19 +10,14 @@ import argparse
 from pathlib import Path
 
 from sweet_jax.commands.flags import Parser
-from sweet_jax.report import (
-    ReportError,
-    format_comparison,
-    format_run,
-    write_comparison,
-    write_report,
-)
 from sweet_jax.system import process
 
 
 def add_flags(parser: Parser) -> None:
     """Adds the flags of the command."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="work directory"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -33,6 +28,15 @@ def add_flags(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the report or the comparison."""
+    # Imported here: help needs no plots.
+    from sweet_jax.report import (
+        ReportError,
+        format_comparison,
+        format_run,
+        write_comparison,
+        write_report,
+    )
+
     if len(options.runs) == 1:
         if options.output is not None:
             raise ReportError(

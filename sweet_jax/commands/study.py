@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from sweet_jax.commands.flags import Parser
-from sweet_jax.report import format_study
 from sweet_jax.settings.config_file import read_config
 from sweet_jax.settings.fields import SettingsError
 from sweet_jax.settings.resolve import study_from_config_dict
-from sweet_jax.study.archive import open_study
-from sweet_jax.study.outputs import keep_study, write_study
-from sweet_jax.study.plan import default_study_folder, make_plan
-from sweet_jax.study.run import describe_plan, run_study
 from sweet_jax.system import process
 
 
 def add_flags(parser: Parser) -> None:
     """Adds the flags of the command."""
-    parser.add_argument("study", type=Path, nargs="?", metavar="STUDY")
+    parser.add_argument(
+        "study", type=Path, nargs="?", metavar="STUDY", help="its folder"
+    )
     parser.add_argument(
         "--keep",
         type=Path,
@@ -56,8 +53,18 @@ def run(options: argparse.Namespace) -> int:
                 " --config=study"
             )
         return run_config(config, options.workdir, options.dry_run)
+    if options.workdir is not None or options.dry_run:
+        raise SettingsError(
+            "--workdir and --dry_run belong to --config: leave them out"
+        )
     if options.study is None:
         raise SettingsError("give the folder of a study, or --config=study: see --help")
+
+    # Imported here: a wrong flag is reported before jax loads.
+    from sweet_jax.report import format_study
+    from sweet_jax.study.archive import open_study
+    from sweet_jax.study.outputs import keep_study, write_study
+
     folder = open_study(options.study)
     record, paths = write_study(folder)
     if options.keep is not None:
@@ -78,7 +85,15 @@ def run_config(config: Any, workdir: Path | None, dry_run: bool) -> int:
     Raises:
         ValueError: a field or an input is wrong.
     """
-    plan = make_plan(*study_from_config_dict(config))
+    base, study = study_from_config_dict(config)
+
+    # Imported here: a wrong field is reported before jax loads.
+    from sweet_jax.report import format_study
+    from sweet_jax.study.outputs import write_study
+    from sweet_jax.study.plan import default_study_folder, make_plan
+    from sweet_jax.study.run import describe_plan, run_study
+
+    plan = make_plan(base, study)
     folder = workdir or default_study_folder(plan)
     if dry_run:
         process.say(describe_plan(plan, folder))

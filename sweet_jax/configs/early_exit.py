@@ -1,6 +1,6 @@
 """Ordinary early exit: all exits trained jointly, the paper's first baseline.
 
-    python -m sweet_jax.main --config=configs/early_exit.py
+    sweet-jax train --config=early_exit
 
 Differences from the defaults: method.
 """

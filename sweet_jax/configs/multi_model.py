@@ -1,6 +1,6 @@
 """Separate models, one per exit: the paper's second baseline.
 
-    python -m sweet_jax.main --config=configs/multi_model.py
+    sweet-jax train --config=multi_model
 
 Differences from the defaults: method.
 """

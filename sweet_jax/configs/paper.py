@@ -1,7 +1,6 @@
 """The paper's setting, as far as its README command shows it.
 
-    python -m sweet_jax.main \
-        --config=configs/paper.py:task=mnli,encoder=bert-base-uncased,method=sweet
+    sweet-jax train --config=paper:task=mnli,encoder=bert-base-uncased,method=sweet
 
 Differences from the defaults: bert-base-uncased on MNLI with 6,000 examples of length
 256, exits after layers 0, 3, 5, 11 reading the CLS state through the checkpoint's

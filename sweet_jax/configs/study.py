@@ -1,8 +1,8 @@
 """The paper's comparison on the embedded task: methods x seeds, one command.
 
-    python -m sweet_jax.main --config=configs/study.py
-    python -m sweet_jax.main --config=configs/study.py --config.study.shard=0/2
-    python -m sweet_jax.main --config=configs/study.py:task=rte,encoder=roberta-base
+    sweet-jax train --config=study
+    sweet-jax train --config=study --config.study.shard=0/2
+    sweet-jax train --config=study:task=rte,encoder=roberta-base
 
 The same command goes on where it stopped; several processes may share a folder. What is
 compared stands in `StudySettings` in sweet_jax/settings/fields.py, all other fields are

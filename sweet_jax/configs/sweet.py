@@ -1,9 +1,9 @@
 """SWEET on the embedded task: Rotten Tomatoes sentences, a 6-layer MiniLM encoder.
 
-    python -m sweet_jax.main --config=configs/sweet.py
-    python -m sweet_jax.main --config=configs/sweet.py:encoder=bert-base-uncased
-    python -m sweet_jax.main "--config=configs/sweet.py:method=sweet(a=1>0)"
-    python -m sweet_jax.main --config=configs/sweet.py:method=two_stage
+    sweet-jax train --config=sweet
+    sweet-jax train --config=sweet:encoder=bert-base-uncased
+    sweet-jax train "--config=sweet:method=sweet(a=1>0)"
+    sweet-jax train --config=sweet:method=two_stage
 
 No difference from the defaults; every field stands, with its meaning, in
 sweet_jax/settings/fields.py and takes --config.section.field=value.

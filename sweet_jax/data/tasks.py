@@ -1,12 +1,12 @@
 """The tasks: where their rows are published, their columns and their metric."""
 
 import dataclasses
-import difflib
 import re
 from pathlib import Path
 from typing import Literal
 
 from sweet_jax.settings.registries import SOURCES
+from sweet_jax.system.names import find_close
 
 GLUE_PATH = "nyu-mll/glue"
 TFDS_PREFIX = "tfds/"
@@ -181,8 +181,7 @@ def _refuse_near_miss(name: str) -> None:
         if fold(name) == refused:
             raise ValueError(f"data.task={name!r} {reason}")
     known = {fold(task): task for task in (*TASKS, *_list_sources())}
-    close = difflib.get_close_matches(fold(name), known, n=1, cutoff=0.8)
-    if close:
+    if close := find_close(fold(name), known, cutoff=0.8):
         raise ValueError(
             f"data.task={name!r}: did you mean {known[close[0]]}? (a hub data set of"
             " that name is written owner/name)"

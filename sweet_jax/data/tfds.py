@@ -13,6 +13,7 @@ from sweet_jax.data.find_columns import NO_COLUMNS, ColumnFlags, Columns, find_c
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.network import is_reachable
+from sweet_jax.system.packages import install_extra
 
 # For all servers of a data set together.
 _PROBE_SECONDS = 8.0
@@ -46,7 +47,7 @@ def load_tfds(
     except ModuleNotFoundError as error:
         raise ValueError(
             f"data.task={task.name} needs {error.name}, which is not installed:"
-            " pip install 'sweet_jax[tfds]'"
+            f" {install_extra('tfds')}"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

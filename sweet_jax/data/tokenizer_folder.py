@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
 from sweet_jax.system import files
+from sweet_jax.system.packages import install_extra
 
 _CONFIG = "tokenizer_config.json"
 _REMEDY = "copy the encoder's tokenizer again"
@@ -311,7 +312,7 @@ def _check_package(folder: Path, used: Iterable[str]) -> None:
     if models and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(
             f"{folder} has no {_JSON}, and it takes the package sentencepiece to"
-            f" read its {models[0]}: pip install sentencepiece"
+            f" read its {models[0]}: {install_extra('sentencepiece')}"
         )
 
 

@@ -6,11 +6,12 @@ from sweet_jax.arrays import Params
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.huggingface.config import load_config, read_config
 from sweet_jax.huggingface.name_maps import NAME_MAPS
+from sweet_jax.huggingface.pickles import check_new_folder
 from sweet_jax.huggingface.safetensors import export_encoder
 from sweet_jax.models.multi_exit import find_segment
 from sweet_jax.serving.description import ModelDescription
 from sweet_jax.serving.model_folder import ModelFolderError, load_model_folder
-from sweet_jax.system.files import show, show_names, write_folder
+from sweet_jax.system.files import show, write_folder
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 
@@ -63,21 +64,6 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
         f" {'with the pooler of' if has_pooler else 'without a pooler, up to'}"
         f" exit {number} of {show(description.method)} on {show(description.task)}"
     )
-
-
-def check_new_folder(out: Path) -> None:
-    """Checks that nothing lies where a folder will be written: nothing is replaced.
-
-    Raises:
-        ValueError: it is a file, or holds some.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name a folder")
-    if out.is_dir() and (there := sorted(file.name for file in out.iterdir())):
-        raise ValueError(
-            f"{out} has a {show_names(there)} already: name an empty folder, or"
-            " one that does not exist"
-        )
 
 
 def take_parts(

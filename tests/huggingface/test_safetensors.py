@@ -261,7 +261,7 @@ def test_pickles_are_never_loaded(write, tensors, tmp_path):
     (folder / "model.safetensors").unlink()
     payload = pickle.dumps(_Payload(target))
     (folder / "pytorch_model.bin").write_bytes(payload)
-    with pytest.raises(ValueError, match=r"sweet-jax convert --from-torch"):
+    with pytest.raises(ValueError, match=r"sweet-jax convert --from_torch"):
         load(folder)
     assert not target.exists()
     pickle.loads(payload)
@@ -306,14 +306,14 @@ def test_from_torch_converts_pickles(write, tensors, tmp_path, capsys):
     # Tied weights share memory in the pickle.
     state["cls.predictions.decoder.weight"] = state["embeddings.word_embeddings.weight"]
     torch.save(state, folder / "pytorch_model.bin")
-    assert run_command("convert", "--from-torch", str(folder), str(out)) == 0
+    assert run_command("convert", "--from_torch", str(folder), str(out)) == 0
     loaded = load(out)
     got = loaded.encoder["layer_1"]["attention"]["query"]["kernel"]
     np.testing.assert_array_equal(got, tensors[QUERY].T)
     assert (out / "vocab.txt").read_text() == "a"
     # A second time: nothing is overwritten.
     capsys.readouterr()
-    assert run_command("convert", "--from-torch", str(folder), str(out)) == 2
+    assert run_command("convert", "--from_torch", str(folder), str(out)) == 2
     assert "already" in capsys.readouterr().err
 
 
@@ -331,7 +331,7 @@ def test_from_torch_reads_shards(write, tensors, tmp_path):
         weight_map |= dict.fromkeys(part, file)
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    assert run_command("convert", "--from-torch", str(folder), str(out)) == 0
+    assert run_command("convert", "--from_torch", str(folder), str(out)) == 0
     assert not (out / index.name).exists()
     assert load(out).pooler is not None
 
@@ -354,7 +354,7 @@ def test_from_torch_refuses_what_is_not_plain_tensors(
     elif kind == "list":
         torch.save([1, 2], file)
     out = tmp_path / "out"
-    assert run_command("convert", "--from-torch", str(folder), str(out)) == 2
+    assert run_command("convert", "--from_torch", str(folder), str(out)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -14,9 +14,9 @@ from tiny_configs import TINY_CONFIGS
 
 import sweet_jax
 from sweet_jax.arrays import LogitBank
-from sweet_jax.commands.convert import convert_from_torch
 from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.config import load_config, make_encoder, parse_config
+from sweet_jax.huggingface.pickles import convert_from_torch
 from sweet_jax.huggingface.safetensors import export_encoder, load_encoder
 from sweet_jax.models.multi_exit import find_segment
 from sweet_jax.models.shared_tables import copy_tables
@@ -123,7 +123,7 @@ def test_heads_and_unread_positions_of_published_files_are_ignored(tmp_path):
 def test_a_folder_of_pickles_says_how_to_convert(tmp_path):
     load_recorded("deberta_v3").write_folder(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    message = r"pickled weights only.*--from-torch .*encoder\.revision"
+    message = r"pickled weights only.*--from_torch .*encoder\.revision"
     with pytest.raises(ValueError, match=message) as error:
         load_encoder(tmp_path, load_config(tmp_path), 2)
     assert "\n" not in str(error.value)

@@ -117,3 +117,56 @@ def test_every_config_file_makes_settings(name):
     faithful.exits.pooling = "mean"
     with pytest.raises(SettingsError, match=r"exits\.pooling=mean contradicts"):
         from_config_dict(faithful)
+
+
+BROKEN = {
+    "def get_config(:\n": r"own\.py, line 1: invalid syntax",
+    "import no_such_package\n": r"own\.py, line 1: ModuleNotFoundError: No module",
+    "x = 1\n": r"own\.py: AttributeError: .* no attribute 'get_config'",
+    "def get_config(text=''):\n    return\n": "returned NoneType",
+    "def get_config(text=''):\n    return name\n": "line 2: NameError: name 'name'",
+    "def get_config(text=''):\n    return text.x\n": r"line 2: AttributeError: 'str'",
+    "def get_config(text=''):\n    return 1 / 0\n": "line 2: ZeroDivisionError",
+    "def get_config(text=''):\n    raise SystemExit(0)\n": "line 2: SystemExit: 0",
+    "def get_config():\n    return {}\n": "takes 0 positional arguments but 1 was",
+    "from sweet_jax.settings.config_file import make_config as make\n"
+    "def get_config(text=''): return make('tsk=1')\n": "^config string part 'tsk=1'",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_config_file_that_fails_is_one_line_with_the_place(text, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(SettingsError, match=BROKEN[text]):
+        read_config([f"--config={tmp_path / 'own.py'}:seed=1"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.optim.learning_rate=1", r"did you mean optim\.\w+_learning_rate"),
+        ("--config.sed=1", "unknown config key 'sed': did you mean seed"),
+        ("--noconfig.encoder.remt", "'encoder.remt': did you mean encoder.remat"),
+        ("--config.study.seeds=0", "is for a study, .*: say --config=study"),
+        ("--config.exits.layers.x=0", "unknown config key 'exits.layers.x'"),
+        ("--config.train.batch_size=many", "batch_size=many"),
+        ("--config.seed", "Missing value for flag --config.seed"),
+    ],
+)
+def test_a_field_that_cannot_be_set_is_one_line(flag, message):
+    with pytest.raises(SettingsError, match=message) as error:
+        read_config(["--config=sweet", flag])
+    assert "\n" not in str(error.value)
+
+
+def test_the_last_config_counts_and_leaves_nothing_behind(tmp_path):
+    """A second file of the same process is read anew, not found in a cache."""
+    own = tmp_path / "own.py"
+    own.write_text("def get_config(): return {'method': 'early_exit'}")
+    both = ["--config=sweet", f"--config={own}"]
+    assert read_config(both).method == "early_exit"
+    assert read_config([f"--config={own}", "--config=sweet"]).seed == 0
+    other = tmp_path / "other.py"
+    other.write_text("x = 1")
+    with pytest.raises(SettingsError, match="no attribute 'get_config'"):
+        read_config([f"--config={other}"])

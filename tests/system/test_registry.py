@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweet_jax.system.registry import Registry, describe_unknown
+from sweet_jax.system.names import describe_unknown
+from sweet_jax.system.registry import Registry
 
 
 def test_what_is_registered_is_found_in_order():

@@ -120,17 +120,27 @@ def test_a_signal_while_modules_are_imported_prints_no_traceback():
     assert stop(process, signal.SIGINT)[:3] == (75, "", LINE)
 
 
-def test_python_starts_a_command_with_its_signals_caught(tmp_path):
+@pytest.mark.parametrize("start", ["sweet_jax", "sweet_jax.main", "script"])
+def test_python_starts_a_command_with_its_signals_caught(start, tmp_path):
     """No sooner is the package imported than a signal is answered in order."""
+    script = tmp_path / "sweet-jax"  # As pip writes it.
+    script.write_text(
+        "import sys\nfrom sweet_jax.__main__ import main\nsys.exit(main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "sweet_jax.main"],
+        [
+            *(sys.executable, "-X", "importtime"),
+            *([str(script)] if start == "script" else ["-m", start]),
+            *([] if start == "sweet_jax.main" else ["convert", "--check=x"]),
+        ],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"SWEET_JAX_CACHE": str(tmp_path)},
+        env=os.environ | {"SWEET_JAX_CACHE": str(tmp_path), "PYTHONPATH": os.getcwd()},
     )
     with process:
         assert process.stderr is not None
-        while not process.stderr.readline().endswith("| sweet_jax\n"):
+        # Imports within others are indented.
+        while not process.stderr.readline().endswith(" sweet_jax\n"):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         lines = process.stderr.read().splitlines()

@@ -1,0 +1,97 @@
+"""Pickled PyTorch weights as safetensors, the only form that is loaded otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+from sweet_jax.huggingface.safetensors import SINGLE_FILE, read_shard_names
+from sweet_jax.system import files
+from sweet_jax.system.packages import install_extra
+
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+# Tokenizer and config files that travel with the weights.
+COMPANIONS = ("*.json", "*.txt", "*.model")
+
+
+def convert_from_torch(folder: Path, out: Path) -> str:
+    """Writes a folder's pickled weights as safetensors, names and types unchanged.
+
+    torch.load runs with weights_only=True: a pickle that asks for anything but tensors
+    is refused. Config and tokenizer files are copied.
+
+    Returns:
+        One line on what was written.
+
+    Raises:
+        ValueError: torch is not installed; no pickled weights; a file that torch will
+            not load; `out` holds files already.
+    """
+    try:
+        import torch
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ValueError(
+            f"--from_torch needs PyTorch: {install_extra('torch')}"
+        ) from error
+    in_place = out.exists() and out.samefile(folder)
+    if not in_place:
+        check_new_folder(out)
+    elif (out / SINGLE_FILE).exists():
+        raise ValueError(f"{out} has a {SINGLE_FILE} already: name another folder")
+    tensors: dict[str, Any] = {}
+    for file in _find_pickles(folder):
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # The file may be anything.
+            reason = files.show(str(error).strip().split("\n")[0][:300])
+            raise ValueError(f"{file} cannot be loaded safely: {reason}") from error
+        if not isinstance(loaded, dict) or not all(
+            isinstance(name, str)
+            and isinstance(value, torch.Tensor)
+            and value.layout is torch.strided
+            and not value.is_quantized
+            for name, value in loaded.items()
+        ):
+            raise ValueError(f"{file} is not a dictionary of tensors")
+        # Tied tensors share memory, which safetensors refuses: each gets its own.
+        tensors.update({k: v.contiguous().clone() for k, v in loaded.items()})
+    companions = [
+        file
+        for pattern in COMPANIONS
+        for file in sorted(folder.glob(pattern))
+        if not file.name.endswith(".index.json") and not in_place
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    for file in companions:
+        files.write_bytes(out / file.name, files.read_bytes(file))
+    # Last: a folder with weights is a whole folder.
+    with files.write_whole(out / SINGLE_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    return f"{out / SINGLE_FILE}: {len(tensors)} tensors"
+
+
+def _find_pickles(folder: Path) -> list[Path]:
+    if (folder / PICKLE_FILE).is_file():
+        return [folder / PICKLE_FILE]
+    index = folder / PICKLE_INDEX
+    if not index.is_file():
+        raise ValueError(f"{folder} has no {PICKLE_FILE} and no {PICKLE_INDEX}")
+    shards = [folder / name for name in read_shard_names(index)]
+    if gone := [file.name for file in shards if not file.is_file()]:
+        raise ValueError(f"{folder} lacks the shards {files.show_names(gone)}")
+    return shards
+
+
+def check_new_folder(out: Path) -> None:
+    """Checks that nothing lies where a folder will be written: nothing is replaced.
+
+    Raises:
+        ValueError: it is a file, or holds some.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    if out.is_dir() and (there := sorted(file.name for file in out.iterdir())):
+        raise ValueError(
+            f"{out} has a {files.show_names(there)} already: name an empty folder, or"
+            " one that does not exist"
+        )
