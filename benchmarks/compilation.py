@@ -7,18 +7,18 @@ import tempfile
 
 from measuring import print_header, print_row
 
-from sweet_jax.prepare import prepare
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.results import compute_train_padding
+from sweet_jax.runs.inputs import prepare
+from sweet_jax.runs.results import compute_train_padding
+from sweet_jax.settings.resolve import from_config_dict
 
 _CODE = """
 import pathlib, sys
-from sweet_jax import runner
-from sweet_jax.resolve import from_config_dict
+from sweet_jax.runs import pipeline
+from sweet_jax.settings.resolve import from_config_dict
 settings = from_config_dict(
     {"data": {"max_train_examples": 64}, "train": {"num_epochs": 1}}
 )
-_, results = runner.run(settings, pathlib.Path(sys.argv[1]), quiet=True)
+_, results = pipeline.run(settings, pathlib.Path(sys.argv[1]), quiet=True)
 print(sum(results["programs"].values()), results["seconds"]["compile"])
 """
 

@@ -19,10 +19,10 @@ import numpy as np
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import replace_fields
-from sweet_jax.transfer import evaluate_on
-from sweet_jax.workdir import read_settings
+from sweet_jax.runs.evaluate import evaluate_on
+from sweet_jax.runs.workdir import read_settings
+from sweet_jax.settings.fields import replace_fields
+from sweet_jax.settings.resolve import from_config_dict
 
 
 def find_unread(run: Path) -> tuple[Examples, tuple[str, ...]]:

@@ -16,14 +16,14 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from measuring import print_header, print_row
 from shapes import make_bert_attributes, make_random_batch
 
-from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.devices import Programs, shape_of
-from sweet_jax.models.initial import compute_shapes
+from sweet_jax.huggingface.config import make_encoder, parse_config
+from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import default_exit_layers
-from sweet_jax.training.method import make_members
-from sweet_jax.training.optim import make_optimizer
+from sweet_jax.settings.fields import default_exit_layers
+from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.training.methods import make_members
+from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
 
 _ROWS, _LENGTH = 16, 128

@@ -49,8 +49,8 @@ def run_child(model: str, source: str) -> None:
     """Answers a file; prints peak RSS in MiB and the seconds that the job took."""
     import sweet_jax
     from sweet_jax.devices import configure_jax
-    from sweet_jax.inference.predict_job import predict_file
-    from sweet_jax.inference.predict_options import PredictOptions
+    from sweet_jax.serving.predict_job import predict_file
+    from sweet_jax.serving.predict_options import PredictOptions
 
     classifier = sweet_jax.load(model, _BATCH)
     configure_jax(classifier.description.matmul_precision)

@@ -24,19 +24,19 @@ import numpy as np
 from measuring import print_header, print_row
 
 import sweet_jax
-from sweet_jax import runner
 from sweet_jax.data.examples import Examples
 from sweet_jax.devices import configure_jax
-from sweet_jax.inference.benchmark import (
+from sweet_jax.export.encoder import export_model
+from sweet_jax.runs import pipeline
+from sweet_jax.runs.evaluate import load_rows
+from sweet_jax.serving.classifier import AdaptiveClassifier
+from sweet_jax.serving.measured_speedup import (
     REPEATS,
     format_speedups,
     measure_speedups,
     time_paired,
 )
-from sweet_jax.inference.classifier import AdaptiveClassifier
-from sweet_jax.inference.encoder_export import export_model
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.transfer import load_rows
+from sweet_jax.settings.resolve import from_config_dict
 
 _EMBEDDED_TASK = "rotten_tomatoes"
 
@@ -72,7 +72,7 @@ def main() -> None:
 
 def find_embedded_model() -> Path:
     """Returns the model folder of the main job, which is run where it is not there."""
-    path, _ = runner.run(from_config_dict({}))
+    path, _ = pipeline.run(from_config_dict({}))
     return path / "model"
 
 

@@ -11,13 +11,13 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.inference.description import ModelDescription
-from sweet_jax.inference.model_folder import save_model_folder
-from sweet_jax.models.initial import compute_shapes
+from sweet_jax.huggingface.config import load_config, make_encoder
+from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier
-from sweet_jax.settings import ExitSettings
+from sweet_jax.serving.description import ModelDescription
+from sweet_jax.serving.model_folder import save_model_folder
+from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 _LAYERS, _WIDTH = 2, 32

@@ -14,8 +14,8 @@ from sweet_jax.data.batches import make_batch, plan_evaluation
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.exits.criteria import compute_scores, make_thresholds
-from sweet_jax.prepare import prepare
-from sweet_jax.resolve import from_config_dict
+from sweet_jax.runs.inputs import prepare
+from sweet_jax.settings.resolve import from_config_dict
 
 _REPEATS = 3
 _ROWS, _BATCH_SIZE = 100, 16

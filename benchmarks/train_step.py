@@ -9,16 +9,16 @@ from measuring import print_header, print_row, time_median
 from shapes import make_bert_attributes, make_random_batch
 
 from sweet_jax.arrays import Batch, Params
-from sweet_jax.convert.hf_config import make_encoder, parse_config
 from sweet_jax.devices import Programs, shape_of
-from sweet_jax.models.initial import init_params, make_example_batch
+from sweet_jax.huggingface.config import make_encoder, parse_config
+from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
-from sweet_jax.prepare import prepare
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.runner import keep_layers
-from sweet_jax.settings import Settings, default_exit_layers
-from sweet_jax.training.method import Member, make_members, separates_segments
-from sweet_jax.training.optim import make_optimizer
+from sweet_jax.runs.inputs import prepare
+from sweet_jax.runs.pipeline import keep_layers
+from sweet_jax.settings.fields import Settings, default_exit_layers
+from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.training.methods import Member, make_members, separates_segments
+from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
 
 # Those of the paper; the others take their steps, or cheaper ones.

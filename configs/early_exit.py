@@ -7,7 +7,7 @@ Differences from the defaults: method.
 
 from typing import Any
 
-from sweet_jax.command_line import make_config
+from sweet_jax.commands.flags import make_config
 
 
 def get_config(text: str = "") -> Any:

@@ -12,7 +12,7 @@ departures from the paper come back, too.
 
 from typing import Any
 
-from sweet_jax.command_line import make_config
+from sweet_jax.commands.flags import make_config
 
 
 def get_config(text: str = "") -> Any:

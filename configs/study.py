@@ -5,13 +5,13 @@
     python -m sweet_jax.main --config=configs/study.py:task=rte,encoder=roberta-base
 
 The same command goes on where it stopped; several processes may share a folder. What is
-compared stands in `StudySettings` in sweet_jax/settings.py, all other fields are those
-of a single run.
+compared stands in `StudySettings` in sweet_jax/settings/fields.py, all other fields are
+those of a single run.
 """
 
 from typing import Any
 
-from sweet_jax.command_line import make_config
+from sweet_jax.commands.flags import make_config
 
 
 def get_config(text: str = "") -> Any:

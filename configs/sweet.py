@@ -6,12 +6,12 @@
     python -m sweet_jax.main --config=configs/sweet.py:method=two_stage
 
 No difference from the defaults; every field stands, with its meaning, in
-sweet_jax/settings.py and takes --config.section.field=value.
+sweet_jax/settings/fields.py and takes --config.section.field=value.
 """
 
 from typing import Any
 
-from sweet_jax.command_line import make_config
+from sweet_jax.commands.flags import make_config
 
 
 def get_config(text: str = "") -> Any:

@@ -10,14 +10,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweet_jax.inference.classifier import AdaptiveClassifier, load
+    from sweet_jax.serving.classifier import AdaptiveClassifier, load
 
 __version__ = "0.1.0"
 __all__ = ["AdaptiveClassifier", "__version__", "load"]
 
 _LAZY = {
-    "AdaptiveClassifier": "sweet_jax.inference.classifier",
-    "load": "sweet_jax.inference.classifier",
+    "AdaptiveClassifier": "sweet_jax.serving.classifier",
+    "load": "sweet_jax.serving.classifier",
 }
 
 
@@ -31,11 +31,11 @@ def __getattr__(name: str) -> Any:
 # What sys.argv begins with while `python -m sweet_jax.main` looks for the module. There
 # is no earlier place: some packages import what takes seconds before their command.
 if getattr(sys, "argv", [])[:1] == ["-m"]:
-    from sweet_jax import stopping, streams
+    from sweet_jax.system import stopping, streams
 
     streams.open_streams()
     stopping.catch_signals()
 
-    from sweet_jax import process
+    from sweet_jax.system import process
 
     process.prepare()

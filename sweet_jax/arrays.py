@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sweet_jax.files import COPY_AGAIN, FileError, check_file, show, write_whole
+from sweet_jax.system.files import COPY_AGAIN, FileError, check_file, show, write_whole
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths

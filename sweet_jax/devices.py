@@ -15,8 +15,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from sweet_jax import caches, stopping
 from sweet_jax.arrays import Batch
+from sweet_jax.system import caches, stopping
 
 # Settings of jax that a person's shell may hold for other work. Here they would change
 # results (types, random numbers) or keep the programs from being made.

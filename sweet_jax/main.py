@@ -15,10 +15,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from sweet_jax import process
-from sweet_jax.command_line import run_command
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import SettingsError
+from sweet_jax.commands.flags import run_command
+from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.system import process
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/...")
@@ -35,23 +35,23 @@ def main() -> int:
         )
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
     if "study" in _CONFIG.value:
-        from sweet_jax.study.main import run as run_study
+        from sweet_jax.commands.study import run as run_study
 
         return run_study(_CONFIG.value, workdir, _DRY_RUN.value)
     settings = from_config_dict(_CONFIG.value)
 
     # Imported here: a wrong setting is reported before jax loads.
-    from sweet_jax import runner
     from sweet_jax.devices import is_first_host, join_hosts
-    from sweet_jax.dry_run import describe_run
     from sweet_jax.report import format_run
+    from sweet_jax.runs import pipeline
+    from sweet_jax.runs.dry_run import describe_run
 
     if _MULTIHOST.value:
         join_hosts()
     if _DRY_RUN.value:
         process.say(describe_run(settings, workdir))
         return 0
-    path, _ = runner.run(settings, workdir)
+    path, _ = pipeline.run(settings, workdir)
     if is_first_host():
         process.say(format_run(path))
         process.say(f"\nreport: {path / 'report.html'}\nmodel:  {path / 'model'}")

@@ -13,8 +13,8 @@ from tiny_configs import TINY_BERT, TINY_CONFIGS
 from tiny_encoders import write_tiny_encoder, write_tiny_task
 
 from benchmarks.tiny_model import write_tiny_model
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import Settings
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.resolve import from_config_dict
 
 # Tracing makes objects by the million that live for long: with Python's own limits a
 # tenth of the suite's time goes into looking for cycles among them.

@@ -18,15 +18,15 @@ from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 
 from sweet_jax.arrays import Params
-from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.models.encoder import Encoder
-from sweet_jax.models.initial import init_params, make_example_batch
+from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import ExitSettings
+from sweet_jax.settings.fields import ExitSettings
+from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import TrainData, train_member
-from sweet_jax.training.method import make_members
+from sweet_jax.training.methods import make_members
 from sweet_jax.trees import flatten_paths
 
 WIDTH, VOCABULARY, EXIT_LAYERS = 8, 32, (0, 1, 3)

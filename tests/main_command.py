@@ -17,7 +17,7 @@ from typing import IO
 
 _SERVER = """
 import atexit, json, os, runpy, sys, threading, traceback
-import sweet_jax.dry_run, sweet_jax.inference.predict_job, sweet_jax.runner
+import sweet_jax.runs.dry_run, sweet_jax.serving.predict_job, sweet_jax.runs.pipeline
 print("ready", flush=True)
 for line in sys.stdin:
     arguments, output, name, source = json.loads(line)
@@ -27,10 +27,12 @@ for line in sys.stdin:
         file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        if name != "sweet_jax.main":
+            arguments, name = [name, *arguments], "sweet_jax.__main__"
         sys.argv = [name, *arguments]
         status = 0
         try:
-            runpy.run_module(f"sweet_jax.{name}", run_name="__main__")
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
         except SystemExit as stop:
             status = stop.code or 0
         except BaseException:
@@ -98,13 +100,16 @@ class MainCommand:
         assert self._server.stdout.readline() == "ready\n"
 
     def start(
-        self, arguments: list[str], name: str = "main", source: str = os.devnull
+        self,
+        arguments: list[str],
+        name: str = "sweet_jax.main",
+        source: str = os.devnull,
     ) -> Running:
         """Starts a command; `finish` it before the next one.
 
         Args:
             arguments: of the command.
-            name: of its module.
+            name: `sweet_jax.main`, or that of a command.
             source: file or named pipe that it has as standard input.
         """
         assert self._server.stdin is not None
@@ -120,7 +125,10 @@ class MainCommand:
         return Running(pid, output, self._server.stdout)
 
     def run(
-        self, arguments: list[str], name: str = "main", source: str = os.devnull
+        self,
+        arguments: list[str],
+        name: str = "sweet_jax.main",
+        source: str = os.devnull,
     ) -> tuple[int, str]:
         """Runs a command to its end."""
         return self.start(arguments, name, source).finish()

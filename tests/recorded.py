@@ -11,8 +11,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch, Params
-from sweet_jax.convert.hf_config import load_config
-from sweet_jax.convert.safetensors import LoadedEncoder, load_encoder
+from sweet_jax.huggingface.config import load_config
+from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
 
 GOLDEN = Path(__file__).parent / "golden"
 # Files of tests/golden; a family whose parts exclude each other has several.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.checksums import record
+from sweet_jax.system.checksums import record
 
 EXIT_LAYERS = (0, 1, 3, 5)
 NUM_STEPS = 120

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.checksums import record, write_sealed
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.study.folder import READ_FILES
+from sweet_jax.system.checksums import record, write_sealed
 
 EXIT_LAYERS = (0, 1, 3, 5)
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 100.0)  # nothing reaches the last one

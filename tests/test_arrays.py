@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sweet_jax.arrays import ArraySpec, LogitBank, load_npz, read_digest, save_npz
-from sweet_jax.files import FileError
+from sweet_jax.system.files import FileError
 
 _SPECS = {
     "x": ArraySpec("f", ("N", 3)),

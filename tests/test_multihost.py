@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweet_jax import runner
 from sweet_jax.arrays import LogitBank
-from sweet_jax.resolve import from_config_dict
+from sweet_jax.runs import pipeline
+from sweet_jax.settings.resolve import from_config_dict
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +24,9 @@ _HOST = """
 import json, pathlib, sys
 from sweet_jax import devices
 devices.join_hosts()
-from sweet_jax import runner
-from sweet_jax.resolve import from_config_dict
-path, results = runner.run(
+from sweet_jax.runs import pipeline
+from sweet_jax.settings.resolve import from_config_dict
+path, results = pipeline.run(
     from_config_dict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]), quiet=True
 )
 print(json.dumps([row["score"] for row in results["exits"]]))
@@ -131,7 +131,7 @@ def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setenv("SWEET_JAX_CACHE", str(tmp_path / "cache"))
     settings = from_config_dict(tiny_config)
-    runner.run(settings, tmp_path / "one", quiet=True)
+    pipeline.run(settings, tmp_path / "one", quiet=True)
     lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
     alone = [row for row in map(json.loads, lines) if "loss" in row]
     for row, other in zip(rows, alone, strict=True):

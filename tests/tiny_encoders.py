@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.tiny_model import write_word_tokenizer
-from sweet_jax.convert.hf_config import load_config, make_encoder
-from sweet_jax.convert.name_maps import NAME_MAPS
-from sweet_jax.convert.safetensors import export_encoder
-from sweet_jax.models.initial import make_example_batch
+from sweet_jax.huggingface.config import load_config, make_encoder
+from sweet_jax.huggingface.name_maps import NAME_MAPS
+from sweet_jax.huggingface.safetensors import export_encoder
+from sweet_jax.models.init import make_example_batch
 
 GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
 BAD = ["bad", "poor", "awful", "dull", "grim", "cold"]

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import benchmarks.tiny_model
-from sweet_jax.convert.hf_config import load_config, make_encoder
 from sweet_jax.data.tokenize import load_tokenizer
-from sweet_jax.inference.model_folder import save_model_folder
-from sweet_jax.models.initial import compute_shapes
+from sweet_jax.huggingface.config import load_config, make_encoder
+from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
-from sweet_jax.settings import ExitSettings
+from sweet_jax.serving.model_folder import save_model_folder
+from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 DESCRIPTION = dataclasses.replace(

@@ -17,9 +17,9 @@ from typing import Any
 
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.checksums import read_sealed, write_sealed
-from sweet_jax.files import FileError, check_schema
-from sweet_jax.workdir import CONFLICT, WorkdirError
+from sweet_jax.runs.workdir import CONFLICT, WorkdirError
+from sweet_jax.system.checksums import read_sealed, write_sealed
+from sweet_jax.system.files import FileError, check_schema
 
 SCHEMA = 1
 # Its steps are past, and no other file has them.

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float64, PRNGKeyArray
 from sweet_jax.analysis.parameter_groups import Group, Part
 from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.training.losses import compute_objective_losses
-from sweet_jax.training.phases import Objective
+from sweet_jax.training.objectives import Objective
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
 # Per exit, the flat gradient on the parameters it reaches.

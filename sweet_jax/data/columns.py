@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sweet_jax.data.examples import Table
 from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
 
 
 class ColumnFlags(NamedTuple):
@@ -41,6 +41,7 @@ _LIKELY_LABELS = ("labels", "class", "category", "target", "sentiment", "stars",
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 # Of columns in a message.
 _MOST_NAMES = 20
+_LONGEST_NAME = 100
 # How published splits are called here; others are not read.
 _SPLIT_NAMES = {
     "train": "train",
@@ -91,7 +92,8 @@ def choose_columns(
         problems.append(f"no column {quote(label_column)}")
         likely = [name for name in _LIKELY_LABELS if name in columns]
         rest = [name for name in columns if name and name not in found]
-        likely += rest if len(rest) == 1 else []
+        # A name that nobody would type is more likely a damaged file's.
+        likely += rest if len(rest) == 1 and len(rest[0]) <= _LONGEST_NAME else []
         remedies.append(f"{flags.label}={likely[0] if likely else 'NAME'}")
     if problems:
         raise ValueError(

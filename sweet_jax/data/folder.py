@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sweet_jax.data.columns import ColumnFlags
 from sweet_jax.data.examples import Table
-from sweet_jax.data.files import read_splits
 from sweet_jax.data.hub import load_hub
 from sweet_jax.data.rows import COMPRESSED, find_format
+from sweet_jax.data.table_files import read_splits
 from sweet_jax.data.tasks import Task
-from sweet_jax.files import show
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
+from sweet_jax.system.files import show
 
 # A file or folder belongs to a split by such a word in its name, set apart by what is
 # no letter: train.csv, data/train-00000-of-00001.jsonl, test/part_1.tsv.

@@ -6,8 +6,8 @@ from pathlib import Path
 from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
 from sweet_jax.data.examples import Table
 from sweet_jax.data.tasks import Task
-from sweet_jax.network import is_reachable
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
+from sweet_jax.system.network import is_reachable
 
 # Of text files without types.
 _GUESSING_BUILDERS = ("csv",)

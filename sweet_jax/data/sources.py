@@ -11,12 +11,12 @@ from typing import TypeAlias
 from sweet_jax.data.columns import MAIN_FLAGS, ColumnFlags
 from sweet_jax.data.embedded import load_embedded
 from sweet_jax.data.examples import RawTask, Table, make_task
-from sweet_jax.data.files import load_files
 from sweet_jax.data.folder import load_folder
 from sweet_jax.data.hub import load_hub
+from sweet_jax.data.table_files import load_files
 from sweet_jax.data.tasks import Task, get_task
 from sweet_jax.data.tfds import load_tfds
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
 
 # Rows by split, and the label names where they are published.
 _Loaded: TypeAlias = tuple[dict[str, Table], tuple[str, ...]]

@@ -15,7 +15,7 @@ from jaxtyping import Int, Int32, Int64
 
 from sweet_jax.data import notes as notes_lib
 from sweet_jax.data.examples import Examples, RawTask, Table
-from sweet_jax.settings import Settings
+from sweet_jax.settings.fields import Settings
 
 # The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool rows.
 _NUM_TEST = 1530

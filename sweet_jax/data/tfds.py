@@ -10,8 +10,8 @@ import numpy as np
 from sweet_jax.data.columns import ColumnFlags, find_splits, make_table
 from sweet_jax.data.examples import Table
 from sweet_jax.data.tasks import Task
-from sweet_jax.network import is_reachable
-from sweet_jax.settings import DataSettings
+from sweet_jax.settings.fields import DataSettings
+from sweet_jax.system.network import is_reachable
 
 # For all servers of a data set together.
 _PROBE_SECONDS = 8.0

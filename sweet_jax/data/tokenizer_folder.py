@@ -19,8 +19,8 @@ import transformers
 from annotated_types import Ge, Len, Lt
 from transformers import PreTrainedTokenizerFast
 
-from sweet_jax import files
 from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
+from sweet_jax.system import files
 
 _CONFIG = "tokenizer_config.json"
 _REMEDY = "copy the encoder's tokenizer again"

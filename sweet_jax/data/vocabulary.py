@@ -17,7 +17,7 @@ from absl import logging
 from tokenizers import Tokenizer, decoders
 from transformers import PreTrainedTokenizerFast
 
-from sweet_jax import files
+from sweet_jax.system import files
 
 _MOST_WORDS = 200
 # How vocabularies mark tokens: after a space (of bytes, of pieces), ending a word,

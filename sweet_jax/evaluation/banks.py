@@ -20,7 +20,7 @@ from sweet_jax.evaluation.curves import (
     find_best,
 )
 from sweet_jax.exits.criteria import FULL, make_thresholds
-from sweet_jax.settings import Settings
+from sweet_jax.settings.fields import Settings
 
 # Points of the shares "where examples exit" for criteria that do not count.
 NUM_SHARE_THRESHOLDS = 101

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Array
 from sweet_jax.exits.criteria import FULL
-from sweet_jax.settings import METHODS
+from sweet_jax.settings.fields import METHODS
 
 _ONE_ENCODER = "sum_i n_i (e_i + 1) / (N (e_last + 1))"
 # In layers of the encoder; embeddings, poolers and classifiers count as free, as in the

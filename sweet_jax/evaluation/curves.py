@@ -7,12 +7,9 @@ from jaxtyping import Float, Float32, Int
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.evaluation import cascade, metrics
-from sweet_jax.exits.calibration import apply_temperatures
-from sweet_jax.exits.criteria import (
-    compute_scores,
-    threshold_range,
-)
+from sweet_jax.exits.criteria import compute_scores, threshold_range
 from sweet_jax.exits.learned import scale_lte
+from sweet_jax.exits.temperatures import apply_temperatures
 
 # Costs are means of float64 fractions: 1/12 for every example may average to an ulp
 # more than 1/12, which must still satisfy a budget of 1/12.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy import special
 
 from sweet_jax.arrays import Array
-from sweet_jax.exits.calibration import compute_nll as compute_nll
+from sweet_jax.exits.temperatures import compute_nll as compute_nll
 
 NUM_BINS = 15  # as in the released code
 

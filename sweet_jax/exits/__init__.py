@@ -1,1 +1,1 @@
-"""Exit criteria and temperature calibration: maps of logits, no model."""
+"""What is done with the outputs of exits: criteria, temperatures, the exit rule."""

@@ -16,7 +16,7 @@ from sweet_jax.arrays import Batch, ExitOutput
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.exit_heads import Exits
 from sweet_jax.models.shared_tables import compute_table_starts
-from sweet_jax.settings import ExitSettings
+from sweet_jax.settings.fields import ExitSettings
 
 
 def scale_seam(carry: dict[str, Any], scale: float) -> dict[str, Any]:

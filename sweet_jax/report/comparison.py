@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.files import FileError, read_json
 from sweet_jax.report import tables, tradeoff
 from sweet_jax.report.files import ReportError, Run
 from sweet_jax.report.style import Picture
 from sweet_jax.report.tables import Number, Table
 from sweet_jax.report.tradeoff import Group
+from sweet_jax.system.files import FileError, read_json
 
 _RECORD = "comparison.json"
 _RECORDED = (

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.checksums import check_recorded, find_recorded, read_sealed
-from sweet_jax.files import (
+from sweet_jax.report.results_schema import check_results
+from sweet_jax.system.checksums import check_recorded, find_recorded, read_sealed
+from sweet_jax.system.files import (
     FileError,
     check_schema,
     parse_json,
@@ -23,22 +24,6 @@ from sweet_jax.files import (
 SCHEMA = 1
 RELIABILITY_STAGES = ("before", "after")
 
-_FIELDS = frozenset(
-    (
-        "schema", "method", "method_label", "task", "metric", "encoder", "seed",
-        "exit_layers", "num_layers", "splits", "notes", "majority", "full",
-        "oracle_exit", "exits", "curves", "at_speedup", "area", "faithful_release",
-        "cost_formula", "truncated_rows", "padded_over_real", "seconds",
-        "label_names", "versions",
-    )
-)  # fmt: skip
-_EXIT_FIELDS = frozenset(
-    (
-        "exit", "layer", "score", "accuracy", "nll", "ece_before", "ece_after",
-        "temperature", "cost_fraction",
-    )
-)  # fmt: skip
-_EXTRA_TEST_FIELDS = frozenset(("exits", "at_speedup", "area"))
 _CONFLICT_FIELDS = frozenset(
     (
         "schema", "method_label", "seed", "exit_layers", "num_steps", "num_batches",
@@ -133,7 +118,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
             )
         if (workdir / "plan.json").exists():
             raise ReportError(
-                f"{workdir} holds a study: python -m sweet_jax.study {workdir} writes"
+                f"{workdir} holds a study: python -m sweet_jax study {workdir} writes"
                 " its report"
             )
         raise ReportError(
@@ -143,13 +128,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     check_recorded(workdir, path.name, _REMEDY)
     results = read_object(path, _REMEDY)
     check_schema(results, SCHEMA, path, _REMEDY)
-    check_fields(path, _FIELDS, results)
-    _check_exits(path, results, "exits")
-    if "extra_tests" in results:
-        for name, measures in results["extra_tests"].items():
-            place = f"extra_tests.{name}"
-            check_fields(path, _EXTRA_TEST_FIELDS, measures, f" in {place}")
-            _check_exits(path, measures, f"{place}.exits")
+    check_results(path, results, _REMEDY)
     return results
 
 
@@ -178,19 +157,6 @@ def write_file(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
-
-
-def _check_exits(path: Path, measures: dict[str, Any], place: str) -> None:
-    for row in measures["exits"]:
-        check_fields(path, _EXIT_FIELDS, row, f" in {place}")
-
-
-def check_fields(
-    path: Path, fields: frozenset[str], found: dict[str, Any], place: str = ""
-) -> None:
-    """Raises ReportError if fields of a file are not there."""
-    if missing := sorted(fields - found.keys()):
-        raise ReportError(f"{path} lacks {', '.join(missing)}{place}: {_REMEDY}")
 
 
 def _read_curves(path: Path, results: dict[str, Any]) -> dict[str, np.ndarray]:

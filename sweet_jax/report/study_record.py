@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweet_jax.files import read_object, show
 from sweet_jax.report import tables
-from sweet_jax.report.files import ReportError, check_fields
+from sweet_jax.report.files import ReportError
+from sweet_jax.system.files import read_object, show
 
 RECORD = "study.json"
 SCHEMA = 3
@@ -91,15 +91,18 @@ def read_study_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
         raise ReportError(
-            f"{folder} has no {RECORD}: python -m sweet_jax.study makes it"
+            f"{folder} has no {RECORD}: python -m sweet_jax study makes it"
         )
-    record = read_object(path, "python -m sweet_jax.study makes it again")
+    record = read_object(path, "python -m sweet_jax study makes it again")
     if record.get("schema") != SCHEMA:
         raise ReportError(
             f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}:"
-            " repeat python -m sweet_jax.study"
+            " repeat python -m sweet_jax study"
         )
-    check_fields(path, _FIELDS, record)
+    if missing := sorted(_FIELDS - record.keys()):
+        raise ReportError(
+            f"{path} lacks {', '.join(missing)}: repeat python -m sweet_jax study"
+        )
     return record
 
 

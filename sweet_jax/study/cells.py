@@ -17,23 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax import stopping
 from sweet_jax.arrays import LogitBank
-from sweet_jax.checksums import (
+from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.settings.fields import Settings, to_dict
+from sweet_jax.study.folder import READ_FILES, REMEDY, STATUS, STATUS_REMEDY
+from sweet_jax.system import stopping
+from sweet_jax.system.checksums import (
     check_recorded,
     find_intact,
     read_sealed,
     write_sealed,
 )
-from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.files import read_object
-from sweet_jax.settings import Settings, to_dict
-from sweet_jax.study.folder import READ_FILES, REMEDY, STATUS, STATUS_REMEDY
+from sweet_jax.system.files import read_object
 
 SCHEMA = 1
 FINISHED = "finished"
 FAILED = "failed"
-_PROCESS = "sweet_jax.study.cell_process"
+_PROCESS = "sweet_jax.commands.study_cell"
 # What a cell may take to stop: a step and its checkpoint. It ends itself before that.
 _STOP_SECONDS = 30.0
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.checksums import check_recorded, read_sealed
-from sweet_jax.files import FileError, read_object
+from sweet_jax.system.checksums import check_recorded, read_sealed
+from sweet_jax.system.files import FileError, read_object
 
 SCHEMA = 1
 PLAN = "plan.json"

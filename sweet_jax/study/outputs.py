@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.checksums import check_recorded, record
-from sweet_jax.files import write_json
 from sweet_jax.report import show_names, write_study_report
 from sweet_jax.study import cells
 from sweet_jax.study.aggregate import aggregate_study
 from sweet_jax.study.folder import READ_FILES, REMEDY, StudyError
+from sweet_jax.system.checksums import check_recorded, record
+from sweet_jax.system.files import write_json
 
 # Of a cell, all that an aggregation reads, and what the run was; cell.json follows.
 KEPT = (

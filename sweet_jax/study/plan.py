@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import (
+from sweet_jax.settings.fields import (
     AUTO,
     Settings,
     SettingsError,
@@ -21,6 +20,7 @@ from sweet_jax.settings import (
     to_dict,
     training_fields,
 )
+from sweet_jax.settings.resolve import from_config_dict
 
 # What tells the cells of one study apart.
 VARIED = frozenset(

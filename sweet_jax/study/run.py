@@ -8,16 +8,16 @@ from typing import Any
 
 from absl import logging
 
-from sweet_jax.checksums import read_sealed, write_sealed
 from sweet_jax.data.sources import load_task
-from sweet_jax.files import read_json, show
-from sweet_jax.models.presets import find_encoder
-from sweet_jax.settings import SettingsError
+from sweet_jax.huggingface.find_encoder import find_encoder
+from sweet_jax.runs.workdir import list_differences
+from sweet_jax.settings.fields import SettingsError
 from sweet_jax.study import cells
-from sweet_jax.study.claims import Claims
+from sweet_jax.study.cell_lock import Claims
 from sweet_jax.study.folder import PLAN, PLAN_REMEDY
 from sweet_jax.study.plan import RATES, VARIED, Cell, Group, Plan, Rates
-from sweet_jax.workdir import list_differences
+from sweet_jax.system.checksums import read_sealed, write_sealed
+from sweet_jax.system.files import read_json, show
 
 SCHEMA = 1
 _WAIT_SECONDS = 10.0

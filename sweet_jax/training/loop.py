@@ -31,13 +31,13 @@ from sweet_jax.devices import (
     shape_of,
     shard_batch,
 )
-from sweet_jax.models.initial import compute_shapes, make_example_batch
-from sweet_jax.settings import Settings
-from sweet_jax.stopping import hold
-from sweet_jax.training.interrupt import Interrupted, should_stop
+from sweet_jax.models.init import compute_shapes, make_example_batch
+from sweet_jax.settings.fields import Settings
+from sweet_jax.system.stopping import hold
 from sweet_jax.training.metrics_log import MetricsLog
-from sweet_jax.training.optim import make_optimizer, make_schedule
-from sweet_jax.training.phases import Member, Objective, Phase
+from sweet_jax.training.objectives import Member, Objective, Phase
+from sweet_jax.training.optimizer import make_optimizer, make_schedule
+from sweet_jax.training.preemption import Interrupted, should_stop
 from sweet_jax.training.state import StepMetrics, TrainState, make_train_step
 from sweet_jax.trees import flatten_paths
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.exits.learned import compute_lte_losses
 from sweet_jax.training.losses import compute_exit_losses, compute_objective_losses
-from sweet_jax.training.phases import Objective
+from sweet_jax.training.objectives import Objective
 
 
 class TrainState(NamedTuple):

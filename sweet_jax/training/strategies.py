@@ -5,8 +5,8 @@ is kept of a source is who learns from which loss, and when. Where else a source
 released code differs stands with each strategy. j counts exits from 0.
 """
 
-from sweet_jax.settings import Settings
-from sweet_jax.training.phases import Member, Objective, Phase
+from sweet_jax.settings.fields import Settings
+from sweet_jax.training.objectives import Member, Objective, Phase
 
 
 def make_two_stage(settings: Settings, num_exits: int) -> tuple[Member, ...]:

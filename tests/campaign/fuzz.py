@@ -13,7 +13,7 @@ from campaign.mutate import ELSEWHERE, SECRET, mutate_folder
 from campaign.readers import Reader, rehash
 from campaign.seeds import Seeds
 from campaign.watch import TooLong, Watch, watching
-from sweet_jax.caches import find_cache
+from sweet_jax.system.caches import find_cache
 
 MOST_SECONDS = 5.0
 # When a reader is taken for one that hangs.

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.tiny_model import write_lines
 from campaign.seeds import Seeds
-from sweet_jax.settings import METHODS
+from sweet_jax.settings.fields import METHODS
 
 ROOT = Path(__file__).parents[2]
 STOPPED = 75
@@ -34,7 +34,7 @@ class Command:
 
     Attributes:
         name: in tables.
-        module: of `python -m`.
+        module: of `python -m`, and the command.
         make_arguments: folder to write in -> its flags.
         describe: that folder -> all that the command leaves which must not differ.
     """
@@ -124,7 +124,7 @@ def list_commands(seeds: Seeds) -> list[Command]:
         Command("study", "sweet_jax.main", lambda f: _study(f, seeds), _describe_study),
         Command(
             "predict",
-            "sweet_jax.predict",
+            "sweet_jax predict",
             lambda folder: [
                 f"--model={seeds.model}",
                 f"--input={lines}",
@@ -136,13 +136,13 @@ def list_commands(seeds: Seeds) -> list[Command]:
         ),
         Command(
             "export",
-            "sweet_jax.export",
+            "sweet_jax export",
             lambda folder: [f"--model={seeds.model}", f"--out={folder / 'exported'}"],
             _describe_export,
         ),
         Command(
             "evaluate",
-            "sweet_jax.evaluate",
+            "sweet_jax evaluate",
             lambda folder: [
                 f"--run={seeds.run}",
                 f"--data={test}",
@@ -224,7 +224,7 @@ def _start(command: Command, folder: Path, log: Path) -> "subprocess.Popen[bytes
             [
                 sys.executable,
                 "-m",
-                command.module,
+                *command.module.split(),
                 *command.make_arguments(folder),
             ],
             cwd=ROOT,

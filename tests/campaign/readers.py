@@ -12,18 +12,18 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from campaign.seeds import Seeds, write_table
-from sweet_jax import settings as settings_lib
-from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.data.lines import LineReader
 from sweet_jax.data.sources import load_task
-from sweet_jax.inference.choice import pick_target
-from sweet_jax.inference.classifier import load
-from sweet_jax.inference.exported.loader import ExportedClassifier
-from sweet_jax.inference.inputs import read_inputs
-from sweet_jax.prepare import prepare
 from sweet_jax.report import format_run
-from sweet_jax.settings import DataSettings
+from sweet_jax.runs.inputs import prepare
+from sweet_jax.serving.classifier import load
+from sweet_jax.serving.inputs import read_inputs
+from sweet_jax.settings import fields as settings_lib
+from sweet_jax.settings.fields import DataSettings
+from sweet_jax.standalone.loader import ExportedClassifier
 from sweet_jax.study.folder import read_study
+from sweet_jax.thresholds.choice import pick_target
+from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.trees import unflatten_paths
 
 _KEPT_STUDY = Path(__file__).parents[2] / "results" / "rotten_tomatoes-minilm-l6-rates"

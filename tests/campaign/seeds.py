@@ -8,10 +8,10 @@ import numpy as np
 from tiny_configs import TINY_BERT
 from tiny_encoders import make_sentences, write_tiny_encoder, write_tiny_task
 
-from sweet_jax import runner
-from sweet_jax.inference.export_folder import export_folder
-from sweet_jax.resolve import from_config_dict
-from sweet_jax.settings import Settings
+from sweet_jax.export.folder import export_folder
+from sweet_jax.runs import pipeline
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.resolve import from_config_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def make_seeds(root: Path, seed: int = 0) -> Seeds:
         }
     )
     seeds = Seeds(root, settings)
-    runner.run(settings, seeds.run, quiet=True)
+    pipeline.run(settings, seeds.run, quiet=True)
     export_folder(seeds.model, seeds.exported)
     return seeds
 

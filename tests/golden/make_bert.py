@@ -40,8 +40,8 @@ def record_embedded_encoder() -> dict[str, np.ndarray]:
     import torch
     import transformers
 
-    from sweet_jax.models.presets import find_encoder
-    from sweet_jax.settings import EncoderSettings
+    from sweet_jax.huggingface.find_encoder import find_encoder
+    from sweet_jax.settings.fields import EncoderSettings
 
     folder = find_encoder(EncoderSettings(name="minilm-l6"))
     model = transformers.BertModel.from_pretrained(folder, attn_implementation="eager")

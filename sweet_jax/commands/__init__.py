@@ -1,0 +1,1 @@
+"""The command lines: flags, then one call."""

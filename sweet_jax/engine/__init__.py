@@ -1,0 +1,1 @@
+"""Real early exit: compiled segments, run on streams of rows."""

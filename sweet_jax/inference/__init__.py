@@ -1,1 +1,0 @@
-"""Inference: the model folder and the classifier made of it."""

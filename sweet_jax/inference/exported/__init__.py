@@ -1,1 +1,0 @@
-"""What travels in an exported folder: the code that reads it there."""

@@ -1,0 +1,88 @@
+"""What a run would do and cost, without doing it (`--dry_run`)."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sweet_jax.devices import configure_jax
+from sweet_jax.models.init import compute_shapes
+from sweet_jax.runs.inputs import Prepared, prepare
+from sweet_jax.runs.results import compute_train_padding, count_all_parameters
+from sweet_jax.runs.workdir import default_workdir
+from sweet_jax.settings.fields import Settings, flatten_settings
+from sweet_jax.training.loop import count_steps, measure_step, plan_phases
+from sweet_jax.trees import count_parameters
+
+_FLOAT_BYTES = 4
+# Parameters, gradients and AdamW's two moments.
+_COPIES_IN_TRAINING = 4
+
+
+def describe_run(settings: Settings, workdir: Path | None) -> str:
+    """Returns steps, parameters, splits, token statistics and the memory estimate.
+
+    Raises:
+        ValueError: an input is wrong, as in the run itself.
+    """
+    configure_jax(settings.encoder.matmul_precision)
+    prepared = prepare(settings)
+    settings = prepared.settings
+    per_epoch, num_steps = count_steps(prepared.rows["train"].num_rows, settings)
+    phases = prepared.members[-1].phases
+    *_, (_, _, stop) = plan_phases(phases, num_steps)
+    stages = f", in each of {len(phases)} phases" if len(phases) > 1 else ""
+    lines = [
+        f"work directory  {workdir or default_workdir(settings)}",
+        f"method          {settings.method_label}, exits after layers"
+        f" {_join(settings.exits.layers)} of {prepared.config.num_layers}",
+        f"encoder         {settings.encoder.name}: width {prepared.config.hidden_size},"
+        f" {settings.encoder.dtype}, on {len(jax.devices())} {jax.default_backend()}"
+        " device(s)",
+        f"parameters      {count_all_parameters(prepared):,}",
+        f"steps           {stop} per model ({settings.train.num_epochs} epochs of"
+        f" {per_epoch}{stages}), {len(prepared.members)} model(s) to train",
+    ]
+    for name, rows in prepared.rows.items():
+        lengths = rows.lengths
+        median, high = np.percentile(lengths, (50, 95))
+        counts = np.bincount(rows.labels, minlength=prepared.num_classes)
+        share = ", ".join(
+            f"{label} {count}"
+            for label, count in zip(prepared.raw.label_names, counts, strict=True)
+        )
+        lines.append(
+            f"{name:<15} {rows.num_rows:,} rows ({share}); tokens: median {median:.0f},"
+            f" 95 % within {high:.0f}, longest {lengths.max()}, cut"
+            f" {rows.truncated_rows}"
+        )
+    lines.append(
+        f"padding         {compute_train_padding(prepared):.3f} padded over real tokens"
+        f" in training, lengths {_join(prepared.buckets)}"
+    )
+    lines.append(f"memory          {_estimate_memory(prepared)}")
+    lines += [f"note            {note}" for note in prepared.notes]
+    lines.append("settings")
+    lines += [f"  {name} = {v!r}" for name, v in flatten_settings(settings).items()]
+    return "\n".join(lines)
+
+
+def _join(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _estimate_memory(prepared: Prepared) -> str:
+    """Returns the estimate for the largest member at the longest batch."""
+    model, member = prepared.models[-1], prepared.members[-1]
+    size = count_parameters(compute_shapes(model)) * _FLOAT_BYTES
+    longest = int(prepared.rows["train"].lengths.max())
+    length = next(b for b in prepared.buckets if b >= longest)
+    temporaries = measure_step(
+        model, member.phases[0], prepared.settings, length
+    ).temporary_bytes
+    return (
+        f"about {(size * _COPIES_IN_TRAINING + temporaries) / 2**20:,.0f} MiB in"
+        f" training (parameters {size / 2**20:,.0f} MiB x {_COPIES_IN_TRAINING},"
+        f" temporaries {temporaries / 2**20:,.0f} MiB at"
+        f" {prepared.settings.train.batch_size} x {length})"
+    )

@@ -1,0 +1,202 @@
+"""What a run needs before any work: its rows, its encoder, its models, all checked.
+
+Everything a person can get wrong about the inputs is found here, before the work
+directory exists.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from transformers import PreTrainedTokenizerFast
+
+from sweet_jax.data.batches import limit_buckets
+from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.notes import describe_cuts
+from sweet_jax.data.sources import load_task
+from sweet_jax.data.splits import Splits, make_splits
+from sweet_jax.data.tokenize import (
+    Tokenized,
+    check_vocabulary,
+    load_tokenizer,
+    tokenize_examples,
+)
+from sweet_jax.huggingface.config import (
+    load_config,
+    make_encoder,
+    read_classifier_dropout,
+)
+from sweet_jax.huggingface.find_encoder import find_encoder
+from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
+from sweet_jax.models.encoder import EncoderConfig
+from sweet_jax.models.multi_exit import MultiExitClassifier, split_model
+from sweet_jax.models.post_norm import PostNormConfig
+from sweet_jax.settings import fields as settings_lib
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
+from sweet_jax.system.caches import find_cache
+from sweet_jax.system.files import show_names
+from sweet_jax.training.methods import Member, make_members, separates_segments
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """The checked inputs of a run.
+
+    Attributes:
+        settings: with the exits of the encoder's depth filled in.
+        folder: of the encoder.
+        config: of the encoder.
+        loaded: its weights, as deep as the last exit.
+        raw: the task as published.
+        splits: its rows.
+        tokenizer: of the encoder.
+        rows: `train`, `calibration`, `test` and further test sets, tokenised.
+        buckets: lengths that batches are padded to.
+        members: what is trained on its own.
+        models: one per member.
+        separate_tables: whether each segment has its own copy of tables that layers
+            share.
+        inputs: digests of what is no setting but decides the result.
+    """
+
+    settings: Settings
+    folder: Path
+    config: EncoderConfig
+    loaded: LoadedEncoder
+    raw: RawTask
+    splits: Splits
+    tokenizer: PreTrainedTokenizerFast
+    rows: dict[str, Tokenized]
+    buckets: tuple[int, ...]
+    members: tuple[Member, ...]
+    models: tuple[MultiExitClassifier, ...]
+    separate_tables: bool
+    inputs: dict[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.raw.label_names)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know about the rows."""
+        cuts = [
+            note
+            for name, rows in self.rows.items()
+            for note in describe_cuts(
+                rows.truncated_rows, rows.num_rows, name, self.buckets[-1]
+            )
+        ]
+        return (*self.splits.notes, *cuts)
+
+    @property
+    def pad_id(self) -> int:
+        """The token id of padding."""
+        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Finds, reads and checks all inputs of a run.
+
+    Raises:
+        ValueError: an input is wrong; one line says what, where and what to do.
+    """
+    folder = find_encoder(settings.encoder)
+    config = load_config(folder, settings.encoder.ignore_attributes)
+    check_released_family(settings, config.family)
+    layers = settings.exits.layers or settings_lib.default_exit_layers(
+        config.num_layers
+    )
+    settings_lib.check_exit_layers(layers, config.num_layers)
+    settings = settings_lib.replace_fields(settings, {"exits.layers": layers})
+    members = make_members(settings, len(layers))
+    depth = layers[-1] + 1
+    if depth < config.num_layers:
+        logging.info(
+            "the last exit reads layer %d: the encoder's %d layers are cut to %d",
+            layers[-1],
+            config.num_layers,
+            depth,
+        )
+    raw = load_task(settings.data)
+    splits = make_splits(raw, settings)
+    tokenizer = load_tokenizer(folder, config.max_positions)
+    pad_id = getattr(config, "pad_token_id", None)
+    check_vocabulary(tokenizer, config.vocab_size, pad_id)
+    loaded = load_encoder(folder, config, depth)
+    if loaded.ignored:
+        logging.info("no part of the encoder: %s", show_names(loaded.ignored))
+    if settings.faithful_release:
+        assert isinstance(config, PostNormConfig), "both released families are"
+        settings = resolve_released_exits(
+            settings,
+            read_classifier_dropout(folder, config),
+            loaded.pooler is not None,
+        )
+    elif settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
+        raise settings_lib.SettingsError(
+            f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"
+            " no pooler: set exits.pooler_init=fresh"
+        )
+    max_length = min(settings.data.max_length, tokenizer.model_max_length)
+    named = {
+        "train": splits.train,
+        "calibration": splits.calibration,
+        "test": splits.test,
+        **splits.extra_tests,
+    }
+    rows = {
+        name: tokenize_examples(
+            tokenizer, examples, max_length, find_cache() / "tokens"
+        )
+        for name, examples in named.items()
+    }
+    # Released, all segments read one table.
+    separate_tables = separates_segments(members) and not settings.faithful_release
+    dtype = jnp.dtype(settings.encoder.dtype)
+    model = MultiExitClassifier(
+        encoder=make_encoder(config, depth, dtype, settings.encoder.remat),
+        exit_layers=layers,
+        exit_numbers=tuple(range(len(layers))),
+        num_classes=len(raw.label_names),
+        features=config.hidden_size,
+        settings=settings.exits,
+        shared_pooler=settings.faithful_release,
+        dtype=dtype,
+        init_scale=config.initializer_range,
+    )
+    return Prepared(
+        settings=settings,
+        folder=folder,
+        config=config,
+        loaded=loaded,
+        raw=raw,
+        splits=splits,
+        tokenizer=tokenizer,
+        rows=rows,
+        buckets=limit_buckets(settings.data.buckets, max_length),
+        members=members,
+        models=split_model(
+            model, [member.exits for member in members], separate_tables
+        ),
+        separate_tables=separate_tables,
+        inputs={
+            "encoder_weights": loaded.digest,
+            **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
+        },
+    )
+
+
+def _digest_examples(examples: Examples) -> str:
+    """Returns 16 hex digits of texts, pairs and labels, in order."""
+    digest = hashlib.sha256()
+    pairs = examples.pairs or ("",) * len(examples)
+    for text, pair in zip(examples.texts, pairs, strict=True):
+        digest.update(f"{text}\x1e{pair}\x1f".encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(examples.labels, np.int64).tobytes())
+    return digest.hexdigest()[:16]

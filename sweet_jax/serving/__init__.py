@@ -1,0 +1,1 @@
+"""What people use: the classifier, its model folder, predictions over files."""

@@ -1,0 +1,256 @@
+"""The model folder: all that is needed to use a trained classifier later.
+
+model.json            what the model is, its labels, calibration, thresholds
+encoder/config.json   of the encoder, as published
+tokenizer/            as published
+params.safetensors    all parameters, float32, at their paths
+calibration.npz       outputs on the calibration rows, to choose thresholds on
+checksums.json        sha256 of every other file
+"""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sweet_jax.arrays import LogitBank, Params
+from sweet_jax.huggingface.config import load_config
+from sweet_jax.serving.description import SCHEMA, ModelDescription
+from sweet_jax.serving.served_model import compute_served_shapes
+from sweet_jax.standalone.checks import (
+    CHECKSUMS,
+    FolderError,
+    read_checksums,
+    verify_files,
+)
+from sweet_jax.system.files import (
+    FileError,
+    check_schema,
+    hash_file,
+    read_as,
+    read_object,
+    show,
+    write_folder,
+    write_json,
+    write_whole,
+)
+from sweet_jax.trees import flatten_paths, unflatten_paths
+
+REMEDY = (
+    "copy the folder again, or delete it and results.json of its run and repeat the"
+    " run's command"
+)
+_DESCRIPTION = "model.json"
+_CONFIG = "encoder/config.json"
+_PARAMS = "params.safetensors"
+_CALIBRATION = "calibration.npz"
+# Of all files but the last two together, and of the last: far above any run's.
+_MOST_BYTES, _MOST_CALIBRATION_BYTES = 256 << 20, 2 << 30
+
+
+class ModelFolderError(FileError):
+    """The folder is no model, damaged, altered or of a newer schema."""
+
+
+def save_model_folder(
+    path: Path,
+    description: ModelDescription,
+    params: Params,
+    encoder_config: Path,
+    tokenizer: Any,
+    calibration: LogitBank,
+) -> None:
+    """Writes a model folder, whole or not at all.
+
+    Args:
+        path: the folder; an older one is replaced.
+        description: what the model is.
+        params: of the serving model.
+        encoder_config: config.json of the encoder.
+        tokenizer: of the encoder (has `save_pretrained`).
+        calibration: outputs on the calibration rows.
+    """
+    with write_folder(path) as folder:
+        (folder / _CONFIG).parent.mkdir()
+        shutil.copyfile(encoder_config, folder / _CONFIG)
+        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        flat = {name: np.asarray(leaf) for name, leaf in flatten_paths(params).items()}
+        with write_whole(folder / _PARAMS) as file:
+            save_file(flat, file)
+        calibration.save(folder / _CALIBRATION, description.digest)
+        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_checksums(folder)
+
+
+def update_description(
+    path: Path, description: ModelDescription, calibration: LogitBank
+) -> None:
+    """Replaces what evaluation knows of a model whose weights the folder holds.
+
+    Args:
+        path: the folder.
+        description: what the model is.
+        calibration: outputs on the calibration rows.
+
+    Raises:
+        ModelFolderError: the folder is damaged: it gets no new checksums.
+    """
+    try:
+        checksums = _read_checksums(path)
+        verify_files(path, checksums, checksums, 1 << 50, REMEDY)
+    except (FileError, FolderError) as error:
+        raise ModelFolderError(str(error)) from error
+    with write_folder(path) as folder:
+        for name in checksums:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # No second copy of the weights; what changes is replaced, not written to.
+            try:
+                (folder / name).hardlink_to(path / name)
+            except OSError:  # A file system without links.
+                shutil.copyfile(path / name, folder / name)
+        calibration.save(folder / _CALIBRATION, description.digest)
+        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_checksums(folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes checksums.json: name -> sha256 of every other file."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    sums = {name: hash_file(folder / name) for name in names if name != CHECKSUMS}
+    write_json(folder / CHECKSUMS, sums)
+
+
+def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
+    """Reads and verifies a model folder, which may come from anyone.
+
+    Nothing in it is run, and no memory is taken before sizes are known to fit.
+
+    Raises:
+        ModelFolderError: no such folder, a newer schema, files that are missing,
+            altered or not listed, or that hold what no run writes: parameters of other
+            shapes than the description and the encoder have, NaN or infinity.
+        ValueError: the encoder's config.json is refused (`load_config`).
+    """
+    if not (path / _DESCRIPTION).is_file():
+        raise ModelFolderError(
+            f"{path} is no model folder: it has no {_DESCRIPTION} (a run writes it as"
+            " WORKDIR/model)"
+        )
+    try:
+        # Before all else: a newer version may have other files.
+        content = read_object(path / _DESCRIPTION, REMEDY)
+        check_schema(content, SCHEMA, path / _DESCRIPTION, REMEDY)
+        checksums = _read_checksums(path)
+        small = checksums.keys() - {_PARAMS, _CALIBRATION}
+        verify_files(path, checksums, small, _MOST_BYTES, REMEDY)
+        verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES, REMEDY)
+        description = read_as(
+            path / _DESCRIPTION, ModelDescription, SCHEMA, remedy=REMEDY
+        )
+        shapes = _compute_shapes(path, description)
+        params = _read_params(path, checksums, shapes)
+    except (FileError, FolderError) as error:
+        raise ModelFolderError(str(error)) from error
+    return description, unflatten_paths(params)
+
+
+def load_calibration(path: Path, description: ModelDescription) -> LogitBank:
+    """Reads the outputs on the calibration rows, before temperature, both parts.
+
+    Raises:
+        ModelFolderError: they are missing, damaged, or of another training or model
+            than the description.
+    """
+    file = path / _CALIBRATION
+    try:
+        bank = LogitBank.load(file, REMEDY, description.digest)
+    except FileError as error:
+        raise ModelFolderError(str(error)) from error
+    d = description
+    found = (*bank.logits.shape, bank.lte is not None)
+    sizes = (sum(d.bucket_rows), len(d.exit_layers), len(d.label_names))
+    if found != (*sizes, bool(d.lte_ranges)):
+        raise ModelFolderError(
+            f"{file} has other rows, exits or classes than {_DESCRIPTION}: {REMEDY}"
+        )
+    return bank
+
+
+def compute_folder_digest(path: Path) -> str:
+    """Returns the sha256 of a model folder: of the checksums of all its files."""
+    return hash_file(path / CHECKSUMS)
+
+
+def _read_checksums(path: Path) -> dict[str, str]:
+    """Returns name -> sha256 of the files, those that every model has among them."""
+    checksums = read_checksums(path, remedy=REMEDY)
+    wanted = {_DESCRIPTION, _CONFIG, _PARAMS, _CALIBRATION}
+    if missing := sorted(wanted - checksums.keys()):
+        raise FileError(f"{path} lacks the file {missing[0]}: {REMEDY}")
+    return checksums
+
+
+def _compute_shapes(
+    path: Path, description: ModelDescription
+) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of the parameters of the model that a folder describes."""
+    config = load_config(path / "encoder", description.ignore_attributes)
+    problem = None
+    if description.buckets[-1] > config.max_positions:
+        problem = f"buckets up to {description.buckets[-1]} of {config.max_positions}"
+    if description.exit_layers[-1] >= config.num_layers:
+        problem = f"exit_layers up to {description.exit_layers[-1]} of"
+        problem += f" {config.num_layers} layers"
+    if problem:
+        raise FileError(
+            f"{path / _DESCRIPTION} contradicts {_CONFIG} ({problem}): {REMEDY}"
+        )
+    return compute_served_shapes(description, config)
+
+
+def _read_params(
+    path: Path, checksums: dict[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Returns the parameters, which have exactly these paths and shapes."""
+    file = path / _PARAMS
+    num_bytes = 4 * sum(map(math.prod, shapes.values()))
+    # What else the format holds are names and places.
+    most_bytes = num_bytes + 1000 * len(shapes) + (1 << 20)
+    verify_files(path, checksums, [_PARAMS], most_bytes, REMEDY)
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            found = {}
+            for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
+                view = tensors.get_slice(name)
+                found[name] = (tuple(view.get_shape()), view.get_dtype())
+            wanted = {name: (shape, "F32") for name, shape in shapes.items()}
+            if found != wanted:
+                differing = min({*found.items()} ^ {*wanted.items()}, key=str)[0]
+                raise FileError(
+                    f"{file} has other tensors than {_DESCRIPTION} and {_CONFIG}"
+                    f" describe, the first {show(differing[:100])}: found"
+                    f" {found.get(differing)}, expected {wanted.get(differing)}:"
+                    f" {REMEDY}"
+                )
+            params = {name: tensors.get_tensor(name) for name in found}
+    except SafetensorError as error:
+        raise FileError(
+            f"{file} is damaged ({show(str(error)[:200])}): {REMEDY}"
+        ) from error
+    for name, values in params.items():
+        # The least and the largest of NaN are NaN, and take no memory to find.
+        if not np.isfinite([values.min(), values.max()]).all():
+            wrong = np.count_nonzero(~np.isfinite(values))
+            raise FileError(
+                f"{file}: {wrong} of {values.size} values of {name} are not finite"
+                " numbers: such a model answers nothing; take another, or train it"
+                " again"
+            )
+    return params

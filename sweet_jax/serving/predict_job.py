@@ -1,0 +1,266 @@
+"""From an input to answers with a classifier: what the predict command does."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sweet_jax.data.lines import LineReader
+from sweet_jax.exits.criteria import FULL
+from sweet_jax.serving.answers import (
+    CSV_HEADER,
+    AnswerRow,
+    answer_rows,
+    format_csv,
+    format_jsonl,
+)
+from sweet_jax.serving.classifier import AdaptiveClassifier
+from sweet_jax.serving.inputs import InputRow, find_format, read_inputs
+from sweet_jax.serving.job import Job, JobError, read_settings
+from sweet_jax.serving.measured_speedup import format_speedups, measure_speedups
+from sweet_jax.serving.model_folder import compute_folder_digest
+from sweet_jax.serving.predict_options import PredictOptions
+from sweet_jax.system.files import show
+from sweet_jax.system.process import tell
+from sweet_jax.thresholds.choice import pick_target
+
+# Enough for every bucket to be met; the full model runs on them many times.
+_BENCHMARK_ROWS = 2000
+
+
+class Stopped(KeyboardInterrupt):
+    """The job was asked to stop; the message says how to go on."""
+
+
+@dataclasses.dataclass
+class _Request:
+    """Who answers, how, and what."""
+
+    classifier: AdaptiveClassifier
+    options: PredictOptions
+    thresholds: tuple[float, ...]
+    reader: LineReader
+    rows: Iterator[InputRow]
+
+
+def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str:
+    """Answers an input; returns what was done, in lines.
+
+    Raises:
+        ValueError: an option is wrong, the input cannot be read, the output is another
+            job's, or under `strict` a row cannot be used.
+        Stopped: by KeyboardInterrupt.
+    """
+    options.check(classifier.folder)
+    input_format = find_format(options.source, options.input_format)
+    settings = _describe(classifier, options, input_format)
+    thresholds = _choose_thresholds(classifier, options, settings)
+    with _open_input(options) as file:
+        reader = LineReader(file)
+        num_texts = 2 if classifier.description.has_pairs else 1
+        rows = read_inputs(reader, input_format, num_texts, options.text_columns)
+        request = _Request(classifier, options, thresholds, reader, rows)
+        if options.output is None:
+            return _answer_to_screen(request)
+        settings["thresholds"] = ["full" if t == FULL else t for t in thresholds]
+        with contextlib.closing(
+            Job(options.output, settings, options.chunk_rows)
+        ) as job:
+            return _answer_to_file(request, job)
+
+
+def benchmark_file(
+    classifier: AdaptiveClassifier, options: PredictOptions
+) -> Iterator[str]:
+    """Yields lines on promised and measured speed-ups on the first rows of an input.
+
+    Raises:
+        ValueError: an option is wrong, or no row can be used.
+    """
+    options.check(classifier.folder)
+    has_pairs = classifier.description.has_pairs
+    input_format = find_format(options.source, options.input_format)
+    with _open_input(options) as file:
+        rows = read_inputs(
+            LineReader(file), input_format, 2 if has_pairs else 1, options.text_columns
+        )
+        usable = (row for row in rows if not row.problem)
+        texts = [
+            row.texts if has_pairs else row.texts[0]
+            for row in itertools.islice(usable, _BENCHMARK_ROWS)
+        ]
+    if not texts:
+        raise JobError(f"{options.source_name} has no row that can be used")
+    examples = classifier.make_examples(texts)  # type: ignore[arg-type]
+    yield f"{len(texts)} rows, {classifier!r}"
+    yield from format_speedups(measure_speedups(classifier, examples))
+
+
+def _describe(
+    classifier: AdaptiveClassifier, options: PredictOptions, input_format: str
+) -> dict[str, Any]:
+    """Returns what the answers depend on, but for the thresholds."""
+    settings: dict[str, Any] = {
+        "model": compute_folder_digest(classifier.folder),
+        "format": input_format,
+        "text_columns": list(options.text_columns),
+        "criterion": options.criterion,
+        "batch_size": classifier.engine.shapes.batch_size,
+    }
+    if options.is_csv:
+        settings["csv_formulas"] = options.csv_formulas
+    if (milliseconds := options.targets.get("milliseconds")) is not None:
+        settings["milliseconds"] = milliseconds
+    return settings
+
+
+def _choose_thresholds(
+    classifier: AdaptiveClassifier, options: PredictOptions, settings: dict[str, Any]
+) -> tuple[float, ...]:
+    if options.output is not None and "milliseconds" in settings:
+        # Measured again they would differ a little, and the job could not go on.
+        stored = read_settings(options.output)
+        if settings.items() <= stored.items():
+            return tuple(FULL if t == "full" else t for t in stored["thresholds"])
+    target = pick_target(**options.targets)
+    return classifier.choose_thresholds(target, options.criterion)
+
+
+def _answer_to_file(request: _Request, job: Job) -> str:
+    was_finished = job.progress.finished
+    options = request.options
+
+    def answer(rows: list[InputRow]) -> str:
+        answers = _answer(request, rows)
+        if options.is_csv:
+            return format_csv(answers, options.csv_formulas)
+        return format_jsonl(answers)
+
+    try:
+        with _show_progress(request) as bar:
+
+            def show_rows(num_rows: int) -> None:
+                bar.set_postfix_str(f"{num_rows} rows", refresh=False)
+                bar.update(request.reader.num_bytes - bar.n)
+
+            header = CSV_HEADER if options.is_csv else ""
+            job.run(request.rows, answer, header, options.strict, show_rows)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped after {job.progress.rows} rows: the same command goes on from"
+            " there"
+        ) from None
+    output, rejected = (show(str(p)) for p in (job.paths.output, job.paths.rejected))
+    if was_finished:
+        return f"{output} is finished: nothing to do"
+    done = job.progress
+    lines = [f"{done.rows - done.rejected} rows answered in {output}"]
+    if done.rejected:
+        lines.append(f"{done.rejected} rows could not be used: {rejected}")
+    return "\n".join([*lines, *_summarise(request, done.rows - done.rejected)])
+
+
+def _answer_to_screen(request: _Request) -> str:
+    """Prints answers as they are computed, and takes what input there is meanwhile."""
+    answered = rejected = 0
+    # Python gives up on one that does not block and is read slowly.
+    os.set_blocking(1, True)
+    try:
+        for chunk in _take_available(request):
+            usable = [row for row in chunk if not row.problem]
+            for row in chunk:
+                if row.problem and request.options.strict:
+                    raise JobError(f"line {row.line} {row.problem}")
+                if row.problem:
+                    tell(f"line {row.line} {show(row.problem)}: left out")
+            rejected += len(chunk) - len(usable)
+            for result in _answer(request, usable):
+                # Each at once: whoever stops the command finds whole lines.
+                sys.stdout.write(format_jsonl([result]))
+                sys.stdout.flush()
+                answered += 1
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped after {answered} answers; with --output=FILE.jsonl the same"
+            " command could go on"
+        ) from None
+    lines = [f"{answered} rows answered"]
+    if rejected:
+        lines.append(f"{rejected} rows could not be used")
+    return "\n".join([*lines, *_summarise(request, answered)])
+
+
+def _take_available(request: _Request) -> Iterator[list[InputRow]]:
+    """Yields rows that have arrived, at least one: nobody waits for a full chunk."""
+    chunk = []
+    for row in request.rows:
+        chunk.append(row)
+        if len(chunk) == request.options.chunk_rows or not request.reader.is_ready():
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _answer(request: _Request, rows: list[InputRow]) -> Iterator[AnswerRow]:
+    return answer_rows(
+        request.classifier, rows, request.thresholds, request.options.criterion
+    )
+
+
+def _summarise(request: _Request, answered: int) -> list[str]:
+    if not answered:
+        return [
+            "no row could be used: see the problems, and whether --format and"
+            " --text_columns fit the input"
+        ]
+    stats = request.classifier.stats
+    if not stats["rows"]:
+        return []
+    return [
+        f"exits {stats['exit_counts']}, cost fraction {stats['cost_fraction']:.3f},"
+        f" {stats['row_filling']:.2f} rows computed per row needed,"
+        f" {stats['programs']} programs"
+    ]
+
+
+def _show_progress(request: _Request) -> tqdm:
+    """Returns a bar over the bytes of the input: its rows nobody has counted."""
+    source = request.options.source
+    return tqdm(
+        total=None if source == "-" else Path(source).stat().st_size,
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+@contextlib.contextmanager
+def _open_input(options: PredictOptions) -> Iterator[io.FileIO]:
+    """Opens the input; an error while it is read names it."""
+    if options.source != "-":
+        with io.FileIO(options.source) as file, _name_errors(options.source):
+            yield file
+        return
+    if os.isatty(0):
+        tell("waiting for lines on the terminal: ctrl-D at the start of one ends them")
+    with _name_errors("standard input"):
+        yield io.FileIO(0, closefd=False)
+
+
+@contextlib.contextmanager
+def _name_errors(name: str) -> Iterator[None]:
+    """Gives an OSError without a file's name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = name
+        raise

@@ -1,0 +1,1 @@
+"""What a person sets: fields with their defaults, how a config becomes them."""

@@ -1,0 +1,348 @@
+"""Settings of a run: frozen dataclasses with the defaults.
+
+The dataclasses below are the reference of every field a person can set with
+`--config.section.field=value`. A field whose default depends on the method, on
+`faithful_release` or on the encoder holds "not given": `AUTO` (-1) in a number, `auto`
+in a text, () in a list. `resolve` fills it in after all overrides, so that no given
+value is ever replaced by a default, not even one that equals it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+METHODS = (
+    "sweet",
+    "early_exit",
+    "multi_model",
+    "two_stage",
+    "alternating",
+    "weighted",
+    "self_distill",
+    "gradient_equilibrium",
+)
+# Criteria that read the exits' logits alone; `lte` reads heads of its own.
+LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
+CRITERIA = (*LOGIT_CRITERIA, "lte")
+AUTO = -1
+
+
+class SettingsError(ValueError):
+    """A setting is wrong: one line with the value, what is allowed and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSettings:
+    """The pretrained encoder."""
+
+    # `minilm-l6` (embedded), a local folder, or a hub id such as bert-base-uncased.
+    name: str = "minilm-l6"
+    # Hub revision (branch, tag or commit); empty: the repository's default.
+    revision: str = ""
+    # Computation type, float32 or bfloat16. Parameters are always float32.
+    dtype: str = "float32"
+    # Recompute each layer's activations in the backward pass: less memory, more FLOPs.
+    remat: bool = False
+    # jax matmul precision: default, high or highest. On GPU default is TF32, on TPU
+    # bfloat16.
+    matmul_precision: str = "default"
+    # Attributes of the encoder's config.json to ignore beside the known harmless ones.
+    ignore_attributes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitSettings:
+    """The exits along the encoder."""
+
+    # Layers, counted from 0, whose output an exit reads; (): by the encoder's depth.
+    layers: tuple[int, ...] = ()
+    # What the pooler reads: `mean` over real tokens, or `cls`, the first token's state;
+    # auto: mean (faithful_release: cls).
+    pooling: str = "auto"
+    # `fresh`, or `checkpoint`: every exit starts from the checkpoint's own pooler;
+    # auto: fresh (faithful_release: checkpoint, where the encoder has a pooler).
+    pooler_init: str = "auto"
+    # Dropout before each classifier; -1: 0.1 (faithful_release: the encoder's own).
+    dropout: float = float(AUTO)
+    # Learning to exit: train a head per exit to say whether the exit is right, for the
+    # criterion lte.
+    learn_to_exit: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The task and its rows."""
+
+    # rotten_tomatoes or imdb (embedded), a GLUE name, a hub data set, tfds/..., file.
+    task: str = "rotten_tomatoes"
+    # Hub revision of the data set; empty: the default.
+    revision: str = ""
+    # Files of task=file: .jsonl, .csv or .tsv.
+    train_file: str = ""
+    validation_file: str = ""
+    test_file: str = ""
+    # One or two text columns; (): found by their usual names.
+    text_columns: tuple[str, ...] = ()
+    # The column of labels, integers or strings.
+    label_column: str = "label"
+    # Accept rows whose text is empty instead of refusing them with their line number.
+    allow_empty_text: bool = False
+    # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
+    # 2,000 (faithful_release: 6,000).
+    max_train_examples: int = AUTO
+    # What `score` means: accuracy, matthews or f1; `auto`: the task's own (Matthews for
+    # cola, F1 for mrpc and qqp, else accuracy).
+    metric: str = "auto"
+    # Rows held out for calibration, half for each part.
+    calibration_examples: int = 1000
+    # Longest input in tokens; longer ones are cut (and counted); -1: 128
+    # (faithful_release: 256).
+    max_length: int = AUTO
+    # Lengths that batches are padded to; (): 16, 32, 48, 64, 96, 128, 192, 256, 384 and
+    # 512 (faithful_release: 256).
+    buckets: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimSettings:
+    """AdamW, with learning rates of their own for the encoder and the exits."""
+
+    # Peak learning rates; -1: the method's default (docs/defaults.md).
+    encoder_learning_rate: float = float(AUTO)
+    exit_learning_rate: float = float(AUTO)
+    # `linear` decay to 0, or `constant`; both after the warm-up.
+    schedule: str = "linear"
+    # Share of the steps, in percent, over which the rate rises from 0; -1: 10
+    # (faithful_release: 0).
+    warmup_percent: float = float(AUTO)
+    # Decoupled weight decay; biases and norms are exempt; -1: 0.01 (faithful_release:
+    # 0).
+    weight_decay: float = float(AUTO)
+    # Where AdamW adds its epsilon of 1e-8: `after_correction` of the moments' bias, as
+    # torch and optax do, or `before_correction`, as transformers' own AdamW did up to
+    # 4.21; auto: after_correction (faithful_release: before_correction).
+    epsilon_mode: str = "auto"
+    # Gradient norm limit; 0: none.
+    clip_norm: float = 1.0
+    # Whose norm is limited: `segment` (with its exit), `global`, `member`; `auto`: by
+    # the method.
+    clip_scope: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The training loop."""
+
+    # Rows per step.
+    batch_size: int = 16
+    # Passes over the training rows; -1: the method's default.
+    num_epochs: int = AUTO
+    # Steps between checkpoints; one more is written at the end.
+    checkpoint_every_steps: int = 200
+    # Parts a batch is cut into, one after the other, to save memory.
+    accumulate_steps: int = 1
+    # `last` step (as in the paper), or `best` epoch by the mean exit score on
+    # calibration part 0.
+    select: str = "last"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """What is measured after training."""
+
+    # Exit criteria to sweep; (): confidence, entropy, margin and patience, and lte
+    # where exits.learn_to_exit is set.
+    criteria: tuple[str, ...] = ()
+    # Points of the threshold grid of confidence, entropy, margin and lte.
+    num_thresholds: int = 11
+    # Rows per evaluation batch; no result depends on it.
+    batch_size: int = 64
+    # Compile every segment by itself, for its FLOPs and its seconds on this device.
+    measure_costs: bool = True
+    # Speed-ups to report the score at.
+    speedups: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisSettings:
+    """What is measured while training goes on; no result of the run depends on it."""
+
+    # Cosines between the gradients that different exits send to weights they share.
+    gradient_conflict: bool = False
+    # When, in percent of the training steps: 0 is before the first, 100 after the last.
+    steps_percent: tuple[float, ...] = (0.0, 25.0, 50.0, 75.0, 100.0)
+    # Training batches that each measurement averages over.
+    num_batches: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run."""
+
+    # How the exits are trained: sweet, early_exit or multi_model (the paper's), or
+    # two_stage, alternating, weighted, self_distill, gradient_equilibrium. Also
+    # sweet(a=0.2), which sets one of the boundary_gradient fields, as results show it.
+    method: str = "sweet"
+    # Chooses the training rows, their order, the fresh weights and dropout.
+    seed: int = 0
+    # Reproduce the released code of the paper, its defects included; what that means
+    # and what still differs is in docs/released-code.md.
+    faithful_release: bool = False
+    # sweet only: share a of the gradient that crosses a seam, 0 <= a < 1; -1: as the
+    # method says, which is 0 for `sweet`.
+    boundary_gradient_scale: float = float(AUTO)
+    # Or one share per seam, 0 <= a <= 1: sweet(a=0.2/0.5/0).
+    boundary_gradient_scales: tuple[float, ...] = ()
+    # Or one share for each equal part of the training: sweet(a=1>0) learns together
+    # first, then separately.
+    boundary_gradient_phases: tuple[float, ...] = ()
+    encoder: EncoderSettings = EncoderSettings()
+    exits: ExitSettings = ExitSettings()
+    data: DataSettings = DataSettings()
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+
+    @property
+    def method_label(self) -> str:
+        """The method as shown to people: `sweet(a=0.2)` where a is not 0.
+
+        A number per seam is `sweet(a=0.2/0.5/0)`, a schedule `sweet(a=1>0)`. What it
+        shows `seam_settings.parse_method` reads.
+        """
+        shown = {
+            "/": self.boundary_gradient_scales,
+            ">": self.boundary_gradient_phases,
+            "": (max(self.boundary_gradient_scale, 0.0),),
+        }
+        for separator, scales in shown.items():
+            if any(scales) or len(scales) > 1:
+                numbers = (repr(a).removesuffix(".0") for a in scales)
+                return f"{self.method}(a={separator.join(numbers)})"
+        return self.method
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """What a study compares: the section `study` of configs/study.py.
+
+    An empty list means "as the other fields say": one task, one encoder, one size.
+    """
+
+    # Names the folder, and nothing else.
+    name: str = "methods"
+    # Labels of methods: sweet, sweet(a=0.2), early_exit, ...
+    methods: tuple[str, ...] = ("multi_model", "early_exit", "sweet")
+    # Tasks, as data.task.
+    tasks: tuple[str, ...] = ()
+    # One data.metric for each task, or none.
+    metrics: tuple[str, ...] = ()
+    # Encoders, as encoder.name.
+    encoders: tuple[str, ...] = ()
+    # Training sizes, as data.max_train_examples.
+    train_sizes: tuple[int, ...] = ()
+    # One run of every combination for each seed.
+    seeds: tuple[int, ...] = (0, 1, 2)
+    # Encoder learning rates to choose from, per method, on calibration part 0 of a run
+    # with `rates_seed`; empty: optim.encoder_learning_rate for all.
+    encoder_rates: tuple[float, ...] = ()
+    # Exit learning rates to choose from in the same way; with both lists, every pair.
+    exit_rates: tuple[float, ...] = ()
+    # The seed of those runs, which is not scored.
+    rates_seed: int = 100
+    # i/n: run the i-th of n shares of the cells (from 0).
+    shard: str = "0/1"
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Returns nested plain dicts; tuples stay tuples."""
+    return dataclasses.asdict(settings)
+
+
+def flatten_settings(settings: Settings) -> dict[str, Any]:
+    """Returns `{"optim.clip_norm": 1.0, ...}`."""
+    flat: dict[str, Any] = {}
+    for name, value in to_dict(settings).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": v for key, v in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def replace_fields(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Returns a copy with the dotted fields of `changes` replaced."""
+    top: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            sections.setdefault(section, {})[field] = value
+        else:
+            top[name] = value
+    for section, fields in sections.items():
+        top[section] = dataclasses.replace(getattr(settings, section), **fields)
+    return dataclasses.replace(settings, **top)
+
+
+def compute_digest(fields: Mapping[str, Any]) -> str:
+    """Returns 16 hex digits that change when any of the (flat) fields does."""
+    text = json.dumps(dict(fields), sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def training_fields(settings: Settings) -> dict[str, Any]:
+    """Returns the flat fields that training and its logit banks depend on."""
+    harmless = {"train.checkpoint_every_steps"}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flatten_settings(settings).items()
+        if not name.startswith(("evaluate.", "analysis.")) and name not in harmless
+    }
+
+
+def evaluation_fields(settings: Settings) -> dict[str, Any]:
+    """Returns the flat fields that evaluation depends on beside training's."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flatten_settings(settings).items()
+        # The batch size changes no result (a test holds it).
+        if name.startswith("evaluate.") and name != "evaluate.batch_size"
+    }
+
+
+def default_exit_layers(num_layers: int) -> tuple[int, ...]:
+    """Returns the exits of an encoder by its depth (the paper's, where it has one)."""
+    known = {6: (0, 1, 3, 5), 12: (0, 3, 5, 11), 24: (0, 5, 11, 23)}
+    if num_layers in known:
+        return known[num_layers]
+    ends = (-(-num_layers // part) - 1 for part in (12, 3, 2, 1))
+    return tuple(sorted(set(ends)))
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises SettingsError, with the closest name, unless the value is allowed."""
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise SettingsError(f"{name}={value!r}: allowed are {', '.join(allowed)}{hint}")
+
+
+def check_exit_layers(layers: tuple[int, ...], num_layers: int | None = None) -> None:
+    """Raises SettingsError unless the layers rise and lie within the encoder."""
+    limit = "the encoder's last layer" if num_layers is None else f"{num_layers - 1}"
+    allowed = f"allowed are rising, different layers from 0 to {limit}"
+    if any(b <= a for a, b in itertools.pairwise(layers)):
+        raise SettingsError(f"exits.layers={layers} are not rising: {allowed}")
+    if any(layer < 0 for layer in layers):
+        raise SettingsError(f"exits.layers={layers} has a negative layer: {allowed}")
+    if num_layers is not None and layers and layers[-1] >= num_layers:
+        raise SettingsError(
+            f"exits.layers={layers} goes past the encoder of {num_layers} layers:"
+            f" {allowed}"
+        )

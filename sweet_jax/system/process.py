@@ -1,0 +1,153 @@
+"""What every command does with its process: streams, signals, caches, exit status.
+
+0: done; 1: a bug of ours, with its traceback; 2: an input, an option or a disk, in one
+line; 75: stopped, in one line, and the same command goes on.
+"""
+
+import argparse
+import contextlib
+import errno
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from sweet_jax.system import caches, stopping, streams
+from sweet_jax.system.files import show
+
+ERROR_STATUS = 2
+_PACKAGE = str(Path(__file__).parents[1])
+# A value of the user's in an error may be longer than a screen.
+_MOST_CHARACTERS = 2000
+_REMEDIES = {
+    errno.ENOSPC: "free space there, then run the same command again",
+    errno.EDQUOT: "free space there, then run the same command again",
+    errno.EFBIG: "allow larger files (ulimit -f), then run the same command again",
+    errno.EACCES: "name another path, or change its permissions",
+    errno.EPERM: "name another path, or change its permissions",
+    errno.EROFS: "name another path",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.EBADF: "it is closed",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+
+
+@functools.cache
+def prepare() -> str | None:
+    """Prepares the process of a command, before it imports what takes seconds.
+
+    Returns:
+        A warning about the caches, for `run`.
+    """
+    streams.open_streams()
+    stopping.catch_signals()
+    # PyTorch is not needed here; without it transformers would say so each time.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    return caches.set_places()
+
+
+def run(work: Callable[[], int | None]) -> NoReturn:
+    """Runs a command to the end of its process.
+
+    Args:
+        work: returns the exit status; None is 0.
+    """
+    if warning := prepare():
+        complain(f"warning: {warning}")
+    try:
+        status = guard(work)
+        if stopping.is_unwinding():  # A library kept the exception to itself.
+            stopping.end(stopping.MESSAGE)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and str(error):
+            stopping.end(str(error))
+        if isinstance(error, KeyboardInterrupt) or stopping.is_unwinding():
+            stopping.end(stopping.MESSAGE)
+        raise
+    stopping.finish(status)
+    sys.exit(status)
+
+
+def guard(work: Callable[[], int | None]) -> int:
+    """Does the work of a command; a user's error is one line and status 2.
+
+    A ValueError of a library is a complaint about our code: a bug of ours, and raised.
+    """
+    try:
+        try:
+            status = work() or 0
+        except SystemExit as stop:  # absl's and argparse's.
+            status = stop.code if isinstance(stop.code, int) else 0
+        sys.stdout.flush()
+    except (ValueError, OSError) as error:
+        if stopping.is_unwinding():
+            raise
+        if isinstance(error, ValueError) and not is_raised_here(error):
+            raise
+        is_closed = (
+            isinstance(error, BrokenPipeError) and error.filename == streams.STDOUT
+        )
+        # A closed output pipe (`| head`) ends the command quietly.
+        status = 0 if is_closed else report(error)
+        _drop_output()
+    return status
+
+
+def say(text: str) -> None:
+    """Prints lines of a result; names in them cannot control the terminal."""
+    print("\n".join(map(show, text.split("\n"))))
+
+
+def tell(text: str) -> None:
+    """Prints lines to standard error, if there is one; see `say`."""
+    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+        print("\n".join(map(show, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+def complain(line: str) -> None:
+    """Prints one line of bounded length to standard error."""
+    line = " ".join(line.split())
+    if len(line) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    tell(line)
+
+
+def report(error: BaseException) -> int:
+    """Prints a user's error as one line; returns the exit status."""
+    is_key = isinstance(error, KeyError) and error.args
+    text = str(error.args[0]) if is_key else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or ''}: {error.strerror}".lstrip(": ")
+        if error.errno in _REMEDIES:
+            text += f": {_REMEDIES[error.errno]}"
+    complain(f"error: {text}")
+    return ERROR_STATUS
+
+
+def is_raised_here(error: BaseException) -> bool:
+    """Whether our own code raised the error, not a library it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, as of every command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError, which becomes the line."""
+        raise ValueError(f"{message}: see --help")
+
+
+def _drop_output() -> None:
+    """Leaves nothing to the interpreter's exit that could fail there."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

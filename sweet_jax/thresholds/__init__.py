@@ -1,0 +1,1 @@
+"""From a budget or a risk to thresholds."""

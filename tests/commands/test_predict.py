@@ -1,0 +1,328 @@
+"""The predict command: answers, a line for every wrong input, stops and goes on."""
+
+import csv
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sweet_jax
+from benchmarks.tiny_model import write_lines
+from sweet_jax.serving import predict_job
+from sweet_jax.serving.job import JobError
+from sweet_jax.serving.predict_job import predict_file
+from sweet_jax.serving.predict_options import PredictOptions
+
+CHUNK = 32
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model):
+    return sweet_jax.load(tiny_model, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory) -> Path:
+    """Five chunks of lines, two of which are empty."""
+    path = write_lines(tmp_path_factory.mktemp("reviews") / "reviews.txt", 4 * CHUNK)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n\nthe last one")
+    return path
+
+
+@pytest.fixture
+def arguments(tiny_model, reviews) -> list[str]:
+    return [
+        f"--model={tiny_model}",
+        f"--input={reviews}",
+        "--threshold=0.8",
+        "--batch_size=8",
+        f"--chunk_rows={CHUNK}",
+    ]
+
+
+def read_answers(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def predict(classifier, source: Path, output: Path, **options) -> str:
+    targets = {"threshold": 0.8}
+    return predict_file(
+        classifier,
+        PredictOptions(
+            str(source), output, targets=targets, chunk_rows=CHUNK, **options
+        ),
+    )
+
+
+def test_answers_are_those_of_the_classifier_at_their_lines(
+    classifier, reviews, tmp_path
+):
+    said = predict(classifier, reviews, tmp_path / "out.jsonl")
+    assert f"129 rows answered in {tmp_path / 'out.jsonl'}" in said
+    assert "2 rows could not be used" in said
+    lines = reviews.read_text().split("\n")
+    rows = read_answers(tmp_path / "out.jsonl")
+    assert [row["line"] for row in rows] == [*range(1, 4 * CHUNK + 1), 131]
+    expected = classifier.predict([lines[row["line"] - 1] for row in rows], 0.8)
+    for row, answer in zip(rows, expected, strict=True):
+        assert (row["label"], row["exit"]) == (answer.label, answer.exit)
+        assert row["layers"] == answer.layers
+        assert list(row["probabilities"]) == ["negative", "positive"]
+        probabilities = tuple(row["probabilities"].values())
+        assert probabilities == pytest.approx(answer.probabilities, abs=2e-6)
+        assert row["probability"] == max(probabilities)
+    assert {row["exit"] for row in rows} == {0, 1}
+    rejected = (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in rejected] == [
+        {"line": line, "problem": "is empty"} for line in (129, 130)
+    ]
+    predict(classifier, reviews, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    wanted = [
+        {k: str(v) for k, v in row.items() if k != "probabilities"} for row in rows
+    ]
+    assert table == wanted
+
+
+WRONG_OPTIONS = {
+    "no input": ({"source": "absent.txt"}, "--input=absent.txt does not exist"),
+    "format": ({"input_format": "xml"}, "--format=xml: allowed are text, csv, tsv"),
+    "ending": ({"output": Path("out.txt")}, "allowed endings are .jsonl, .csv"),
+    "folder": ({"output": Path("no/out.csv")}, "there is no folder no"),
+    "taken": ({"output": Path("taken.csv")}, "exists and is not of this command"),
+    "targets": (
+        {"targets": {"threshold": 0.8, "speedup": 2.0}},
+        "threshold=0.8 and speedup=2.0 are conflicting targets",
+    ),
+    "threshold": ({"targets": {"threshold": 2.0}}, "threshold=2 is outside"),
+    "milliseconds": (
+        {"targets": {"milliseconds": float("nan")}},
+        "milliseconds=nan: allowed is a number above 0",
+    ),
+    "criterion": ({"criterion": "sure"}, "criterion='sure': allowed are confidence"),
+    "columns": ({"source": "in.csv", "text_columns": ("b",)}, "no column 'b'"),
+    "empty": ({"source": "empty.txt"}, "the input is empty"),
+    "pairs": ({"source": "pairs.csv"}, "this model takes single texts"),
+    "strict": ({"source": "bad.txt", "strict": True}, "line 2 is not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"criterion": "margin"}, "criterion was 'confidence', now 'margin'"),
+        ({"targets": {"threshold": 0.7}}, "thresholds was "),
+        ({"text_columns": ("title",)}, r"text_columns was .*, now \['title'\]"),
+        ({}, "model was .*, now 'another'"),
+    ],
+)
+def test_answers_to_another_question_are_not_gone_on_with(
+    classifier, tmp_path, monkeypatch, changes, message
+):
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text,title\ngood film,a\n")
+    options = {"targets": {"threshold": 0.8}, "text_columns": ("text",)}
+    predict_file(classifier, PredictOptions(str(source), output, **options))
+    before = output.read_bytes()
+    if not changes:
+        monkeypatch.setattr(predict_job, "compute_folder_digest", lambda _: "another")
+    with pytest.raises(JobError, match=message):
+        predict_file(
+            classifier, PredictOptions(str(source), output, **(options | changes))
+        )
+    assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("case", WRONG_OPTIONS)
+def test_what_is_wrong_is_one_line(classifier, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("text\ngood film\n")
+    Path("pairs.csv").write_text("premise,hypothesis\na,b\n")
+    Path("taken.csv").write_text("mine\n")
+    Path("empty.txt").write_text("")
+    Path("bad.txt").write_bytes(b"good\ncaf\xe9\n")
+    changes, message = WRONG_OPTIONS[case]
+    options = {"source": "in.csv", "output": Path("out.jsonl"), **changes}
+    with pytest.raises(ValueError, match=message) as error:
+        predict_file(classifier, PredictOptions(**options))
+    assert "\n" not in str(error.value)
+    assert Path("taken.csv").read_text() == "mine\n"
+    # Nothing is left behind that the right command would stumble over.
+    options = {"source": "in.csv", "output": Path("out.jsonl")}
+    if case != "strict":
+        predict_file(classifier, PredictOptions(**options))
+
+
+def test_a_wrong_flag_is_exit_status_2(command, tmp_path, arguments, tiny_model):
+    for flags, message in (
+        (["--batch_size=0"], "batch_size=0"),
+        ([f"--model={tmp_path}"], "is no model folder"),
+    ):
+        status, last = command.run([*arguments, *flags], "predict")
+        assert (status, message in last) == (2, True), last
+
+
+def read_status(output: Path) -> dict:
+    path = output.with_name(f"{output.name}.job.json")
+    return json.loads(path.read_text()) if path.exists() else {"rows": 0}
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_leaves_the_output_of_one_run(
+    command, tiny_model, tmp_path
+):
+    source = write_lines(tmp_path / "in.txt", 6000)
+    with source.open("a") as file:
+        file.write("\nthe last one\n\n")
+    run = [f"--model={tiny_model}", f"--input={source}", "--threshold=0.8"]
+    run += ["--batch_size=8", "--chunk_rows=100"]
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    start = time.monotonic()
+    assert command.run([*run, f"--output={whole}"], "predict")[0] == 0
+    seconds = time.monotonic() - start
+    rng = random.Random(0)
+    moments = []
+    for _ in range(10):
+        running = command.start([*run, f"--output={parts}"], "predict")
+        before = read_status(parts)["rows"]
+        # From somewhere in the start to a few chunks on.
+        if rng.random() < 0.7:
+            running.wait_until(
+                lambda before=before: read_status(parts)["rows"] > before
+            )
+        time.sleep(rng.random() * seconds / 20)
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.finish()[0] == -signal.SIGKILL
+        moments.append(read_status(parts)["rows"])
+    assert len(set(moments)) > 4, moments
+    assert moments[-1] < 6000
+    status, last = command.run([*run, f"--output={parts}"], "predict")
+    assert status == 0, last
+    assert parts.read_bytes() == whole.read_bytes()
+    names = [path.name.replace("parts", "whole") for path in tmp_path.glob("*parts*")]
+    assert sorted(names) == sorted(path.name for path in tmp_path.glob("*whole*"))
+    side = "jsonl.rejected.jsonl"
+    assert parts.with_suffix(f".{side}").read_bytes() == (
+        whole.with_suffix(f".{side}").read_bytes()
+    )
+
+
+@pytest.mark.slow
+def test_stopped_it_says_how_to_go_on_and_does(command, arguments, tmp_path):
+    output = tmp_path / "out.jsonl"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    run = [*arguments, "--input=-", "--format=text", f"--output={output}"]
+    lines = [b"a good film\n"] * (CHUNK + 5)
+    # What is sent is a chunk and a half: it waits for more, and is stopped there.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pipe.open("wb", buffering=0) as sink:
+        running = command.start(run, "predict", str(pipe))
+        sink.write(b"".join(lines))
+        running.wait_until(lambda: read_status(output)["rows"] == CHUNK)
+        os.kill(running.pid, signal.SIGTERM)
+        status, last = running.finish()
+    os.close(reader)
+    assert status == 75, running.output.read_text()
+    assert last == f"stopped after {CHUNK} rows: the same command goes on from there"
+    source = tmp_path / "in.txt"
+    source.write_bytes(b"".join(lines))
+    status, last = command.run(run, "predict", str(source))
+    assert status == 0, last
+    rows = [row["line"] for row in read_answers(output)]
+    assert rows == list(range(1, CHUNK + 6))
+
+
+def test_measured_thresholds_are_kept_for_the_job(
+    classifier, reviews, tmp_path, monkeypatch
+):
+    """A second measurement differs, and may not keep a job from going on."""
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_bytes(b"good film\n" * 40 + b"caf\xe9\n")
+    measured = iter([(0.7,), (0.6,)])
+    monkeypatch.setattr(classifier, "choose_thresholds", lambda *_: next(measured))
+    options = PredictOptions(
+        str(source), output, targets={"milliseconds": 3.0}, chunk_rows=10, strict=True
+    )
+    with pytest.raises(JobError, match="line 41 is not UTF-8"):
+        predict_file(classifier, options)
+    assert "40 rows answered" in predict_file(
+        classifier, dataclasses.replace(options, strict=False)
+    )
+    assert json.loads(output.with_name("out.jsonl.job.json").read_text())["settings"][
+        "thresholds"
+    ] == [0.7]
+    with pytest.raises(JobError, match=r"milliseconds was 3\.0, now 4\.0"):
+        predict_file(
+            classifier, dataclasses.replace(options, targets={"milliseconds": 4.0})
+        )
+
+
+def test_an_input_none_of_whose_rows_can_be_used_says_what_to_look_at(
+    classifier, tmp_path
+):
+    source = tmp_path / "in.csv"
+    source.write_text("text\na film\n")
+    options = PredictOptions(
+        str(source), tmp_path / "out.jsonl", "jsonl", text_columns=("text",)
+    )
+    said = predict_file(classifier, options)
+    assert "0 rows answered" in said
+    assert "no row could be used: see the problems, and whether --format" in said
+
+
+def test_strict_stops_at_a_row_on_the_screen_too(classifier, tmp_path, capsys):
+    source = tmp_path / "in.txt"
+    source.write_bytes(b"good\ncaf\xe9\n")
+    with pytest.raises(JobError, match="line 2 is not UTF-8"):
+        predict_file(classifier, PredictOptions(str(source), None, strict=True))
+    said = predict_file(classifier, PredictOptions(str(source), None))
+    assert "1 rows could not be used" in said
+    assert json.loads(capsys.readouterr().out)["line"] == 1
+
+
+@pytest.mark.slow
+def test_whoever_has_read_enough_may_leave(tiny_model, reviews):
+    command = [
+        sys.executable,
+        "-m",
+        "sweet_jax",
+        "predict",
+        f"--model={tiny_model}",
+    ]
+    with reviews.open() as source:
+        process = subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate()
+    assert (process.returncode, b"error" in said.lower()) == (0, False), said
+
+
+def test_standard_input_is_answered_while_it_arrives(command, arguments, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pipe.open("wb", buffering=0) as sink:
+        running = command.start([*arguments, "--input=-"], "predict", str(pipe))
+        for count, line in enumerate((b"good film\n", b"\n", b"a bad plot\n"), 1):
+            sink.write(line)
+            wanted = ('"line": 1,', "line 2 is empty", '"line": 3,')[count - 1]
+            running.wait_until(
+                lambda wanted=wanted: wanted in running.output.read_text()
+            )
+    os.close(reader)
+    status, _ = running.finish()
+    text = running.output.read_text()
+    assert status == 0, text
+    assert "2 rows answered\n1 rows could not be used" in text

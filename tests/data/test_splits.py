@@ -1,0 +1,274 @@
+"""Test and calibration rows are fixed; the seed only chooses among training rows."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.sources import load_task
+from sweet_jax.data.splits import assign_parts, make_splits, order_stratified
+from sweet_jax.data.tasks import get_task
+from sweet_jax.settings.resolve import from_config_dict
+
+label_arrays = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
+    lambda values: np.array(values, np.int32)
+)
+
+
+@pytest.fixture(scope="module")
+def rotten_tomatoes():
+    return load_task(from_config_dict({}).data)
+
+
+def make_rows(num_rows, first_share=0.5, mark="row"):
+    """Rows sorted by class, as the embedded ones are."""
+    labels = (np.arange(num_rows) >= num_rows * first_share).astype(np.int32)
+    return Examples(
+        texts=tuple(f"{mark} {i}" for i in range(num_rows)),
+        pairs=None,
+        labels=labels,
+        row_ids=np.arange(num_rows, dtype=np.int64),
+    )
+
+
+def make_raw(task: str = "file", **sizes: int) -> RawTask:
+    splits = {name: make_rows(size, mark=name) for name, size in sizes.items()}
+    return RawTask(get_task(task), splits, ("0", "1"))
+
+
+def make_settings(seed=0, train=100, calibration=50, **fields):
+    data = {"max_train_examples": train, "calibration_examples": calibration}
+    return from_config_dict({"seed": seed, "data": data, **fields})
+
+
+def get_ids(examples):
+    return set(examples.row_ids.tolist())
+
+
+def test_the_embedded_task_has_the_promised_sizes(rotten_tomatoes):
+    splits = make_splits(rotten_tomatoes, make_settings(train=0, calibration=1000))
+    assert (len(splits.test), len(splits.calibration), len(splits.train)) == (
+        1530,
+        1000,
+        6000,
+    )
+    ids = [get_ids(part) for part in (splits.test, splits.calibration, splits.train)]
+    assert len(set.union(*ids)) == 8530
+    # A permutation with the fixed seed 0 decides, and the notes have nothing to say.
+    order = np.random.default_rng(0).permutation(8530)
+    np.testing.assert_array_equal(splits.test.row_ids, order[:1530])
+    np.testing.assert_array_equal(splits.calibration.row_ids, order[1530:2530])
+    assert splits.notes == ()
+    assert set(splits.origin) == {"train", "calibration", "test"}
+
+
+def test_imdb_has_the_same_test_size():
+    raw = load_task(from_config_dict({"data": {"task": "imdb"}}).data)
+    splits = make_splits(raw, make_settings(train=0, calibration=1000))
+    sizes = (len(splits.test), len(splits.calibration), len(splits.train))
+    assert sizes == (1530, 1000, 22470)
+
+
+def test_rows_keep_their_text_and_label(rotten_tomatoes):
+    rows = rotten_tomatoes.splits["all"]
+    splits = make_splits(rotten_tomatoes, make_settings())
+    for part in (splits.train, splits.calibration, splits.test):
+        for text, label, row_id in zip(
+            part.texts, part.labels, part.row_ids, strict=True
+        ):
+            assert rows.texts[row_id] == text
+            assert rows.labels[row_id] == label
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"all": 1000},
+        {"train": 600, "test": 100},
+        {"train": 600, "validation": 80},
+        {"train": 600, "validation": 80, "test": 100},
+        {"train": 600},
+    ],
+)
+def test_only_the_train_rows_depend_on_the_run(sizes):
+    raw = make_raw(**sizes)
+    base = make_splits(raw, make_settings())
+    runs = [
+        make_settings(seed=1),
+        make_settings(train=17),
+        make_settings(method="early_exit"),
+    ]
+    for run in runs:
+        splits = make_splits(raw, run)
+        assert splits.test.texts == base.test.texts
+        assert splits.calibration.texts == base.calibration.texts
+        np.testing.assert_array_equal(splits.part, base.part)
+    other_sizes = make_splits(raw, make_settings(calibration=20))
+    assert other_sizes.test.texts == base.test.texts
+    assert make_splits(raw, make_settings()).train.texts == base.train.texts
+    assert make_splits(raw, make_settings(seed=1)).train.texts != base.train.texts
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"all": 1000},
+        {"train": 600, "test": 100},
+        {"train": 600, "validation": 80},
+        {"train": 600, "validation": 80, "test": 100},
+        {"train": 600},
+    ],
+)
+def test_no_row_is_trained_on_and_measured(sizes, faithful):
+    run = make_settings(train=6000, faithful_release=faithful)
+    splits = make_splits(make_raw(**sizes), run)
+    train = set(splits.train.texts)
+    assert not train & set(splits.test.texts)
+    assert not train & set(splits.calibration.texts)
+    if not faithful:
+        assert not set(splits.calibration.texts) & set(splits.test.texts)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_train_rows_are_nested_and_stratified(rotten_tomatoes, seed):
+    chosen = [
+        make_splits(rotten_tomatoes, make_settings(seed=seed, train=n)).train
+        for n in (250, 500, 2000)
+    ]
+    for small, large in itertools.pairwise(chosen):
+        assert get_ids(small) < get_ids(large)
+    for rows in chosen:
+        assert abs(rows.labels.mean() - 0.5) < 0.02
+
+
+@given(label_arrays, st.integers(0, 9))
+@settings(deadline=None)
+def test_every_beginning_of_a_stratified_order_is_stratified(labels, seed):
+    order = order_stratified(labels, np.random.default_rng(seed))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    num_classes = len(np.unique(labels))
+    for label in np.unique(labels):
+        share = (labels == label).mean()
+        counts = np.cumsum(labels[order] == label)
+        error = np.abs(counts - share * np.arange(1, len(labels) + 1))
+        assert error.max() <= 1 + share * num_classes / 2
+
+
+def test_a_stratified_order_is_random_within_a_class():
+    labels = np.repeat([0, 1], 50)
+    orders = [order_stratified(labels, np.random.default_rng(i)) for i in range(2)]
+    assert orders[0].tolist() != orders[1].tolist()
+    assert np.any(np.diff(orders[0][labels[orders[0]] == 0]) < 0)
+
+
+@given(label_arrays)
+@settings(deadline=None)
+def test_parts_halve_each_class_and_the_whole(labels):
+    part = assign_parts(labels)
+    assert set(part.tolist()) <= {0, 1}
+    for rows in (np.full(len(labels), True), *(labels == c for c in np.unique(labels))):
+        assert abs((part[rows] == 0).sum() - (part[rows] == 1).sum()) <= 1
+
+
+def test_parts_do_not_follow_the_published_order():
+    part = assign_parts(np.zeros(40, np.int32))
+    assert part.tolist() not in ([0, 1] * 20, [0] * 20 + [1] * 20)
+
+
+def test_a_published_test_split_is_used_whole():
+    splits = make_splits(make_raw(train=600, validation=80, test=33), make_settings())
+    assert get_ids(splits.test) == set(range(33))
+    assert splits.test.texts[0] == "test 0"
+    assert all(text.startswith("validation") for text in splits.calibration.texts)
+    assert len(splits.calibration) == 50
+    assert splits.notes == ()
+
+
+def test_glue_is_tested_on_validation_and_says_so():
+    raw = make_raw("rte", train=2490, validation=277)
+    splits = make_splits(raw, make_settings(train=2000, calibration=1000))
+    assert splits.test.texts == raw.splits["validation"].texts
+    assert all(text.startswith("train") for text in splits.calibration.texts)
+    # At most a fifth of RTE's 2,490 rows is held out; the rest trains.
+    assert (len(splits.calibration), len(splits.train)) == (498, 1992)
+    notes = " | ".join(splits.notes)
+    assert "the validation split is the test" in notes
+    assert "1000 calibration examples asked, 498 taken" in notes
+    assert "calibration takes 498 training rows" in notes
+    assert "2000 training examples asked, 1992 there are" in notes
+    assert splits.origin["test"] == "validation split"
+
+
+def test_mnli_keeps_its_second_test_set():
+    raw = make_raw("mnli", train=600, validation=50, validation_mismatched=60)
+    splits = make_splits(raw, make_settings())
+    assert len(splits.test) == 50
+    assert list(splits.extra_tests) == ["validation_mismatched"]
+    assert splits.extra_tests["validation_mismatched"].texts[0] == (
+        "validation_mismatched 0"
+    )
+
+
+def test_a_small_validation_split_is_used_whole_and_said():
+    splits = make_splits(make_raw(train=600, validation=30, test=9), make_settings())
+    assert len(splits.calibration) == 30
+    assert splits.notes == (
+        "50 calibration examples asked, the validation split has 30: all are used",
+    )
+
+
+def test_rows_without_any_test_split_are_held_out_and_said():
+    splits = make_splits(make_raw(train=600), make_settings())
+    assert len(splits.test) == 120
+    assert splits.notes[0] == ("no test split: 120 training rows are held out as test")
+
+
+def test_faithful_release_takes_the_first_rows_and_leaks(rotten_tomatoes):
+    run = make_settings(train=6000, calibration=1000, faithful_release=True)
+    splits = make_splits(rotten_tomatoes, run)
+    usual = make_splits(rotten_tomatoes, make_settings(train=0, calibration=1000))
+    assert splits.test.texts == usual.test.texts
+    assert splits.calibration.texts == splits.test.texts
+    assert get_ids(splits.train) == get_ids(usual.train)
+    np.testing.assert_array_equal(splits.train.row_ids, np.sort(usual.train.row_ids))
+    assert any("leaks" in note for note in splits.notes)
+    assert np.bincount(splits.part).tolist() == [765, 765]
+
+
+def test_faithful_release_takes_a_published_train_split_from_its_start():
+    run = make_settings(seed=3, train=6000, faithful_release=True)
+    for sizes in ({"validation": 50}, {"validation": 50, "test": 40}):
+        raw = make_raw("file", train=9000, **sizes)
+        splits = make_splits(raw, run)
+        assert splits.train.row_ids.tolist() == list(range(6000))
+        assert splits.calibration.texts == splits.test.texts
+
+
+def test_training_rows_of_one_class_are_an_error():
+    raw = make_raw(train=600, test=50)
+    with pytest.raises(ValueError, match=r"max_train_examples=1 leaves .* one class"):
+        make_splits(raw, make_settings(train=1))
+
+
+def test_too_few_rows_are_an_error():
+    raw = make_raw(all=4)
+    with pytest.raises(ValueError, match="4 rows are too few to hold test rows out"):
+        make_splits(raw, make_settings())
+    with pytest.raises(ValueError, match="1 calibration rows are too few"):
+        make_splits(make_raw(train=9, validation=1, test=5), make_settings())
+
+
+def test_pairs_stay_together():
+    raw = make_raw("rte", train=200, validation=20)
+    with_pairs = {
+        name: dataclasses.replace(rows, pairs=tuple(f"{t} b" for t in rows.texts))
+        for name, rows in raw.splits.items()
+    }
+    splits = make_splits(dataclasses.replace(raw, splits=with_pairs), make_settings())
+    for part in (splits.train, splits.calibration, splits.test):
+        assert part.pairs == tuple(f"{text} b" for text in part.texts)

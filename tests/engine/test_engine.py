@@ -1,0 +1,293 @@
+"""Real early exit answers as the cascade does, whatever leaves where."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_configs import TINY_CONFIGS
+
+from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.engine.cascade_run import AHEAD, NO_POOLING, Pooling
+from sweet_jax.engine.engine import Engine
+from sweet_jax.engine.segments import Segments
+from sweet_jax.engine.shapes import Shapes, make_row_buckets
+from sweet_jax.engine.stats import EngineStats
+from sweet_jax.evaluation.cascade import choose_exits
+from sweet_jax.evaluation.collect import Collector
+from sweet_jax.exits import criteria as exit_criteria
+from sweet_jax.exits.criteria import compute_scores
+from sweet_jax.exits.exit_rule import ExitRule
+from sweet_jax.exits.learned import scale_lte
+from sweet_jax.exits.temperatures import apply_temperatures
+from sweet_jax.huggingface.config import make_encoder, parse_config
+from sweet_jax.models.init import make_example_batch
+from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
+from sweet_jax.settings.fields import ExitSettings
+
+LAYERS, CLASSES, BATCH, BUCKETS = (0, 1, 3), 3, 4, (8, 16)
+TEMPERATURES = np.array([0.5, 1.5, 1.0], np.float32)
+LTE_RANGES = np.array([[0.3, 0.7], [0.2, 0.8], [0.4, 0.6]], np.float32)
+
+
+def make_model(kind: str) -> tuple[Any, Any]:
+    """Returns a model whose exits disagree, and its parameters."""
+    family, _, method = kind.partition(" ")
+    config = parse_config(TINY_CONFIGS[family])
+    model = MultiExitClassifier(
+        encoder=make_encoder(config, 4, jnp.float32),
+        exit_layers=LAYERS,
+        exit_numbers=(0, 1, 2),
+        num_classes=CLASSES,
+        features=config.hidden_size,
+        settings=ExitSettings(pooling="mean", dropout=0.1, learn_to_exit=True),
+        init_scale=1.0,
+    )
+    members = ((0,), (1,), (2,)) if method == "multi_model" else ((0, 1, 2),)
+    joined = join_models(split_model(model, members, method == "sweet"))
+    params = jax.jit(joined.init)(jax.random.key(0), make_example_batch())["params"]
+    return joined, params
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "bert sweet",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (
+                "bert multi_model",
+                "mpnet early_exit",
+                "deberta-v2 sweet",
+                "modernbert sweet",
+            )
+        ),
+    ],
+)
+def served(request) -> tuple[Engine, Collector, Any]:
+    """An engine, a collector and parameters; programs are shared by all examples."""
+    model, params = make_model(request.param)
+    segments = Segments(model, params, len(LAYERS), CLASSES)
+    collector = Collector(model, 8, BUCKETS, 0)
+    return Engine(segments, Shapes(BATCH, BUCKETS, 0)), collector, params
+
+
+def make_rows(lengths: list[int], seed: int, repeat: bool = False) -> Tokenized:
+    rng = np.random.default_rng(seed)
+    texts = [rng.integers(4, 30, 4 if repeat else n) for n in lengths]
+    if repeat:
+        texts = [texts[0]] * len(texts)
+    offsets = np.cumsum([0, *map(len, texts)])
+    return Tokenized(
+        token_ids=np.concatenate([np.zeros(0, np.int64), *texts]).astype(np.int32),
+        type_ids=np.zeros(offsets[-1], np.int32),
+        offsets=offsets,
+        labels=np.zeros(len(texts), np.int32),
+        row_ids=np.arange(len(texts), dtype=np.int64),
+        truncated_rows=0,
+    )
+
+
+def cut(rows: Tokenized, sizes: list[int]) -> list[Tokenized]:
+    """Returns the rows as a stream of chunks, the last as large as it must be."""
+    single = list(rows.cut(1))
+    bounds = np.minimum(np.cumsum([0, *sizes, rows.num_rows]), rows.num_rows)
+    return [
+        join(single[first:stop])
+        for first, stop in itertools.pairwise(bounds)
+        if first < stop
+    ]
+
+
+def join(parts: list[Tokenized]) -> Tokenized:
+    """Returns rows of several as one."""
+    return Tokenized(
+        np.concatenate([part.token_ids for part in parts]),
+        np.concatenate([part.type_ids for part in parts]),
+        np.cumsum([0, *(part.lengths.sum() for part in parts)]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.row_ids for part in parts]),
+        0,
+    )
+
+
+def score(criterion: str, logits_NEC: np.ndarray, lte_NE: np.ndarray) -> np.ndarray:
+    calibrated = apply_temperatures(logits_NEC, TEMPERATURES)
+    return np.asarray(
+        compute_scores(criterion, calibrated, scale_lte(lte_NE, LTE_RANGES))
+    )
+
+
+def choose_threshold(scores_NE: np.ndarray, share: float) -> float:
+    """Returns a threshold midway between two scores, with `share` of them below."""
+    values = np.unique(scores_NE)
+    if len(values) == 1:
+        return float(values[0])
+    k = int(share * (len(values) - 2))
+    return float((values[k].astype(np.float64) + values[k + 1]) / 2)
+
+
+def draw_streams(criteria: tuple[str, ...], sizes: tuple[int, ...]) -> Any:
+    """Draws rows, chunks, thresholds and waiting; every number of rows is compiled."""
+    return given(
+        lengths=st.sampled_from(sizes).flatmap(
+            lambda n: st.lists(st.integers(1, 16), min_size=n, max_size=n)
+        ),
+        sizes=st.lists(st.integers(1, 9), max_size=3),
+        criterion=st.sampled_from(criteria),
+        share=st.floats(0, 1),
+        pooling=st.sampled_from([NO_POOLING, Pooling(), Pooling(5), Pooling(99, 0.0)]),
+        repeat=st.booleans(),
+        seed=st.integers(0, 3),
+    )
+
+
+@draw_streams(("confidence", "patience"), (1, 13))
+@settings(max_examples=10, deadline=None)
+def test_answers_are_the_cascades(
+    served, lengths, sizes, criterion, share, pooling, repeat, seed
+):
+    check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed)
+
+
+@pytest.mark.slow
+@draw_streams(tuple(exit_criteria.CRITERIA), (1, 2, 7, 23))
+@settings(max_examples=30, deadline=None)
+def test_answers_are_the_cascades_by_every_criterion(
+    served, lengths, sizes, criterion, share, pooling, repeat, seed
+):
+    check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed)
+
+
+def check_answers(served, lengths, sizes, criterion, share, pooling, repeat, seed):
+    engine, collector, params = served
+    rows = make_rows(lengths, seed, repeat)
+    bank = collector.collect(params, rows)
+    scores_NE = score(criterion, bank.logits, bank.lte)
+    threshold = choose_threshold(scores_NE, share)
+    rule = ExitRule(
+        criterion, np.full(3, threshold, np.float32), TEMPERATURES, LTE_RANGES
+    )
+    stats = EngineStats.make(3)
+    answers = list(engine.run(cut(rows, sizes), rule, pooling, stats))
+    assert [a.index for a in answers] == list(range(len(lengths)))
+    expected = np.asarray(choose_exits(scores_NE, rule.thresholds[:1]))[0]
+    exits = np.array([a.exit_index for a in answers])
+    far_N = (np.abs(scores_NE - np.float32(threshold)) > 1e-5).all(axis=1)
+    np.testing.assert_array_equal(exits[far_N], expected[far_N])
+    for n, answer in enumerate(answers):
+        np.testing.assert_allclose(
+            answer.logits_C, bank.logits[n, answer.exit_index], rtol=0, atol=1e-5
+        )
+    np.testing.assert_array_equal(stats.exit_counts, np.bincount(exits, minlength=3))
+    assert stats.rows_run[0] == len(lengths)
+    # A segment runs on the rows that no earlier exit let go, and on no other.
+    left = len(lengths) - np.cumsum(stats.exit_counts)
+    np.testing.assert_array_equal(stats.rows_run[1:], left[:-1])
+
+
+@pytest.mark.parametrize("exit_index", [0, 1, 2])
+@pytest.mark.parametrize("pooling", [NO_POOLING, Pooling()])
+def test_all_rows_leave_together(served, exit_index, pooling):
+    engine, *_ = served
+    thresholds = np.full(3, np.inf, np.float32)
+    thresholds[exit_index] = 1 / CLASSES
+    rule = ExitRule("confidence", thresholds, TEMPERATURES)
+    rows = make_rows([3, 16, 1, 8, 9], 0)
+    answers = list(engine.run([rows], rule, pooling))
+    assert [a.exit_index for a in answers] == [exit_index] * 5
+
+
+def test_every_threshold_may_have_its_own_exit(served):
+    engine, collector, params = served
+    rows = make_rows([5, 7, 2, 11, 16, 3, 3], 1)
+    bank = collector.collect(params, rows)
+    scores_NE = score("confidence", bank.logits, bank.lte)
+    medians = np.median(scores_NE, axis=0)
+    thresholds = np.minimum(medians - 1e-3, 0.999).astype(np.float32)
+    thresholds = np.maximum(thresholds, np.float32(1 / CLASSES))
+    rule = ExitRule("confidence", thresholds, TEMPERATURES)
+    passes_NE = scores_NE >= thresholds
+    passes_NE[:, -1] = True
+    answers = list(engine.run([rows], rule))
+    assert [a.exit_index for a in answers] == passes_NE.argmax(axis=1).tolist()
+
+
+def test_compiled_programs_are_bounded_and_shared(served):
+    engine, *_ = served
+    engine.warm_up()
+    bound = 3 * len(make_row_buckets(BATCH)) * len(BUCKETS)
+    assert engine.segments.num_programs == bound
+    rule = ExitRule("confidence", np.full(3, 0.6, np.float32), TEMPERATURES)
+    list(engine.run([make_rows(list(range(1, 17)), 2)], rule, Pooling()))
+    assert engine.segments.num_programs == bound
+
+
+def test_pooled_segments_run_full_batches(served):
+    engine, *_ = served
+    rows = make_rows([6] * 40, 3)
+    # Exit 0 lets none go: every row waits before segment 1.
+    rule = ExitRule(
+        "confidence", np.array([np.inf, 1 / 3, 1], np.float32), TEMPERATURES
+    )
+    chunks = cut(rows, [3] * 13)
+    pooled, alone = EngineStats.make(3), EngineStats.make(3)
+    list(engine.run(chunks, rule, Pooling(), pooled))
+    list(engine.run(chunks, rule, NO_POOLING, alone))
+    assert pooled.rows_padded[1] == 40
+    assert alone.rows_padded[1] == 14 * 4 - 3
+
+
+def test_no_row_waits_for_longer_than_it_may(served):
+    """A stream is read only as far as the rows that may wait."""
+    engine, *_ = served
+    rule = ExitRule(
+        "confidence", np.array([np.inf, 1 / 3, 1], np.float32), TEMPERATURES
+    )
+    read = 0
+
+    def stream():
+        nonlocal read
+        for chunk in cut(make_rows([6] * 60, 4), [1] * 60):
+            read += 1
+            yield chunk
+
+    # Each segment may have that many calls before the device.
+    most = 4 + 2 * AHEAD
+    for pooling in (Pooling(2), Pooling(100, 0.0)):
+        read = 0
+        answers = engine.run(stream(), rule, pooling)
+        next(answers)
+        assert read <= most
+        answers.close()
+
+
+def test_a_wrong_rule_is_refused_before_anything_runs(served):
+    engine, *_ = served
+    low = ExitRule("confidence", np.full(3, 0.1, np.float32), TEMPERATURES)
+    with pytest.raises(ValueError, match=r"threshold=0.1.* is outside the range"):
+        next(engine.run([make_rows([3], 0)], low))
+    lte = ExitRule("lte", np.full(3, 0.5, np.float32), TEMPERATURES)
+    with pytest.raises(ValueError, match="no heads for them"):
+        next(engine.run([make_rows([3], 0)], lte))
+
+
+def test_row_buckets():
+    assert make_row_buckets(1) == (1,)
+    assert make_row_buckets(6) == (1, 2, 4, 6)
+    assert make_row_buckets(32) == (1, 2, 4, 8, 16, 32)
+
+
+def test_rows_are_split_into_buckets_they_nearly_fill():
+    shapes = Shapes(128, (8,), 0)
+    assert shapes.split_rows(128) == [128]
+    assert shapes.split_rows(100) == [100]
+    assert shapes.split_rows(70) == [64, 6]
+    for num_rows in range(1, 129):
+        sizes = shapes.split_rows(num_rows)
+        assert sum(sizes) == num_rows
+        assert sum(map(shapes.find_row_bucket, sizes)) <= num_rows * 4 / 3

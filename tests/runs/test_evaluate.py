@@ -1,0 +1,58 @@
+"""Labelled rows for a finished run, from files and folders, by the run's labels."""
+
+import pytest
+
+from sweet_jax.runs.evaluate import load_rows, load_table
+
+ROWS = "text,sentiment\na film,pos\na plot,pos\n"
+
+
+def test_a_file_of_one_class_is_read(tmp_path):
+    (tmp_path / "one.csv").write_text(ROWS)
+    rows = load_rows(str(tmp_path / "one.csv"), (), "sentiment", ("neg", "pos"))
+    assert rows.labels.tolist() == [1, 1]
+
+
+def test_a_folder_with_a_test_file_alone_and_another_label_column(tmp_path):
+    (tmp_path / "test.csv").write_text(ROWS)
+    rows = load_rows(str(tmp_path), (), "sentiment", ("neg", "pos"))
+    assert rows.texts == ("a film", "a plot")
+    (tmp_path / "train.csv").write_text("text,sentiment\nmine,neg\n")
+    assert load_rows(str(tmp_path), (), "sentiment", ("neg", "pos")).texts == rows.texts
+
+
+@pytest.mark.parametrize("name", ["test.csv", ""])
+def test_a_label_that_training_lacks_is_named_with_its_line(tmp_path, name):
+    (tmp_path / "test.csv").write_text(ROWS + "so so,Neg\n")
+    message = r"^test\.csv line 4 has the label 'Neg'.*neg, pos: is it 'neg'\?$"
+    with pytest.raises(ValueError, match=message):
+        load_rows(str(tmp_path / name), (), "sentiment", ("neg", "pos"))
+
+
+def test_columns_are_asked_for_once_with_the_flags_of_the_command(tmp_path):
+    (tmp_path / "a.csv").write_text("title,body,stars\na,b,1\n")
+    message = (
+        r"a\.csv has no text column of a usual name and no column 'label'; its columns"
+        r" are 'title', 'body', 'stars': set --text_columns=body and"
+        r" --label_column=stars$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_table(str(tmp_path / "a.csv"), (), "label")
+    # The advice leads out.
+    table = load_table(str(tmp_path / "a.csv"), ("body",), "stars")
+    assert (table.texts, table.labels) == (["b"], ["1"])
+
+
+def test_the_label_is_never_read_as_text(tmp_path):
+    (tmp_path / "a.csv").write_text(ROWS)
+    with pytest.raises(ValueError, match="'sentiment' is the column of labels"):
+        load_table(str(tmp_path / "a.csv"), ("text", "sentiment"), "sentiment")
+    with pytest.raises(ValueError, match="--text_columns names 'text' twice"):
+        load_table(str(tmp_path / "a.csv"), ("text", "text"), "sentiment")
+
+
+def test_a_folder_of_plain_text_is_one_line(tmp_path):
+    (tmp_path / "a.txt").write_text("no table")
+    with pytest.raises(ValueError, match="has no column 'label'") as raised:
+        load_table(str(tmp_path), (), "label")
+    assert "\n" not in str(raised.value)

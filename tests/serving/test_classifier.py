@@ -1,0 +1,225 @@
+"""The classifier people use: every way to ask gives the same answers."""
+
+import itertools
+import json
+import logging
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sweet_jax
+from benchmarks.tiny_model import WORDS, write_tiny_model
+from sweet_jax.data.examples import Examples
+from sweet_jax.engine.engine import CHUNK_BATCHES
+from sweet_jax.exits.temperatures import apply_temperatures
+from sweet_jax.serving.classifier import AdaptiveClassifier
+
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model) -> AdaptiveClassifier:
+    return sweet_jax.load(tiny_model, batch_size=BATCH)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> AdaptiveClassifier:
+    """A classifier of pairs."""
+    folder = tmp_path_factory.mktemp("pairs") / "model"
+    return sweet_jax.load(write_tiny_model(folder, has_pairs=True), batch_size=BATCH)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Texts of up to 7 words; with its special tokens each fits the first bucket."""
+    rng = np.random.default_rng(1)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 7))) for _ in range(40)]
+
+
+def assert_close(got, expected) -> None:
+    """The same labels and exits; probabilities may depend on the batch by rounding."""
+    got, expected = list(got), list(expected)
+    assert [(p.label, p.exit, p.layers) for p in got] == [
+        (p.label, p.exit, p.layers) for p in expected
+    ]
+    np.testing.assert_allclose(
+        [p.probabilities for p in got], [p.probabilities for p in expected], atol=1e-6
+    )
+
+
+def test_every_kind_of_input_gives_the_same_answers(classifier, texts):
+    expected = classifier.predict(texts, threshold=0.8)
+    assert isinstance(expected, list)
+    assert {p.exit for p in expected} == {0, 1}
+    assert {p.layers for p in expected} == {1, 2}
+    assert_close(classifier.predict(tuple(texts), threshold=0.8), expected)
+    assert_close(classifier.predict(iter(texts), threshold=0.8), expected)
+    for text, answer in zip(texts[:5], expected, strict=False):
+        single = classifier.predict(text, threshold=0.8)
+        assert isinstance(single, list)
+        assert_close(single, [answer])
+    assert classifier.predict([], threshold=0.8) == []
+
+
+def test_probabilities_are_those_of_the_exit_that_answered(classifier, texts):
+    zeros = np.zeros(len(texts), np.int64)
+    examples = Examples(tuple(texts), None, zeros.astype(np.int32), zeros)
+    logits_NEC = classifier.collect(examples).logits
+    temperatures_E = np.array(classifier.description.temperatures, np.float32)
+    scaled_NEC = np.asarray(apply_temperatures(logits_NEC, temperatures_E), np.float64)
+    odds_NEC = np.exp(scaled_NEC)
+    p_NEC = odds_NEC / odds_NEC.sum(axis=2, keepdims=True)
+    for n, answer in enumerate(classifier.predict(texts, threshold=0.8)):
+        np.testing.assert_allclose(
+            answer.probabilities, p_NEC[n, answer.exit], atol=1e-5
+        )
+        assert answer.label == classifier.label_names[p_NEC[n, answer.exit].argmax()]
+
+
+def test_a_generator_is_read_as_answers_are_taken(classifier, texts):
+    read = itertools.count()
+
+    def endless():
+        for text in itertools.cycle(texts):
+            next(read)
+            yield text
+
+    answers = classifier.predict(endless(), threshold=0.8)
+    for _ in range(200):
+        next(answers)
+    answers.close()
+    # What one look ahead holds, and rows that wait for others.
+    assert next(read) <= 200 + 2 * CHUNK_BATCHES * BATCH
+
+
+def test_threads_get_the_same_answers(classifier, texts):
+    expected = classifier.predict(texts, threshold=0.8)
+    rows = classifier.stats["rows"]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(classifier.predict, texts, 0.8) for _ in range(8)]
+        for future in asked:
+            assert future.result() == expected
+    assert classifier.stats["rows"] == rows + 8 * len(texts)
+
+
+def test_it_says_what_it_is_and_what_it_did(tiny_model, texts):
+    classifier = sweet_jax.load(str(tiny_model), batch_size=BATCH)
+    text = repr(classifier)
+    assert "early_exit on file" in text
+    assert "labels negative, positive" in text
+    assert classifier.stats["rows"] == 0
+    answers = classifier.predict(texts[:8], threshold=0.8)
+    stats = classifier.stats
+    assert stats["rows"] == 8
+    exits = [p.exit for p in answers]
+    assert stats["exit_counts"] == [exits.count(0), exits.count(1)]
+    assert stats["cost_fraction"] == np.mean([p.layers / 2 for p in answers])
+
+
+def test_pairs(pairs):
+    answers = pairs.predict([("good film", "bad film"), ("a", "the cast")])
+    assert_close(pairs.predict(("good film", "bad film")), answers[:1])
+    assert_close(pairs.predict((("good film", "bad film"),)), answers[:1])
+    for single in ("good film", ["good film"]):
+        with pytest.raises(ValueError, match=r"input 0 is no .text, text. pair"):
+            pairs.predict(single)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([("a", "b")], "input 0 is a tuple: this model takes single texts"),
+        (["a", "", "b"], "input 1 is empty: leave it out"),
+        ("", "input 0 is empty"),
+        ([" \t"], "input 0 is empty"),
+    ],
+)
+def test_wrong_texts_are_refused(classifier, texts, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.predict(texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 0.4}, "threshold=0.4 is outside the range of criterion=conf"),
+        ({"threshold": 1.1}, "allowed is 0.5 to 1, or inf"),
+        ({"threshold": float("nan")}, "threshold=nan is outside"),
+        ({"threshold": 0.0, "criterion": "patience"}, r"threshold=0 is outside"),
+        ({"criterion": "confidense"}, "did you mean confidence?"),
+        ({"threshold": 0.5, "criterion": "lte"}, "no heads for them"),
+        ({"threshold": 0.8, "speedup": 2.0}, "are conflicting targets"),
+        ({"speedup": 0.0}, "speedup=0.0: allowed is a number above 0"),
+    ],
+)
+def test_wrong_questions_are_refused_before_texts_are_read(
+    classifier, arguments, message
+):
+    def never():
+        raise AssertionError("read")
+        yield ""
+
+    with pytest.raises(ValueError, match=message) as error:
+        classifier.predict(never(), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_long_texts_are_cut_and_that_is_said_once(tiny_model, caplog):
+    classifier = sweet_jax.load(tiny_model, batch_size=BATCH)
+    long = "good film " * 10_000
+    with caplog.at_level(logging.WARNING, "absl"):
+        answers = classifier.predict([long, "a plot", long])
+        classifier.predict(long)
+    assert_close(answers[:1], classifier.predict("good film " * 15))
+    assert [r.message for r in caplog.records] == [
+        "an input is longer than the 32 tokens that the model reads: such inputs are"
+        " cut, as in training (said once)"
+    ]
+
+
+def test_strange_characters_are_answered_as_in_training(classifier):
+    texts = ["good \x00 film\x07", "half \ud800 film", "\x1b", "🎬 \u2028 film"]
+    answers = classifier.predict(texts)
+    assert_close(answers[1:2], classifier.predict("half \ufffd film"))
+
+
+def change_json(path: Path, **values) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda m: change_json(m / "model.json", schema=9), "has schema 9.*update"),
+        (lambda m: (m / "model.json").write_text("{}"), "is damaged"),
+        (lambda m: (m / "model.json").write_text("[]"), "holds no JSON object"),
+        (lambda m: (m / "model.json").unlink(), "it has no model.json"),
+        (lambda m: change_json(m / "model.json", temperatures=[2, 2]), "was altered"),
+        (lambda m: (m / "checksums.json").unlink(), "checksums.json is missing"),
+        (lambda m: (m / "checksums.json").write_text("[]"), "lists no checksums"),
+        (
+            lambda m: (m / "tokenizer" / "tokenizer.json").unlink(),
+            "lacks the file tokenizer/tokenizer.json",
+        ),
+        (
+            lambda m: (m / "params.safetensors").write_bytes(b"0"),
+            "params.safetensors was altered or damaged",
+        ),
+    ],
+)
+def test_a_damaged_or_newer_folder_is_refused(tiny_model, tmp_path, damage, message):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    damage(folder)
+    with pytest.raises(ValueError, match=message) as error:
+        sweet_jax.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_size_of_0_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="batch_size=0: allowed is 1 or more"):
+        sweet_jax.load(tiny_model, batch_size=0)
