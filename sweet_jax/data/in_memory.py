@@ -17,6 +17,7 @@ import numpy as np
 from sweet_jax.data.columns import name_label
 from sweet_jax.data.examples import Table
 from sweet_jax.data.find_columns import (
+    NO_COLUMNS,
     SAMPLE_ROWS,
     ColumnFlags,
     Columns,
@@ -41,18 +42,11 @@ class HeldRows:
         task_name: what `data.task` says: `rows-` and 16 hex digits of the content.
         tables: by split.
         label_names: by class index, where a data set has them; else ().
-        text_columns: the columns read; () for lists.
     """
 
-    def __init__(
-        self,
-        tables: dict[str, Table],
-        label_names: tuple[str, ...],
-        text_columns: tuple[str, ...],
-    ) -> None:
+    def __init__(self, tables: dict[str, Table], label_names: tuple[str, ...]) -> None:
         """Use `hold_rows`."""
         self.tables, self.label_names = tables, label_names
-        self.text_columns = text_columns
         self.task_name = f"rows-{_compute_digest(tables, label_names)}"
 
 
@@ -95,14 +89,17 @@ def hold_rows(
         columns = _read_columns(data, split, text_columns, own_label, flags)
         if split == "train":
             label_names, width = columns.label_names, len(columns.texts[0])
-            text_columns = columns.text_columns
+            # The columns of the training rows are those of the others.
+            text_columns = columns.names.texts
+            if label is None:
+                label = columns.names.label or None
         elif len(columns.texts[0]) != width:
             raise ValueError(
                 f"{split} has {_count(len(columns.texts[0]))} a row and train has"
                 f" {_count(width)}: give both in one form"
             )
         tables[split] = _make_table(columns, split, kinds)
-    held = HeldRows(tables, label_names, text_columns)
+    held = HeldRows(tables, label_names)
     # Whoever holds equal rows holds the same object.
     return _HELD.setdefault(held.task_name, held)
 
@@ -130,7 +127,7 @@ class _Columns(NamedTuple):
         labels: of each row.
         unit: what `positions` are, for messages.
         positions: of each row: its number, or its index in pandas.
-        text_columns: names of the columns; () for lists.
+        names: of the columns; none for lists.
         label_names: by class index, where labels are indices.
     """
 
@@ -138,7 +135,7 @@ class _Columns(NamedTuple):
     labels: list[Any]
     unit: str
     positions: Sequence[Any]
-    text_columns: tuple[str, ...] = ()
+    names: Columns = NO_COLUMNS
     label_names: tuple[str, ...] = ()
 
 
@@ -212,7 +209,7 @@ def _read_table(
                 " expected a list"
             )
         samples[name] = list(data[key][:SAMPLE_ROWS])
-    text_columns, label_column, _ = find_columns(
+    text_columns, label_column, _ = found = find_columns(
         samples,
         where,
         Columns(text_columns, asked_label),
@@ -231,7 +228,7 @@ def _read_table(
     return _Columns(
         list(zip(*values, strict=True)),
         labels,
-        text_columns=text_columns,
+        names=found,
         label_names=label_names,
         **_find_positions(data, len(labels)),
     )
@@ -341,6 +338,7 @@ def _make_table(columns: _Columns, where: str, kinds: dict[str, str]) -> Table:
         if len(columns.texts[0]) == 2
         else None,
         labels=labels,
+        columns=columns.names,
     )
 
 

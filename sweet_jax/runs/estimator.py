@@ -179,7 +179,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
             criterion=self.criterion if criterion is None else criterion,
             speedup=speedup,
         )
-        # Strings and integers are sorted there as here; booleans and others may not be.
+        # Strings that are whole numbers are in the order of the numbers there.
         place = {name: i for i, name in enumerate(classifier.label_names)}
         labels = self.classes_.tolist()
         order_C = [

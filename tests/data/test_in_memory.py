@@ -230,6 +230,20 @@ def test_wrong_test_rows_are_one_line(test, message):
     assert message in str(error.value)
 
 
+def test_other_splits_are_read_from_the_columns_of_the_training_rows():
+    # Found in the training rows, and taken although others have further candidates.
+    test = FRAME.assign(message="none of the texts", category="no")
+    held = hold_rows({"train": FRAME, "test": test})
+    assert read(held, "test") == (TEXTS, None, LABELS)
+
+
+def test_the_columns_are_remembered():
+    frame = rename("said", "kind")
+    assert load({"train": frame}, "said", "kind").columns[:2] == (("said",), "kind")
+    assert load({"train": frame}, "said", frame["kind"]).columns[:2] == (("said",), "")
+    assert not any(load({"train": list(zip(TEXTS, LABELS, strict=True))}).columns)
+
+
 def test_the_task_is_another_one_as_soon_as_anything_differs():
     def name(**splits: Any) -> str:
         return hold_rows(splits).task_name

@@ -18,7 +18,11 @@ from sklearn.utils.validation import validate_data
 
 from sweet_jax import SweetClassifier
 
-WORDS = ("good", "fine", "the", "a", "film", "plot", "bad", "poor")
+# Of the tiny encoder's vocabulary.
+WORDS = (
+    "good", "fine", "great", "lovely", "superb", "warm", "bad", "poor", "awful", "dull",
+    "grim", "cold", "the", "a", "film", "plot", "cast", "and", "with", "very", "scene",
+)  # fmt: skip
 
 
 class OnNumbers(SweetClassifier):
@@ -41,7 +45,8 @@ class OnNumbers(SweetClassifier):
 
 
 def _write(X_NK: np.ndarray) -> list[str]:
-    places_NK = np.floor(X_NK * 4).astype(int) % len(WORDS)
+    # Close rows are different texts, too: `fit` needs a few of each class.
+    places_NK = np.floor(X_NK * 64).astype(int) % len(WORDS)
     return [" ".join(WORDS[place] for place in row) for row in places_NK]
 
 
