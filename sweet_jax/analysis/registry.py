@@ -117,7 +117,7 @@ class Analyses:
 
 
 def _make(name: str, inputs: AnalysisInputs) -> Analysis:
-    analysis = ANALYSES.lookup(name)(inputs)
+    analysis: object = ANALYSES.lookup(name)(inputs)
     if not isinstance(analysis, Analysis):
         raise SettingsError(
             f"analysis {name!r} makes a {type(analysis).__name__}, expected a"

@@ -60,7 +60,8 @@ def load_tables(
     Raises:
         ValueError: see `load_task`.
     """
-    return SOURCES.lookup(task.kind).load(task, settings, flags, remembered)
+    source: Source = SOURCES.lookup(task.kind)
+    return source.load(task, settings, flags, remembered)
 
 
 for _kind, _load in {

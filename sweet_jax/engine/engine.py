@@ -124,7 +124,7 @@ def make_backend(
     Raises:
         ValueError: the name is unknown, or what is registered makes no backend.
     """
-    fn = BACKENDS.lookup(name)
+    fn: BackendFn = BACKENDS.lookup(name)
     made: Any = fn(model, params, num_segments, num_classes, matmul_precision)
     needed = [n for n in (*Backend.__annotations__, *vars(Backend)) if n[0] != "_"]
     if lacking := [member for member in needed if not hasattr(made, member)]:

@@ -203,6 +203,15 @@ def register_metric(
     return fn
 
 
+def find_metric(name: str) -> Metric:
+    """Returns the metric of a name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return METRICS.lookup(name)
+
+
 def check_metric(metric: str, num_classes: int, task: str) -> None:
     """Raises ValueError if a metric cannot score a task, before any work is done.
 
@@ -212,7 +221,7 @@ def check_metric(metric: str, num_classes: int, task: str) -> None:
         task: its name, for the message.
     """
     try:
-        _try_out(metric, METRICS.lookup(metric), num_classes)
+        _try_out(metric, find_metric(metric), num_classes)
     except ValueError as error:
         raise ValueError(
             f"data.metric={metric} does not fit {task}, which has {num_classes} classes"
@@ -231,12 +240,12 @@ def _try_out(name: str, metric: Metric, num_classes: int) -> None:
 
 def reads_rows(metric: str) -> bool:
     """Whether a metric is called for each set of predictions, and so is slow."""
-    return METRICS.lookup(metric).counts_fn is None
+    return find_metric(metric).counts_fn is None
 
 
 def reads_hits(metric: str) -> bool:
     """Whether a metric needs `Counts.hits_C`."""
-    return METRICS.lookup(metric).reads_hits
+    return find_metric(metric).reads_hits
 
 
 def compute_score(
@@ -262,7 +271,7 @@ def compute_score(
     Raises:
         ValueError: the metric is unknown, or `f1` meets other than two classes.
     """
-    counts_fn = METRICS.lookup(metric).counts_fn
+    counts_fn = find_metric(metric).counts_fn
     assert counts_fn is not None, f"{metric} is a function of rows"
     return counts_fn(
         Counts(
@@ -294,7 +303,7 @@ def score_predictions(
         ValueError: the metric is unknown, or it fails; as `compute_score`.
     """
     weights = np.ones(len(labels)) if weights is None else weights
-    row = METRICS.lookup(metric)
+    row = find_metric(metric)
     probabilities_NC = None
     if row.rows_fn is not None:
         assert logits_NC is not None, f"{metric} reads probabilities"

@@ -18,7 +18,7 @@ alone, which is why both are checked when it is registered.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,43 +26,13 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sweet_jax.arrays import Array
+from sweet_jax.exits.criterion import Criterion, RangeFn, ScoresFn
 from sweet_jax.exits.criterion_checks import check_criterion
 from sweet_jax.settings.fields import LOGIT_CRITERIA
 from sweet_jax.settings.registries import CRITERIA
 
 # The threshold that no score reaches: every example runs every exit.
 FULL = float("inf")
-
-ScoresFn: TypeAlias = Callable[..., Array]
-RangeFn: TypeAlias = Callable[[int, int], tuple[float, float]]
-
-
-class Criterion(NamedTuple):
-    """What is registered as a criterion.
-
-    Attributes:
-        scores_fn: maps calibrated logits_NEC, and with `reads_lte` also lte_NE, to
-            scores_NE; more means surer. The score of exit i depends on exits up to i
-            and on its own row only. jax traces it.
-        range_fn: maps (num_classes, num_exits) to the lowest and highest score.
-        counts: scores are whole numbers, so the thresholds are all of them.
-        reads_lte: it reads learning-to-exit scores, which not every model has.
-    """
-
-    scores_fn: ScoresFn
-    range_fn: RangeFn
-    counts: bool = False
-    reads_lte: bool = False
-
-    def score(self, logits_NEC: Array, *lte_NE: Array) -> Array:
-        """Returns float32 scores within the range."""
-        _, num_exits, num_classes = logits_NEC.shape
-        scores_NE = self.scores_fn(logits_NEC.astype(jnp.float32), *lte_NE)
-        # Softmax rounds: a sum of C equal float32 shares may fall short of 1, so a
-        # score could miss its own range by an ulp and the lowest threshold would not be
-        # reached.
-        low, high = self.range_fn(num_classes, num_exits)
-        return jnp.clip(scores_NE.astype(jnp.float32), low, high)
 
 
 def _confidence(logits_NEC: Array) -> Array:
@@ -168,6 +138,15 @@ def register_criterion(
     return scores_fn
 
 
+def find_criterion(name: str) -> Criterion:
+    """Returns the criterion of a name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return CRITERIA.lookup(name)
+
+
 def compute_scores(
     criterion: str,
     logits_NEC: Float[Array, "N E C"],
@@ -191,7 +170,7 @@ def compute_scores(
     check_lte(criterion, lte_NE is not None)
     _, num_exits, num_classes = logits_NEC.shape
     threshold_range(criterion, num_classes, num_exits)  # It checks their numbers.
-    row = CRITERIA.lookup(criterion)
+    row = find_criterion(criterion)
     read = (logits_NEC, lte_NE) if row.reads_lte else (logits_NEC,)
     return _compute_scores(row, *read)
 
@@ -215,7 +194,7 @@ def threshold_range(
             f"num_classes={num_classes}: exit criteria need at least 2 classes to"
             " compare; check the labels of the task"
         )
-    low, high = CRITERIA.lookup(criterion).range_fn(num_classes, num_exits)
+    low, high = find_criterion(criterion).range_fn(num_classes, num_exits)
     return float(low), float(high)
 
 
@@ -228,7 +207,7 @@ def make_thresholds(
     criterion that counts (patience) has one threshold per count instead.
     """
     low, high = threshold_range(criterion, num_classes, num_exits)
-    if CRITERIA.lookup(criterion).counts:
+    if find_criterion(criterion).counts:
         return np.arange(low, high + 1, dtype=np.float32)
     return np.linspace(low, high, num_thresholds).astype(np.float32)
 
@@ -257,7 +236,7 @@ def check_lte(criterion: str, has_lte: bool) -> None:
 
     Or if it is unknown.
     """
-    if CRITERIA.lookup(criterion).reads_lte and not has_lte:
+    if find_criterion(criterion).reads_lte and not has_lte:
         raise ValueError(
             f"criterion={criterion} reads learning-to-exit scores, and this model has"
             " no heads for them: train with exits.learn_to_exit=True, or use"

@@ -6,13 +6,12 @@ all logits are there, and other ones in real early exit, where they are not.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-if TYPE_CHECKING:
-    from sweet_jax.exits.criteria import Criterion
+from sweet_jax.exits.criterion import Criterion
 
 # Exits and classes; the second has no seam and no third class.
 _SHAPES = ((4, 3), (1, 2))
@@ -48,7 +47,7 @@ def check_criterion(name: str, row: Any) -> None:
 
 
 def _find_problems(
-    row: "Criterion", num_exits: int, num_classes: int
+    row: Criterion, num_exits: int, num_classes: int
 ) -> Iterator[_Problem]:
     """Yields what is wrong with a criterion, the first of which is to be told."""
     try:

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Float32
 from sweet_jax.arrays import Array
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import (
-    CRITERIA,
     FULL,
     Criterion,
     check_lte,
     check_threshold,
+    find_criterion,
 )
 from sweet_jax.exits.learned import scale_lte, trace_scaled_lte
 from sweet_jax.exits.temperatures import apply_temperatures
@@ -78,7 +78,7 @@ class ExitRule:
     @property
     def reads_lte(self) -> bool:
         """Whether the criterion reads learning-to-exit scores."""
-        return CRITERIA.lookup(self.criterion).reads_lte
+        return find_criterion(self.criterion).reads_lte
 
     def check(self, num_classes: int) -> None:
         """Raises ValueError for a threshold outside of the criterion's range."""
@@ -113,7 +113,7 @@ class ExitRule:
         if self._needs_no_score(exit_index) or self.criterion == "lte":
             return None
         return _score_exit(
-            CRITERIA.lookup(self.criterion),
+            find_criterion(self.criterion),
             np.int32(exit_index),
             history_NEA,
             answers_NA,

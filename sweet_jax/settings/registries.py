@@ -1,28 +1,18 @@
 """What other packages may add to, by the names that settings, commands and files use.
 
 The values lie above: the module named with each registry registers ours. So settings
-are checked by name alone, without importing any of them. docs/extending.md adds one of
-each.
+are checked by name alone, without importing any of them, and each room gives the type
+of its values where it looks one up. docs/extending.md adds one of each.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sweet_jax.settings.fields import (
     BUILTIN_CRITERIA,
     BUILTIN_METHODS,
-    Settings,
     SettingsError,
 )
 from sweet_jax.system.registry import Registry
-
-if TYPE_CHECKING:
-    from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
-    from sweet_jax.data.registered import Source
-    from sweet_jax.engine.backend import BackendFn
-    from sweet_jax.evaluation.metrics import Metric
-    from sweet_jax.exits.criteria import Criterion
-    from sweet_jax.training.objectives import Member
 
 
 def _check_method(name: str, value: object) -> None:
@@ -44,33 +34,31 @@ def _check_analysis(name: str, value: object) -> None:
 
 
 # training.methods: how the exits are trained.
-METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
+METHODS: Registry[Any] = Registry(
     "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
 )
 # analysis.registry: what can be measured while a run trains.
-ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
+ANALYSES: Registry[Any] = Registry(
     "analysis",
     "sweet_jax.analyses",
     builtin=("gradient_conflict",),
     check=_check_analysis,
 )
 # exits.criteria: what thresholds are compared with.
-CRITERIA: "Registry[Criterion]" = Registry(
+CRITERIA: Registry[Any] = Registry(
     "criterion", "sweet_jax.criteria", builtin=BUILTIN_CRITERIA
 )
 # evaluation.metrics: what `score` means.
-METRICS: "Registry[Metric]" = Registry(
+METRICS: Registry[Any] = Registry(
     "metric",
     "sweet_jax.metrics",
     builtin=("accuracy", "matthews", "f1", "macro_f1", "balanced_accuracy"),
 )
 # data.sources: where the rows of a task come from.
-SOURCES: "Registry[Source]" = Registry(
+SOURCES: Registry[Any] = Registry(
     "source",
     "sweet_jax.sources",
     builtin=("embedded", "file", "folder", "hub", "tfds", "rows"),
 )
 # engine.engine: what computes the segments of a model.
-BACKENDS: "Registry[BackendFn]" = Registry(
-    "backend", "sweet_jax.backends", builtin=("jax",)
-)
+BACKENDS: Registry[Any] = Registry("backend", "sweet_jax.backends", builtin=("jax",))

@@ -193,7 +193,7 @@ def make_members(settings: Settings, num_exits: int) -> tuple[Member, ...]:
             of exits, or what it returns cannot be trained.
     """
     try:
-        method = METHODS.lookup(settings.method)
+        method: Method = METHODS.lookup(settings.method)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     members = method(settings, num_exits)

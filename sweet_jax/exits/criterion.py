@@ -1,0 +1,39 @@
+"""What a criterion is: a function of calibrated logits and the range of its scores."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+
+from sweet_jax.arrays import Array
+
+ScoresFn: TypeAlias = Callable[..., Array]
+RangeFn: TypeAlias = Callable[[int, int], tuple[float, float]]
+
+
+class Criterion(NamedTuple):
+    """What is registered as a criterion.
+
+    Attributes:
+        scores_fn: maps calibrated logits_NEC, and with `reads_lte` also lte_NE, to
+            scores_NE; more means surer. The score of exit i depends on exits up to i
+            and on its own row only. jax traces it.
+        range_fn: maps (num_classes, num_exits) to the lowest and highest score.
+        counts: scores are whole numbers, so the thresholds are all of them.
+        reads_lte: it reads learning-to-exit scores, which not every model has.
+    """
+
+    scores_fn: ScoresFn
+    range_fn: RangeFn
+    counts: bool = False
+    reads_lte: bool = False
+
+    def score(self, logits_NEC: Array, *lte_NE: Array) -> Array:
+        """Returns float32 scores within the range."""
+        _, num_exits, num_classes = logits_NEC.shape
+        scores_NE = self.scores_fn(logits_NEC.astype(jnp.float32), *lte_NE)
+        # Softmax rounds: a sum of C equal float32 shares may fall short of 1, so a
+        # score could miss its own range by an ulp and the lowest threshold would not be
+        # reached.
+        low, high = self.range_fn(num_classes, num_exits)
+        return jnp.clip(scores_NE.astype(jnp.float32), low, high)
