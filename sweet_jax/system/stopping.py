@@ -181,8 +181,13 @@ def finish(status: int) -> None:
 
 
 def _exit_finished() -> None:
-    if _state.status is not None:
-        os._exit(_state.status)
+    if _state.status is None:
+        return
+    # What others have printed since; a command's own output is flushed already.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(_state.status)
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

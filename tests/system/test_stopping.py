@@ -238,6 +238,16 @@ def work():
     assert seconds < 2
 
 
+def test_what_is_printed_after_the_work_arrives():
+    work = """
+import atexit
+def work():
+    atexit.register(print, "at exit")
+"""
+    output, errors = start(work).communicate(timeout=20)
+    assert (output, errors) == ("at exit\n", "")
+
+
 def hold_while(number: signal.Signals) -> None:
     """Gets a signal in the middle of a step."""
     with stopping.hold() as is_asked:
