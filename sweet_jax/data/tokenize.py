@@ -11,10 +11,14 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32, Int64
 from tokenizers import processors
-from transformers import DebertaTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerFast
 
 from sweet_jax.arrays import ArraySpec, load_npz, save_npz
 from sweet_jax.data.examples import Examples
+from sweet_jax.data.tokenizer_classes import (
+    DebertaTokenizer,
+    DebertaV2Tokenizer,
+    PreTrainedTokenizerFast,
+)
 from sweet_jax.data.tokenizer_folder import read_tokenizer
 from sweet_jax.data.vocabulary import check_tokenizer
 from sweet_jax.system.files import FileError

@@ -15,10 +15,9 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Annotated, Any
 
-import transformers
 from annotated_types import Ge, Len, Lt
-from transformers import PreTrainedTokenizerFast
 
+from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast, transformers
 from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
 from sweet_jax.system import files
 from sweet_jax.system.packages import install_extra

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders
-from transformers import PreTrainedTokenizerFast
 
+from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast
 from sweet_jax.system import files
 
 logger = logging.getLogger(__name__)

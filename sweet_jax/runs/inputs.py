@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from sweet_jax.data.batches import limit_buckets
 from sweet_jax.data.examples import Examples, RawTask
@@ -24,6 +23,7 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast
 from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models

@@ -46,8 +46,6 @@ def prepare() -> str | None:
     """
     streams.open_streams()
     stopping.catch_signals()
-    # PyTorch is not needed here; without it transformers would say so each time.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     return caches.set_places()
 
 
