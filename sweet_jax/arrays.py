@@ -282,14 +282,6 @@ def _check_header(
         raise ValueError(f"{name} is cut short or too long for shape {shape}")
 
 
-def read_digest(path: Path) -> str | None:
-    """Returns the digest of a bank's file; None if it is absent or damaged."""
-    try:
-        return str(load_npz(path, _BANK)["digest"])
-    except FileError:
-        return None
-
-
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes named arrays to `path` atomically: a killed writer leaves no half file."""
     with write_whole(path) as temporary, temporary.open("wb") as file:

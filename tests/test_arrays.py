@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweet_jax.arrays import ArraySpec, LogitBank, load_npz, read_digest, save_npz
+from sweet_jax.arrays import ArraySpec, LogitBank, load_npz, save_npz
 from sweet_jax.system.files import FileError
 
 _SPECS = {
@@ -178,13 +178,3 @@ def test_a_bank_has_rows(tmp_path: Path) -> None:
     _make_bank().select(np.zeros(4, bool)).save(tmp_path / "bank.npz")
     with pytest.raises(FileError, match=r"logits of shape \(0, 2, 3\)"):
         LogitBank.load(tmp_path / "bank.npz")
-
-
-def test_a_digest_is_that_of_a_whole_bank(tmp_path: Path) -> None:
-    path = tmp_path / "bank.npz"
-    assert read_digest(path) is None
-    _make_bank(lte=None).save(path, "abc")
-    assert read_digest(path) == "abc"
-    assert LogitBank.load(path).lte is None
-    path.write_bytes(path.read_bytes()[:-1])
-    assert read_digest(path) is None
