@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweet_jax.serving.inputs import ALL, PassedColumns, find_format
-from sweet_jax.serving.job import JobPaths
+from sweet_jax.serving.job_files import JobPaths
 from sweet_jax.system.files import show
 
 OUTPUT_ENDINGS = (".jsonl", ".csv")

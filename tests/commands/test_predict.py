@@ -16,7 +16,7 @@ import pytest
 import sweet_jax
 from benchmarks.tiny_model import write_lines
 from sweet_jax.serving import predict_job
-from sweet_jax.serving.job import JobError
+from sweet_jax.serving.job_files import JobError
 from sweet_jax.serving.predict_job import predict_file
 from sweet_jax.serving.predict_options import PredictOptions
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweet_jax.serving.job import JobError
+from sweet_jax.serving.job_files import JobError
 from sweet_jax.serving.predict_options import OptionError, PredictOptions
 
 OUTPUT_FILES = ("out.jsonl", "out.jsonl.rejected.jsonl", "out.jsonl.job.json")
