@@ -138,8 +138,8 @@ def _describe(
     }
     if options.is_csv:
         settings["csv_formulas"] = options.csv_formulas
-    if (milliseconds := options.targets.get("milliseconds")) is not None:
-        settings |= {"milliseconds": milliseconds, "choose": options.choose}
+    if options.milliseconds is not None:
+        settings |= {"milliseconds": options.milliseconds, "choose": options.choose}
     return settings
 
 
