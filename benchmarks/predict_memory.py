@@ -58,9 +58,7 @@ def run_child(model: str, source: str) -> None:
     # compiling takes memory for a moment.
     classifier.engine.warm_up()
     with tempfile.TemporaryDirectory() as name:
-        options = PredictOptions(
-            source, Path(name) / "answers.jsonl", targets={"threshold": 0.8}
-        )
+        options = PredictOptions(source, Path(name) / "answers.jsonl", threshold=0.8)
         start = time.perf_counter()
         predict_file(classifier, options)
         seconds = time.perf_counter() - start

@@ -22,7 +22,13 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sweet_jax.system.files import COPY_AGAIN, FileError, check_file, show, write_whole
+from sweet_jax.system.files import (
+    COPY_AGAIN,
+    FileError,
+    check_file,
+    explain_damage,
+    write_whole,
+)
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
@@ -202,25 +208,17 @@ def load_npz(
             of another kind or shape.
     """
     check_file(path, remedy)
-    try:
-        with zipfile.ZipFile(path) as file:
-            members = _find_members(file, path.stat().st_size, specs)
-            sizes: dict[str, int] = {}
-            for name, member in members.items():
-                with file.open(member) as data:
-                    _check_header(name, specs[name], data, member.file_size, sizes)
-            arrays = {}
-            for name, member in members.items():
-                with file.open(member) as data:
-                    arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
-            return arrays
-    except OSError as error:
-        reason = error.strerror or error
-        raise FileError(f"{path} cannot be read ({reason}): {remedy}") from error
-    # What zipfile and numpy raise of damaged files is of a dozen kinds.
-    except Exception as error:
-        reason = show(str(error))[:200] or type(error).__name__
-        raise FileError(f"{path} is damaged ({reason}): {remedy}") from error
+    with explain_damage(path, remedy), zipfile.ZipFile(path) as file:
+        members = _find_members(file, path.stat().st_size, specs)
+        sizes: dict[str, int] = {}
+        for name, member in members.items():
+            with file.open(member) as data:
+                _check_header(name, specs[name], data, member.file_size, sizes)
+        arrays = {}
+        for name, member in members.items():
+            with file.open(member) as data:
+                arrays[name] = np.lib.format.read_array(data, allow_pickle=False)
+    return arrays
 
 
 def _find_members(
@@ -265,7 +263,10 @@ def _check_header(
     version = np.lib.format.read_magic(data)
     if version != (1, 0):  # The only one that numbers are written with.
         raise ValueError(f"{name} has .npy version {version}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    except TypeError as error:  # Of numpy's parser, over a header such as {[]: 1}.
+        raise ValueError(f"{name} has a malformed header: {error}") from error
     if dtype.kind != spec.kind or not dtype.isnative or dtype.itemsize > 1024:
         raise ValueError(f"{name} is of type {dtype}")
     wanted = tuple(sizes.get(x, x) if isinstance(x, str) else x for x in spec.shape)
@@ -280,14 +281,6 @@ def _check_header(
     sizes |= {x: n for x, n in zip(spec.shape, shape, strict=True) if type(x) is str}
     if data.tell() + math.prod(shape) * dtype.itemsize != num_bytes:
         raise ValueError(f"{name} is cut short or too long for shape {shape}")
-
-
-def read_digest(path: Path) -> str | None:
-    """Returns the digest of a bank's file; None if it is absent or damaged."""
-    try:
-        return str(load_npz(path, _BANK)["digest"])
-    except FileError:
-        return None
 
 
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

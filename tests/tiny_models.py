@@ -1,4 +1,4 @@
-"""Model folders of random weights: what a run leaves, without a run."""
+"""Models without a run: rows for them, and their folders with random weights."""
 
 import dataclasses
 from pathlib import Path
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import benchmarks.tiny_model
+from sweet_jax.arrays import Batch
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.init import compute_shapes
@@ -27,6 +28,20 @@ DESCRIPTION = dataclasses.replace(
     cost_fractions=(1 / 3, 1.0),
     separate_tables=True,
 )
+
+
+def make_padded_batch(seed: int) -> Batch:
+    """Returns six rows of up to 9 tokens, the last of which only fills the shape."""
+    rng = np.random.default_rng(seed)
+    mask = (np.arange(9)[None] < rng.integers(3, 10, (6, 1))).astype(np.int32)
+    return Batch(
+        token_ids=rng.integers(4, 30, (6, 9)).astype(np.int32) * mask,
+        type_ids=np.zeros((6, 9), np.int32),
+        mask=mask,
+        labels=rng.integers(0, 3, 6).astype(np.int32),
+        weights=np.array([1, 1, 1, 1, 1, 0], np.float32),
+        row_ids=np.arange(6, dtype=np.int32),
+    )
 
 
 def write_model_folder(

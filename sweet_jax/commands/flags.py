@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, get_type_hints
 
@@ -66,9 +66,7 @@ class Parser(argparse.ArgumentParser):
         self._switches.add(name)
         self.add_argument(f"--{name}", default=False, type=_read_boolean, help=help)
 
-    def add_fields(
-        self, kind: type, rename: Mapping[str, str], leave_out: Iterable[str] = ()
-    ) -> None:
+    def add_fields(self, kind: type, rename: Mapping[str, str]) -> None:
         """Adds a flag for each field of a dataclass of options.
 
         The type of a field says what its flag takes; the help is the field's text among
@@ -77,7 +75,6 @@ class Parser(argparse.ArgumentParser):
         Args:
             kind: the dataclass.
             rename: field -> the name of its flag, where they differ.
-            leave_out: fields that get no flag.
         """
         helps, types = _read_attributes(kind), get_type_hints(kind)
         takes: dict[Any, dict[str, Any]] = {
@@ -88,8 +85,6 @@ class Parser(argparse.ArgumentParser):
             tuple[str, ...]: {"type": read_names, "metavar": "NAMES"},
         }
         for field in dataclasses.fields(kind):
-            if field.name in leave_out:
-                continue
             name, help = rename.get(field.name, field.name), helps[field.name]
             if types[field.name] is bool:
                 self.add_switch(name, help)
@@ -171,16 +166,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_fields(
-    options: argparse.Namespace,
-    kind: type,
-    rename: Mapping[str, str],
-    leave_out: Iterable[str] = (),
+    options: argparse.Namespace, kind: type, rename: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns field -> value of the flags that `Parser.add_fields` has added."""
     return {
         field.name: getattr(options, rename.get(field.name, field.name))
         for field in dataclasses.fields(kind)
-        if field.name not in leave_out
     }
 
 

@@ -19,21 +19,12 @@ from sweet_jax.system import process
 # Fields of the options whose flags have another name.
 _RENAMED = {"source": "input", "input_format": "format"}
 
-_TARGETS = {
-    "threshold": "leave at the first exit with this score",
-    "speedup": "choose a threshold for this speed-up",
-    "milliseconds": "choose one for this mean time per input on this device",
-    "max_accuracy_loss": "choose one that loses so little, with probability 0.9",
-}
-
 
 def add_flags(parser: Parser) -> None:
     """Adds the flags of the command."""
     add = parser.add_argument
     add("--model", type=Path, required=True, help="WORKDIR/model of a run")
-    for name, text in _TARGETS.items():
-        add(f"--{name}", type=float, metavar="X", help=text)
-    parser.add_fields(PredictOptions, _RENAMED, leave_out=["targets"])
+    parser.add_fields(PredictOptions, _RENAMED)
     add(
         "--batch_size",
         type=read_count(1, 1 << 16),
@@ -45,10 +36,7 @@ def add_flags(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Answers, or times."""
-    asked = PredictOptions(
-        targets={name: getattr(options, name) for name in _TARGETS},
-        **read_fields(options, PredictOptions, _RENAMED, leave_out=["targets"]),
-    )
+    asked = PredictOptions(**read_fields(options, PredictOptions, _RENAMED))
     asked.check(options.model)
 
     # Imported here: a wrong flag is reported before jax loads.

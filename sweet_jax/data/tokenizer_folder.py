@@ -6,24 +6,25 @@ class is chosen here, from a table, and transformers reads a temporary folder th
 the vocabulary and the fields that are checked below, and nothing else.
 """
 
-import dataclasses
 import importlib.util
-import json
-import os
 import tempfile
-from collections.abc import Collection, Container, Iterable, Mapping, Sized
+from collections.abc import Container, Iterable, Mapping, Sized
 from pathlib import Path
-from typing import Annotated, Any
-
-from annotated_types import Ge, Len, Lt
+from typing import Any
 
 from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast, transformers
+from sweet_jax.data.tokenizer_config import (
+    CONFIG_NAME,
+    REMEDY,
+    copy_token_files,
+    dump_fields,
+    read_config,
+    write_json,
+)
 from sweet_jax.data.vocabulary import find_words, guard_library, is_cased
 from sweet_jax.system import files
 from sweet_jax.system.packages import install_extra
 
-_CONFIG = "tokenizer_config.json"
-_REMEDY = "copy the encoder's tokenizer again"
 _JSON = "tokenizer.json"
 _GENERIC = "PreTrainedTokenizerFast"
 # The largest published vocabulary has 901,629; several times more take minutes.
@@ -77,72 +78,6 @@ _BY_FAMILY = {
 }
 # Published files of this family name classes that would read them wrongly.
 _ALWAYS_GENERIC = ("modernbert",)
-_NAMED_TOKENS = tuple(
-    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-)
-
-_Text = Annotated[str, Len(0, 1000)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _AddedToken:
-    """A token with its ways of matching; None: as the library does."""
-
-    content: _Text
-    single_word: bool | None = None
-    lstrip: bool | None = None
-    rstrip: bool | None = None
-    normalized: bool | None = None
-    special: bool | None = None
-
-
-_Token = _Text | _AddedToken | None
-_TokenList = Annotated[tuple[_Text | _AddedToken, ...], Len(0, 100_000)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _SpecialTokens:
-    """The fields that tokenizer_config.json and special_tokens_map.json share."""
-
-    bos_token: _Token = None
-    eos_token: _Token = None
-    unk_token: _Token = None
-    sep_token: _Token = None
-    pad_token: _Token = None
-    cls_token: _Token = None
-    mask_token: _Token = None
-    # As lists; an object of names belongs to models of images and sound.
-    additional_special_tokens: _TokenList | dict[_Text, Any] | None = None
-    extra_special_tokens: _TokenList | dict[_Text, Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _TokenizerConfig(_SpecialTokens):
-    """What is read of tokenizer_config.json; None: not stated."""
-
-    tokenizer_class: _Text | None = None
-    auto_map: Any = None
-    do_lower_case: bool | None = None
-    strip_accents: bool | None = None
-    tokenize_chinese_chars: bool | None = None
-    add_prefix_space: bool | None = None
-    trim_offsets: bool | None = None
-    split_by_punct: bool | None = None
-    split_special_tokens: bool | None = None
-    add_bos_token: bool | None = None
-    add_eos_token: bool | None = None
-    unk_id: Annotated[int, Ge(0), Lt(1 << 31)] | None = None
-    # Where it is unknown, 1e30 stands in published files.
-    model_max_length: Annotated[int | float, Ge(1)] | None = None
-    truncation_side: _Text | None = None
-    model_input_names: Annotated[tuple[_Text, ...], Len(0, 20)] | None = None
-    added_tokens_decoder: (
-        Annotated[dict[_Text, _AddedToken], Len(0, 100_000)] | None
-    ) = None
-
-
-# These say what to read or what else would be run; transformers is not told.
-_OURS = ("tokenizer_class", "auto_map", "additional_special_tokens")
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -155,12 +90,12 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ValueError: no tokenizer file is there; they contradict each other, cannot be
             read, ask for code of the folder, or take a package that is not installed.
     """
-    stated = _read_config(folder)
+    stated = read_config(folder)
     family, from_encoder = _read_family(folder)
     _refuse_code(folder, stated.auto_map, stated.tokenizer_class)
     name = stated.tokenizer_class or from_encoder
     used, class_name = _choose_files(folder, name, family)
-    fields, content = _dump(stated), {}
+    fields, content = dump_fields(stated), {}
     if used == (_JSON,):
         content = _read_json(folder)
         fields = {**_read_normalizer(content), **fields}
@@ -171,9 +106,9 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         fields = {"do_lower_case": not is_cased(words), **fields}
     for file in used:
         if file == "vocab.json":
-            _check_length(folder / file, files.read_object(folder / file, _REMEDY))
+            _check_length(folder / file, files.read_object(folder / file, REMEDY))
         elif not content:
-            files.read_bytes(folder / file, _REMEDY)  # Regular, and not too large.
+            files.read_bytes(folder / file, REMEDY)  # Regular, and not too large.
     reader: Any = getattr(transformers, class_name)
     kind = content.get("model", {}).get("type")
     if kind and reader.model is not None and kind != reader.model.__name__:
@@ -183,8 +118,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         checked = Path(temporary)
         for file in used:
             (checked / file).symlink_to((folder / file).resolve())
-        _write(checked / _CONFIG, fields)
-        older = _copy_token_files(folder, checked)
+        write_json(checked / CONFIG_NAME, fields)
+        older = copy_token_files(folder, checked)
         with guard_library(folder):
             tokenizer = reader.from_pretrained(
                 checked, local_files_only=True, trust_remote_code=False
@@ -218,18 +153,12 @@ def _check_special_tokens(
             )
 
 
-def _read_config(folder: Path) -> _TokenizerConfig:
-    if not os.path.lexists(folder / _CONFIG):
-        return _TokenizerConfig()
-    return files.read_as(folder / _CONFIG, _TokenizerConfig, remedy=_REMEDY)
-
-
 def _read_family(folder: Path) -> tuple[str | None, str | None]:
     """Returns what the encoder's config.json beside it says: family and class."""
     path = folder / "config.json"
     if not path.is_file():
         return None, None
-    attributes = files.read_object(path, _REMEDY)
+    attributes = files.read_object(path, REMEDY)
     auto_map = attributes.get("auto_map")
     # Its own model classes are the encoder's affair: they are not run, either.
     if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map:
@@ -252,7 +181,7 @@ def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
     raise ValueError(
         f"the tokenizer in {folder} asks for code of its own ({shown}, by auto_map:"
         f" {code}), which is never run: where {_JSON} says all, remove auto_map from"
-        f" {_CONFIG} and set tokenizer_class to {_GENERIC}"
+        f" {CONFIG_NAME} and set tokenizer_class to {_GENERIC}"
     )
 
 
@@ -268,7 +197,7 @@ def _choose_files(
         raise ValueError(
             f"the tokenizer in {folder} is a {files.show(short[:60])}, which is not"
             f" known here: where {_JSON} says all, set tokenizer_class to {_GENERIC} in"
-            f" {_CONFIG}; known are {', '.join(sorted(_CLASSES))}"
+            f" {CONFIG_NAME}; known are {', '.join(sorted(_CLASSES))}"
         )
     stated = short is not None
     if short is None:
@@ -288,12 +217,12 @@ def _choose_files(
         raise ValueError(
             f"{folder} has no {_JSON}, and a {short} reads {' and '.join(needed)}; it"
             f" has {', '.join(there)}: use the tokenizer that belongs to the encoder,"
-            f" or name its class as tokenizer_class in {_CONFIG}"
+            f" or name its class as tokenizer_class in {CONFIG_NAME}"
         )
     if there:
         raise ValueError(
             f"{folder} has {', '.join(there)} and nothing says how to read them: copy"
-            f" {_JSON}, too, or name the class as tokenizer_class in {_CONFIG}"
+            f" {_JSON}, too, or name the class as tokenizer_class in {CONFIG_NAME}"
         )
     raise ValueError(
         f"{folder} holds no tokenizer: expected {_JSON} or vocab.txt beside the"
@@ -356,71 +285,15 @@ def _read_normalizer(content: Mapping[str, Any]) -> dict[str, bool]:
 def _check_length(path: Path, tokens: Any) -> None:
     if not isinstance(tokens, Sized) or len(tokens) > _MOST_TOKENS:
         raise files.FileError(
-            f"{path} has no list of at most {_MOST_TOKENS} tokens: {_REMEDY}"
+            f"{path} has no list of at most {_MOST_TOKENS} tokens: {REMEDY}"
         )
 
 
 def _read_tokens(path: Path) -> list[str]:
-    data = files.read_bytes(path, _REMEDY)
+    data = files.read_bytes(path, REMEDY)
     try:
         tokens = data.decode("utf-8").splitlines()
         _check_length(path, tokens)
         return tokens
     except UnicodeDecodeError as error:
-        raise files.FileError(f"{path} is damaged ({error}): {_REMEDY}") from error
-
-
-def _dump(config: _SpecialTokens) -> dict[str, Any]:
-    """Returns the stated fields as transformers stores them."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value is None or field.name in _OURS:
-            continue
-        if field.name == "added_tokens_decoder":
-            value = {id_: _dump_token(token) for id_, token in value.items()}
-        elif isinstance(value, _AddedToken):
-            value = {"__type": "AddedToken", **_dump_token(value)}
-        elif field.name == "extra_special_tokens":
-            continue
-        fields[field.name] = value
-    extra = [
-        token
-        if isinstance(token, str)
-        else {"__type": "AddedToken", **_dump_token(token)}
-        for tokens in (config.extra_special_tokens, config.additional_special_tokens)
-        if isinstance(tokens, tuple)
-        for token in tokens
-    ]
-    return {**fields, "extra_special_tokens": extra} if extra else fields
-
-
-def _dump_token(token: _AddedToken) -> dict[str, Any]:
-    stated = dataclasses.asdict(token)
-    return {name: value for name, value in stated.items() if value is not None}
-
-
-def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
-    """Writes what older files say of added tokens, checked; returns these tokens."""
-    path = folder / "special_tokens_map.json"
-    if os.path.lexists(path):
-        special = files.read_as(path, _SpecialTokens, remedy=_REMEDY)
-        fields = _dump(special)
-        for name in _NAMED_TOKENS:
-            if isinstance(fields.get(name), dict):
-                del fields[name]["__type"]
-        _write(checked / path.name, fields)
-    path = folder / "added_tokens.json"
-    ids: dict[str, Any] = {}
-    if os.path.lexists(path):
-        ids = files.read_object(path, _REMEDY)
-        if not all(
-            type(value) is int and 0 <= value < 1 << 31 for value in ids.values()
-        ):
-            raise ValueError(f"{path} holds more than token ids: {_REMEDY}")
-        _write(checked / path.name, ids)
-    return ids
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
+        raise files.FileError(f"{path} is damaged ({error}): {REMEDY}") from error

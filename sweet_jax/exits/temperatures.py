@@ -10,7 +10,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from scipy import optimize, special
+from scipy import special
 
 from sweet_jax.arrays import Array, LogitBank
 
@@ -84,6 +84,8 @@ def fit_temperatures(
 def _fit_temperature(
     bank: LogitBank, exit_index: int, bounds: tuple[float, float]
 ) -> float:
+    from scipy import optimize  # Takes half a second, and serving fits nothing.
+
     logits_N1C = bank.logits[:, exit_index : exit_index + 1]
 
     def compute_objective(log_temperature: float) -> float:

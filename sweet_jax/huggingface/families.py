@@ -101,13 +101,10 @@ _BERT = Family(
     mathematics=_MATHEMATICS,
     implied=_IMPLIED,
 )
-_ROBERTA = Family(
+_ROBERTA = dataclasses.replace(
+    _BERT,
     config_class=RobertaConfig,
-    encoder_class=BertEncoder,
-    fields=_BERT_FIELDS,
-    defaults={**_DEFAULTS, "type_vocab_size": 2, "pad_token_id": 1},
-    mathematics=_MATHEMATICS,
-    implied=_IMPLIED,
+    defaults={**_BERT.defaults, "pad_token_id": 1},
 )
 _MPNET = Family(
     config_class=MpnetConfig,
@@ -203,7 +200,8 @@ _DEBERTA = Family(
     implied=_IMPLIED,
     lowest={"type_vocab_size": 0, "max_relative_positions": -1},
 )
-_DEBERTA_V2 = Family(
+_DEBERTA_V2 = dataclasses.replace(
+    _DEBERTA,
     config_class=DebertaV2Config,
     encoder_class=DebertaV2Encoder,
     fields={
@@ -230,7 +228,6 @@ _DEBERTA_V2 = Family(
         "conv_act": tuple(ACTIVATIONS),
         "conv_groups": (1,),
     },
-    implied=_DEBERTA.implied,
     lowest={**_DEBERTA.lowest, "position_buckets": -1, "conv_kernel_size": 0},
 )
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from sweet_jax.huggingface.weight_files import find_weight_files
 from sweet_jax.settings.fields import EncoderSettings, SettingsError
-from sweet_jax.system import files
 from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
 from sweet_jax.system.packages import INSTALL_EMBEDDED
@@ -156,24 +156,16 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
         ) from error
     folder = Path(path)
     # An interrupted download leaves a snapshot, too: it must be completed.
-    weights = _read_weight_names(folder)
-    needed = {"config.json", *weights}
     has_tokenizer = any(
         (folder / file).is_file()
         for file in ("tokenizer.json", "vocab.txt", "vocab.json")
     ) or any(folder.glob("*.model"))
-    whole = has_tokenizer and all((folder / file).is_file() for file in needed)
-    return folder if whole else None
+    has_config = (folder / "config.json").is_file()
+    return folder if has_config and has_tokenizer and _has_weights(folder) else None
 
 
-def _read_weight_names(folder: Path) -> list[str]:
-    """Returns the files that hold the weights; of a damaged index, no file's name."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return ["model.safetensors"]
+def _has_weights(folder: Path) -> bool:
     try:
-        weight_map = files.read_object(index).get("weight_map")
-    except files.FileError:
-        weight_map = None
-    names = weight_map.values() if isinstance(weight_map, dict) else ()
-    return [name if isinstance(name, str) else "" for name in names] or [""]
+        return bool(find_weight_files(folder))
+    except ValueError:  # None, some of its shards, or a damaged index.
+        return False

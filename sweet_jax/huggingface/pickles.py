@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sweet_jax.huggingface.safetensors import SINGLE_FILE, read_shard_names
+from sweet_jax.huggingface.weight_files import SINGLE_FILE, find_shards
 from sweet_jax.system import files
 from sweet_jax.system.packages import install_extra
 
@@ -70,16 +70,13 @@ def convert_from_torch(folder: Path, out: Path) -> str:
     return f"{out / SINGLE_FILE}: {len(tensors)} tensors"
 
 
-def _find_pickles(folder: Path) -> list[Path]:
+def _find_pickles(folder: Path) -> tuple[Path, ...]:
     if (folder / PICKLE_FILE).is_file():
-        return [folder / PICKLE_FILE]
+        return (folder / PICKLE_FILE,)
     index = folder / PICKLE_INDEX
     if not index.is_file():
         raise ValueError(f"{folder} has no {PICKLE_FILE} and no {PICKLE_INDEX}")
-    shards = [folder / name for name in read_shard_names(index)]
-    if gone := [file.name for file in shards if not file.is_file()]:
-        raise ValueError(f"{folder} lacks the shards {files.show_names(gone)}")
-    return shards
+    return find_shards(index)
 
 
 def check_new_folder(out: Path) -> None:

@@ -4,19 +4,15 @@ Reading never unpickles and never runs code from a folder.
 """
 
 import collections
-import contextlib
 import dataclasses
-import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Len
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sweet_jax.arrays import Batch, Params
@@ -24,34 +20,19 @@ from sweet_jax.huggingface.config import CONFIG_FILE, make_encoder
 from sweet_jax.huggingface.families import FAMILIES
 from sweet_jax.huggingface.name_maps import NAME_MAPS
 from sweet_jax.huggingface.rules import TRANSFORMS, NameMap
+from sweet_jax.huggingface.weight_files import (
+    SINGLE_FILE,
+    compute_file_digest,
+    find_weight_files,
+    open_weights,
+)
 from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.models.shared_tables import join_tables
 from sweet_jax.system import files
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# Other things that people publish in an encoder's place -> what to do.
-_OTHERS = {
-    "adapter_config.json": (
-        "an adapter (PEFT), which is no encoder: merge it into its base model"
-        " (merge_and_unload) and save that"
-    ),
-    "tf_model.h5": "TensorFlow weights: save them with PyTorch's transformers",
-    "flax_model.msgpack": "Flax weights: save them with PyTorch's transformers",
-    "*.gguf": "GGUF weights, which are quantised: take the original ones",
-    "**/*.onnx": "an ONNX program, which cannot be trained: take the original weights",
-    "**/openvino_model.xml": (
-        "an OpenVINO program, which cannot be trained: take the original weights"
-    ),
-}
-# Of the largest published encoders a header has 0.1 MB; 100 MB take the library long.
-_MOST_HEADER_BYTES = 4 << 20
-_MOST_SHARDS = 1000
 # Layers of a checkpoint behind the second have the second's shapes, in every family.
 _DIFFERENT_LAYERS = 2
-_REMEDY = "copy or download it again"
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -152,7 +133,7 @@ def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> Loaded
         by_file.setdefault(tensor.file, []).append(path)
     flat: dict[str, np.ndarray] = {}
     for file, paths in by_file.items():
-        with _open(file) as tensors:
+        with open_weights(file) as tensors:
             for path in paths:
                 tensor = inventory.wanted[path]
                 to_ours, _ = TRANSFORMS[tensor.transform]
@@ -184,7 +165,7 @@ def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inve
     wanted: dict[str, Tensor] = {}
     deeper, ignored, extra, wrong = [], [], [], []
     for file in find_weight_files(folder):
-        with _open(file) as tensors:
+        with open_weights(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (it has no iterator)
                 current = name_map.rename(name)
                 row = name_map.to_ours(current)
@@ -284,65 +265,6 @@ def export_encoder(
     files.write_json(out / CONFIG_FILE, dict(sorted(attributes.items())))
 
 
-def find_weight_files(folder: Path) -> tuple[Path, ...]:
-    """Returns the folder's safetensors files: the single one, or all shards.
-
-    Raises:
-        ValueError: there are none (says how to convert pickles), or a shard is gone.
-    """
-    if (folder / SINGLE_FILE).is_file():
-        return (folder / SINGLE_FILE,)
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        if any(path for pattern in PICKLES for path in folder.glob(pattern)):
-            raise ValueError(
-                f"{folder} has pickled weights only, which are never loaded: convert"
-                f" them with `sweet-jax convert --from_torch {folder} OUT`,"
-                " or name a revision that has safetensors (encoder.revision)"
-            )
-        for pattern, remedy in _OTHERS.items():
-            if any(folder.glob(pattern)):
-                raise ValueError(f"{folder} has no {SINGLE_FILE}; it holds {remedy}")
-        raise ValueError(f"{folder} has no {SINGLE_FILE} and no {INDEX_FILE}")
-    shards = tuple(folder / name for name in read_shard_names(index))
-    if gone := [file.name for file in shards if not file.is_file()]:
-        raise ValueError(
-            f"{folder} lacks the shards {files.show_names(gone)}: {_REMEDY}"
-        )
-    return shards
-
-
-@dataclasses.dataclass(frozen=True)
-class _ShardIndex:
-    """What a shard index says: tensor -> file beside it."""
-
-    weight_map: Annotated[dict[str, str], Len(1, 100_000)]
-
-
-def read_shard_names(index: Path) -> tuple[str, ...]:
-    """Returns the names of the weight files that an index lists.
-
-    Raises:
-        ValueError: it cannot be read, or names a file outside of its folder.
-    """
-    try:
-        content = files.read_as(index, _ShardIndex, remedy=_REMEDY)
-    except files.FileError as error:
-        raise ValueError(f"{index} has no readable weight_map: {error}") from error
-    names = sorted(set(content.weight_map.values()))
-    for name in names:
-        if not re.fullmatch(r"[\w-][\w.-]{0,200}", name):
-            raise ValueError(
-                f"{index} names the file {files.show_value(name)}: expected the name of"
-                f" a file beside it: {_REMEDY}"
-            )
-    if len(names) > _MOST_SHARDS:
-        raise ValueError(
-            f"{index} names {len(names)} files, at most {_MOST_SHARDS} are read"
-        )
-    return tuple(names)
-
-
 def compute_shapes(
     config: EncoderConfig, num_layers: int
 ) -> dict[str, tuple[int, ...]]:
@@ -370,41 +292,6 @@ def compute_shapes(
     if not NAME_MAPS[config.family].has_pooler:
         return shapes
     return shapes | {"pooler/kernel": (size, size), "pooler/bias": (size,)}
-
-
-def compute_file_digest(files: tuple[Path, ...]) -> str:
-    """Returns 16 hex digits of the files' bytes, in order."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _open(file: Path) -> Iterator[Any]:
-    """Opens a safetensors file; its header must be of a sane length."""
-    try:
-        if not file.is_file():
-            raise ValueError(f"{file} is no regular file: {_REMEDY}")
-        with file.open("rb") as stream:
-            header = int.from_bytes(stream.read(8), "little")
-        if 8 + header <= file.stat().st_size and header > _MOST_HEADER_BYTES:
-            raise ValueError(
-                f"{file} has a header of {header} bytes, at most {_MOST_HEADER_BYTES}"
-                f" are read: {_REMEDY}"
-            )
-        with safe_open(file, framework="numpy") as tensors:
-            yield tensors
-    except SafetensorError as error:
-        reason = files.show(" ".join(str(error).split())[:200])
-        raise ValueError(
-            f"{file} is damaged or cut short ({reason}): copy or download it again"
-        ) from error
-    # It is mapped as a whole, which a limit on memory may forbid.
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{file} cannot be read ({reason}): {_REMEDY}") from error
 
 
 def _check_finite(array: np.ndarray, tensor: Tensor) -> None:

@@ -300,7 +300,7 @@ def _facts_table(results: dict[str, Any]) -> Table:
     rows = tuple(
         (words, make_text(results[field]))
         for field, (words, make_text) in facts.items()
-        if field in results  # files of before the field existed lack it
+        if field in results  # Results of kept studies lack the columns.
     )
     return Table("What the run worked on, and what it took", ("fact", "value"), rows)
 

@@ -102,6 +102,15 @@ class ColumnsRead(TypedDict):
     label: str
 
 
+class Seconds(TypedDict):
+    """What the parts of a run took."""
+
+    load: float
+    compile: float
+    train: float
+    evaluate: float
+
+
 class Results(TypedDict):
     """results.json."""
 
@@ -128,13 +137,17 @@ class Results(TypedDict):
     cost_formula: str
     truncated_rows: dict[str, int]
     padded_over_real: float
-    seconds: dict[str, float]
+    seconds: Seconds
     versions: dict[str, str]
+    origin: dict[str, str]
+    programs: dict[str, int]
+    parameters: int
+    training_flops: float
+    training_temporary_bytes: int
+    extra_tests: dict[str, ExtraTest]
+    # The kept studies lack these.
     classes: NotRequired[list[ClassRow]]
     columns: NotRequired[ColumnsRead]
-    parameters: NotRequired[float]
-    training_flops: NotRequired[float]
-    extra_tests: NotRequired[dict[str, ExtraTest]]
     costs: NotRequired[Costs | None]
     analyses: NotRequired[dict[str, dict[str, Any]]]
 
@@ -151,7 +164,7 @@ def check_results(path: Path, results: dict[str, Any], remedy: str) -> None:
         FileError: a field is missing, of another type, or contradicts another one.
     """
     check_as(results, Results, path, remedy)
-    tests = {"": results, **results.get("extra_tests", {})}
+    tests = {"": results, **results["extra_tests"]}
     num_exits = len(results["exit_layers"])
     criteria = results["curves"].keys()
     targets = None

@@ -75,12 +75,7 @@ def metric_name(results: dict[str, Any]) -> str:
 
 
 def list_extra_tests(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns, per further test set, the results with its measures for the test's.
-
-    Files of before the field existed have none.
-    """
-    if "extra_tests" not in results:
-        return {}
+    """Returns, per further test set, the results with its measures for the test's."""
     return {
         name: {**results, **measures}
         for name, measures in results["extra_tests"].items()
@@ -142,7 +137,7 @@ def make_class_table(results: dict[str, Any]) -> Table:
 def make_cost_table(results: dict[str, Any]) -> Table:
     """Returns what leaving at each exit costs, counted in three ways; no rows without.
 
-    Files of before costs were measured have none.
+    Results of kept studies lack them.
     """
     header = ["exit", "layer", "layers", "FLOPs", "seconds"]
     if "costs" not in results or results["costs"] is None:

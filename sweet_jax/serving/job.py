@@ -14,19 +14,25 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
-import io
 import itertools
 import json
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any
 from urllib.parse import quote_from_bytes
 
-from pydantic import NonNegativeInt
-
 from sweet_jax.serving.inputs import InputRow
+from sweet_jax.serving.job_files import (
+    Count,
+    JobError,
+    JobFile,
+    JobPaths,
+    Written,
+    explain_failure,
+    is_in_place,
+    refuse,
+)
 from sweet_jax.system.files import (
     FileError,
     list_differences,
@@ -37,26 +43,6 @@ from sweet_jax.system.files import (
 )
 
 SCHEMA = 1
-_BLOCK_BYTES = 1 << 20
-# Of the record's temporary file: ".NAME.job.json.DIGEST.PID.tmp".
-_LONGEST_ENDING = 40
-
-
-class JobError(ValueError):
-    """A job cannot be run or gone on with: one line that says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """What of a file is done.
-
-    Attributes:
-        bytes: from its beginning.
-        sha256: of these bytes, in hex.
-    """
-
-    bytes: NonNegativeInt = 0
-    sha256: str = hashlib.sha256().hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,59 +61,9 @@ class Progress:
     settings: dict[str, Any]
     files: dict[str, Written] = dataclasses.field(default_factory=dict)
     input_digest: str = ""
-    rows: NonNegativeInt = 0
-    rejected: NonNegativeInt = 0
+    rows: Count = 0
+    rejected: Count = 0
     finished: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class JobPaths:
-    """The names of a job's files.
-
-    Attributes:
-        output: the answers.
-        rejected: rows that could not be used, a JSON line each; made for the first one.
-        record: the progress.
-    """
-
-    output: Path
-    rejected: Path
-    record: Path
-
-    @classmethod
-    def beside(cls, output: Path) -> "JobPaths":
-        """Returns the names that belong to an output."""
-        side, record = (
-            output.with_name(f"{output.name}.{ending}")
-            for ending in ("rejected.jsonl", "job.json")
-        )
-        return cls(output, side, record)
-
-    def check(self) -> None:
-        """Checks that each name is free, or may be that of a job's file.
-
-        Raises:
-            JobError: the output's name is too long; a name is taken by what is no
-                regular file; or there is a file, but no record of a job that made it.
-        """
-        paths = (self.output, self.rejected, self.record)
-        most = os.pathconf(self.output.parent, "PC_NAME_MAX") - _LONGEST_ENDING
-        if len(os.fsencode(self.output.name)) > most:
-            raise JobError(
-                f"--output={show(str(self.output))}: its name may have {most} bytes at"
-                " most, since names of further files begin with it"
-            )
-        found = [path for path in paths if os.path.lexists(path)]
-        for path in found:
-            kind = path.lstat().st_mode
-            if not stat.S_ISREG(kind):
-                what = "a link" if stat.S_ISLNK(kind) else "no regular file"
-                raise JobError(
-                    f"{show(str(path))} is {what}, and a job writes to files of its own"
-                    " only: name another --output"
-                )
-        if found and self.record not in found:
-            _refuse(found)
 
 
 class Job:
@@ -227,7 +163,7 @@ class Job:
             JobError: a file is not this job's.
         """
         paths = self.paths
-        remedy = f"name another --output, or move {_list_existing(paths)} away"
+        remedy = f"name another --output, or move {paths.list_existing()} away"
         try:
             progress = read_as(paths.record, Progress, SCHEMA, remedy)
         except FileError as error:
@@ -254,17 +190,17 @@ class Job:
                 )
             # An empty one is what a process leaves that is killed after making it.
             if written is None and size and not progress.finished:
-                _refuse([path])
+                refuse([path])
         return progress
 
     def _lock(self) -> None:
         """Locks the output, made where it is not yet, against other processes."""
         output = self.paths.output
-        with _explain_failure(output):
+        with explain_failure(output):
             lock = take_lock(output)
         if lock is not None:
             self._open.enter_context(lock)
-        if lock is None or not _is_in_place(lock, output):
+        if lock is None or not is_in_place(lock, output):
             raise JobError(
                 f"another process writes to --output={show(str(output))}: wait for it,"
                 " or name another"
@@ -274,26 +210,26 @@ class Job:
         for temporary in record.parent.glob(pattern):
             temporary.unlink()  # Of this job, killed while it wrote the record.
 
-    def _open_file(self, path: Path, written: Written) -> "_JobFile":
+    def _open_file(self, path: Path, written: Written) -> JobFile:
         """Opens a file that the job has made, and compares it with what was written."""
-        file = _JobFile(path, is_read_only=self.progress.finished)
+        file = JobFile(path, is_read_only=self.progress.finished)
         self._open.callback(file.close)
         if file.read(written.bytes) != written:
             raise JobError(
                 f"{show(str(path))} is not as it was written: name another --output, or"
-                f" move {_list_existing(self.paths)} away"
+                f" move {self.paths.list_existing()} away"
             )
         return file
 
-    def _find_or_make(self, path: Path) -> "_JobFile":
+    def _find_or_make(self, path: Path) -> JobFile:
         """Returns an open file; makes and records it before anything is written."""
         if path not in self._files:
-            with _explain_failure(path), contextlib.suppress(FileExistsError):
+            with explain_failure(path), contextlib.suppress(FileExistsError):
                 path.open("xb").close()
-            file = _JobFile(path)
+            file = JobFile(path)
             self._open.callback(file.close)
             if file.read() != Written():
-                _refuse([path])
+                refuse([path])
             self._files[path] = file
             # No more than that it is there: rows of this chunk may be in the output.
             files = self.progress.files | {_quote(path): Written()}
@@ -337,7 +273,7 @@ class Job:
         path = self.paths.record
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(progress)}, indent=1)
         with (
-            _explain_failure(path),
+            explain_failure(path),
             write_whole(path, f"{self._digest}.") as temporary,
             temporary.open("x", encoding="utf-8") as file,
         ):
@@ -356,79 +292,6 @@ def read_settings(output: Path) -> dict[str, Any]:
         return {}
 
 
-class _JobFile:
-    """A file that a job has made, with a checksum of what is written.
-
-    Attributes:
-        path: of the file.
-        written: up to the last `read` or `append`.
-    """
-
-    def __init__(self, path: Path, is_read_only: bool = False) -> None:
-        """Opens a file; a link is not followed."""
-        self.path = path
-        mode = "r" if is_read_only else "r+"
-        with _explain_failure(path):
-            # Unbuffered: a buffer would be written once more when a file is closed
-            # that could not be written.
-            self._file = io.FileIO(str(path), mode, opener=_open_no_link)
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    @property
-    def written(self) -> Written:
-        return Written(self._size, self._hash.hexdigest())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def read(self, size: int | None = None) -> Written:
-        """Reads the first `size` bytes, by default all, which count as written."""
-        left = self._file.seek(0, os.SEEK_END) if size is None else size
-        self._file.seek(0)
-        while left and (block := self._file.read(min(left, _BLOCK_BYTES))):
-            self._hash.update(block)
-            self._size += len(block)
-            left -= len(block)
-        return self.written
-
-    def cut(self) -> None:
-        """Cuts off what a killed process wrote past what it recorded."""
-        with _explain_failure(self.path):
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-
-    def append(self, text: str) -> None:
-        data = text.encode()
-        left = memoryview(data)
-        with _explain_failure(self.path):
-            while left:
-                left = left[self._file.write(left) :]
-        self._hash.update(data)
-        self._size += len(data)
-
-    def sync(self) -> None:
-        """Waits until all is on the disk, under the name it was opened by."""
-        with _explain_failure(self.path):
-            os.fsync(self._file.fileno())
-        if not _is_in_place(self._file, self.path):
-            raise JobError(
-                f"{show(str(self.path))} was removed or replaced while it was written:"
-                " name another --output"
-            )
-
-
-def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
-
-
-def _is_in_place(file: IO[Any], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
 def _link(temporary: Path, path: Path) -> None:
     """Gives a file a second name, which must be free (FileExistsError)."""
     try:
@@ -437,34 +300,6 @@ def _link(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # A file system without links; the name was free a moment ago.
         return
-
-
-@contextlib.contextmanager
-def _explain_failure(path: Path) -> Iterator[None]:
-    """Turns what the system says of a file into a line that names it."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise JobError(
-            f"{show(str(path))} cannot be written ({error.strerror}): the same command"
-            " goes on once that is mended"
-        ) from error
-
-
-def _refuse(paths: list[Path]) -> NoReturn:
-    names = " and ".join(show(str(path)) for path in paths)
-    is_one = len(paths) == 1
-    raise JobError(
-        f"{names} {'exists and is' if is_one else 'exist and are'} not of this command:"
-        f" name another --output, or move {'it' if is_one else 'them'} away"
-    )
-
-
-def _list_existing(paths: JobPaths) -> str:
-    existing = (paths.output, paths.rejected, paths.record)
-    return " and ".join(show(str(p)) for p in existing if os.path.lexists(p))
 
 
 def _quote(path: Path) -> str:

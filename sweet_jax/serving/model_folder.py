@@ -30,6 +30,7 @@ from sweet_jax.standalone.checks import (
     read_checksums,
     verify_files,
 )
+from sweet_jax.system.checksums import write_checksums
 from sweet_jax.system.files import (
     FileError,
     check_schema,
@@ -118,14 +119,6 @@ def update_description(
         calibration.save(folder / _CALIBRATION, description.digest)
         write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
         write_checksums(folder)
-
-
-def write_checksums(folder: Path) -> None:
-    """Writes checksums.json: name -> sha256 of every other file."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    sums = {name: hash_file(folder / name) for name in names if name != CHECKSUMS}
-    write_json(folder / CHECKSUMS, sums)
 
 
 def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:

@@ -28,7 +28,8 @@ from sweet_jax.serving.inputs import (
     find_format,
     read_inputs,
 )
-from sweet_jax.serving.job import Job, JobError, read_settings
+from sweet_jax.serving.job import Job, read_settings
+from sweet_jax.serving.job_files import JobError
 from sweet_jax.serving.measured_speedup import format_speedups, measure_speedups
 from sweet_jax.serving.model_folder import compute_folder_digest
 from sweet_jax.serving.predict_options import PredictOptions
@@ -137,8 +138,8 @@ def _describe(
     }
     if options.is_csv:
         settings["csv_formulas"] = options.csv_formulas
-    if (milliseconds := options.targets.get("milliseconds")) is not None:
-        settings |= {"milliseconds": milliseconds, "choose": options.choose}
+    if options.milliseconds is not None:
+        settings |= {"milliseconds": options.milliseconds, "choose": options.choose}
     return settings
 
 

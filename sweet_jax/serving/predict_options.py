@@ -4,11 +4,10 @@ import dataclasses
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 
 from sweet_jax.serving.inputs import ALL, PassedColumns, find_format
-from sweet_jax.serving.job import JobPaths
+from sweet_jax.serving.job_files import JobPaths
 from sweet_jax.system.files import show
 
 OUTPUT_ENDINGS = (".jsonl", ".csv")
@@ -25,8 +24,8 @@ class OptionError(ValueError):
 class PredictOptions:
     """What a prediction job is asked.
 
-    A field but `targets` is a flag of the command `predict`, with the text below as its
-    help.
+    Each field is a flag of the command `predict`, with the text below as its help. At
+    most one of the targets is given; without one, every layer runs.
 
     Attributes:
         source: a file, or `-` for standard input.
@@ -36,8 +35,10 @@ class PredictOptions:
         text_columns: of a table; without them, those of the training, else usual names.
         id_column: of a table, written beside each answer as `id`.
         keep_columns: of a table, written beside each answer; `all`: every one.
-        targets: at most one of `threshold`, `speedup`, `milliseconds` and
-            `max_accuracy_loss` that is not None; without one, every layer runs.
+        threshold: leave at the first exit with this score.
+        speedup: choose a threshold for this speed-up.
+        milliseconds: choose one for this mean time per input on this device.
+        max_accuracy_loss: choose one that loses so little, with probability 0.9.
         choose: for a speedup or milliseconds: `cost`, the dearest threshold within it,
             or `score`, the one of the best score.
         criterion: whose scores decide.
@@ -54,7 +55,10 @@ class PredictOptions:
     text_columns: tuple[str, ...] = ()
     id_column: str = ""
     keep_columns: tuple[str, ...] = ()
-    targets: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    threshold: float | None = None
+    speedup: float | None = None
+    milliseconds: float | None = None
+    max_accuracy_loss: float | None = None
     choose: str = "cost"
     criterion: str = "confidence"
     strict: bool = False
@@ -66,6 +70,12 @@ class PredictOptions:
     def is_csv(self) -> bool:
         """Whether the output is a csv."""
         return self.output is not None and self.output.suffix.lower() == ".csv"
+
+    @property
+    def targets(self) -> dict[str, float | None]:
+        """What may decide on the thresholds, by name."""
+        names = ("threshold", "speedup", "milliseconds", "max_accuracy_loss")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def passed(self) -> PassedColumns:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweet_jax.data.examples import Examples
-from sweet_jax.data.in_memory import is_missing
+from sweet_jax.data.python_rows import is_missing
 from sweet_jax.system.files import show
 
 Text = str | tuple[str, str]

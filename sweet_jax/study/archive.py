@@ -18,6 +18,7 @@ from sweet_jax.system.files import (
     COPY_AGAIN,
     FileError,
     check_file,
+    explain_damage,
     read_bytes,
     show,
     write_folder,
@@ -148,12 +149,8 @@ def _read_archive(
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """Gives an archive and its files by name, all checked but for their content."""
     check_file(path, COPY_AGAIN, _MOST_BYTES)
-    try:
+    with explain_damage(path):
         archive = zipfile.ZipFile(path)
-    except OSError:
-        raise
-    except Exception as error:  # zipfile raises a dozen kinds.
-        raise FileError(f"{path} is no .zip file: {COPY_AGAIN}") from error
     with archive:
         yield archive, _find_members(path, archive)
 
@@ -194,13 +191,8 @@ def _read_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 ) -> bytes:
     """Returns a file of an archive, not longer than the archive said."""
-    try:
+    with explain_damage(path):  # Encrypted, cut short, another checksum, ...
         return archive.read(member)
-    except OSError:
-        raise
-    except Exception as error:  # Encrypted, cut short, another checksum, ...
-        reason = show(str(error))[:200] or type(error).__name__
-        raise FileError(f"{path} is damaged ({reason}): {COPY_AGAIN}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -9,19 +9,15 @@ _REFERENCE = "sweet"
 _MEASURES = ("seconds", "flops", "peak_memory_bytes", "parameters")
 
 
-def _read(results: dict[str, Any], field: str) -> float | None:
-    # A backend that does not count writes 0.
-    return float(results[field]) if results.get(field) else None
-
-
 def measure_training(cell: FinishedCell) -> dict[str, float | None]:
     """Returns what training a cell took, None where that is not known."""
     results, memory = cell.results, cell.peak_memory_bytes
     return {
-        "seconds": _read(results["seconds"], "train"),
-        "flops": _read(results, "training_flops"),
+        "seconds": results["seconds"]["train"] or None,
+        # A backend that does not count writes 0.
+        "flops": results["training_flops"] or None,
         "peak_memory_bytes": None if memory is None else float(memory),
-        "parameters": _read(results, "parameters"),
+        "parameters": float(results["parameters"]),
     }
 
 

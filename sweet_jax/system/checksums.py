@@ -39,9 +39,9 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return {name: hash_file(folder / name) for name in names if name != FILE_NAME}
 
 
-def write_checksums(folder: Path, checksums: dict[str, str]) -> None:
-    """Writes checksums.json."""
-    write_json(folder / FILE_NAME, checksums)
+def write_checksums(folder: Path) -> None:
+    """Writes checksums.json of a folder that is written once: of every other file."""
+    _write(folder, hash_folder(folder))
 
 
 def read_checksums(folder: Path, remedy: str = COPY_AGAIN) -> dict[str, str]:
@@ -132,13 +132,13 @@ def find_intact(folder: Path, names: Iterable[str]) -> frozenset[str]:
 def record(folder: Path, *names: str) -> None:
     """Adds files and folders, or what they are now, to a work directory's record."""
     added = {name: _make_mark(folder / name) for name in names}
-    write_checksums(folder, _read_recorded(folder) | added)
+    _write(folder, _read_recorded(folder) | added)
 
 
 def forget(folder: Path, kept: Collection[str]) -> None:
     """Removes all but some names from a work directory's record."""
     recorded = _read_recorded(folder)
-    write_checksums(folder, {k: v for k, v in recorded.items() if k in kept})
+    _write(folder, {k: v for k, v in recorded.items() if k in kept})
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
@@ -202,3 +202,7 @@ def _read_recorded(folder: Path) -> dict[str, str]:
         return read_checksums(folder)
     except FileError:
         return {}
+
+
+def _write(folder: Path, checksums: dict[str, str]) -> None:
+    write_json(folder / FILE_NAME, checksums)

@@ -78,6 +78,32 @@ def check_file(
         )
 
 
+@contextlib.contextmanager
+def explain_damage(path: Path, remedy: str = COPY_AGAIN) -> Iterator[None]:
+    """Turns what a library raises over a damaged file into a line.
+
+    zipfile and numpy raise a dozen kinds over damage. The kinds that a bug of ours
+    raises are none of them, and pass.
+
+    Args:
+        path: the file.
+        remedy: what the person can do, for the message.
+
+    Raises:
+        FileError: the body raised such an error, or the file cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileError(f"{path} cannot be read ({reason}): {remedy}") from error
+    except (AssertionError, AttributeError, NameError, TypeError):
+        raise
+    except Exception as error:
+        reason = show(str(error))[:200] or type(error).__name__
+        raise FileError(f"{path} is damaged ({reason}): {remedy}") from error
+
+
 def parse_json(data: bytes, path: Path, remedy: str = COPY_AGAIN) -> Any:
     """Returns the value of strict JSON in UTF-8: no NaN, no infinity.
 

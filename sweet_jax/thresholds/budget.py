@@ -1,4 +1,4 @@
-"""Thresholds within a budget: a speed-up, a mean cost or a mean time per input.
+"""Thresholds within a budget: a speed-up or a mean time per input.
 
 The default is the dearest threshold whose mean cost on the calibration rows is within
 the budget. Cost needs no label, so all calibration rows are used, those that
@@ -51,35 +51,6 @@ def choose_speedup(
         )
     reached = 1 / point.cost_fraction
     return _make_choice(point, criterion, "speedup", speedup, reached)
-
-
-def choose_cost(
-    calibration: Calibration,
-    cost_fraction: float,
-    criterion: str = "confidence",
-    choose: str = "cost",
-) -> Choice:
-    """Returns the threshold for a mean cost of at most this share of the full model.
-
-    Args:
-        calibration: of the model.
-        cost_fraction: mean layers run / layers of the full model.
-        criterion: a name in `CRITERIA`.
-        choose: as `choose_speedup`.
-
-    Raises:
-        ValueError: as `choose_speedup`, of the cost.
-    """
-    check_positive("cost_fraction", cost_fraction)
-    costs_E = calibration.costs_E
-    point = _choose_point(calibration, costs_E, cost_fraction, criterion, choose)
-    if point.threshold is None:
-        raise ValueError(
-            f"cost_fraction={cost_fraction:g} is out of reach: the cheapest cascade of"
-            " this model, which answers everything at exit 0, costs"
-            f" {_round(point.cost, math.ceil)}; allow at least that"
-        )
-    return _make_choice(point, criterion, "cost_fraction", cost_fraction, point.cost)
 
 
 def choose_milliseconds(

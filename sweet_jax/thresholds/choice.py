@@ -8,7 +8,7 @@ from sweet_jax.exits.criteria import FULL
 # What is chosen within a budget: the dearest threshold, or that of the best score.
 CHOOSE = ("cost", "score")
 # The targets that it is for.
-BUDGETS = ("speedup", "cost_fraction", "milliseconds")
+BUDGETS = ("speedup", "milliseconds")
 _ERRS = {
     "max_accuracy_loss": "lose a right answer of the full model",
     "max_disagreement": "are answered differently from the full model",
@@ -42,8 +42,7 @@ class Choice:
 
     Attributes:
         criterion: whose scores the thresholds are compared with.
-        target: `speedup`, `cost_fraction`, `milliseconds`, `max_accuracy_loss` or
-            `max_disagreement`.
+        target: `speedup`, `milliseconds`, `max_accuracy_loss` or `max_disagreement`.
         asked: the value asked for.
         feasible: True, but for a risk where nothing can be saved within it.
         thresholds: one for all exits, or one per exit but the last. Where a risk is
@@ -172,6 +171,4 @@ def check_choose(choose: str, target: str = "speedup") -> None:
 def _format_cost(target: str, value: float) -> str:
     if target == "speedup":
         return f"speed-up {value:.4g}"
-    if target == "milliseconds":
-        return f"{value:.3g} ms per input"
-    return f"cost fraction {value:.4g}"
+    return f"{value:.3g} ms per input"

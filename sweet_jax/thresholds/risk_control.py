@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 
 # Beyond this many rows the answer to "how many?" is: none that anybody has.
 _MOST_ROWS = 10**9
@@ -63,6 +63,8 @@ def compute_p_values(
     errors: Int[np.ndarray, "*T"], num_rows: int, epsilon: float
 ) -> Float[np.ndarray, "*T"]:
     """Returns P(Binomial(n, epsilon) <= errors): the p-value of "risk > epsilon"."""
+    from scipy import stats  # Takes half a second, and few choices need it.
+
     return np.asarray(stats.binom.cdf(errors, num_rows, epsilon))
 
 
@@ -87,6 +89,8 @@ def count_certified(
 
 def compute_upper_bound(errors: int, num_rows: int, delta: float) -> float:
     """Returns the least epsilon at which so many errors pass (Clopper-Pearson)."""
+    from scipy import stats
+
     if errors >= num_rows:
         return 1.0
     return float(stats.beta.ppf(1 - delta, errors + 1, num_rows - errors))

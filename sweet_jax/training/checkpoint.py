@@ -84,7 +84,7 @@ class Checkpoints:
                 allow_reading(folder / _STATE)
                 if self._log is not None:
                     shutil.copyfile(self._log, folder / self._log.name)
-                checksums.write_checksums(folder, checksums.hash_folder(folder))
+                checksums.write_checksums(folder)
                 # Before it has its name: a machine that loses power right after has a
                 # whole folder or none.
                 for path in (*folder.iterdir(), folder):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS
+from tiny_models import make_padded_batch
 
 from sweet_jax.analysis.gradient_conflict import (
     Conflict,
@@ -73,21 +74,7 @@ def make_params(model: MultiExitClassifier) -> Params:
     )
 
 
-def make_batch(seed: int) -> Batch:
-    """Six rows, the last of which only fills the shape."""
-    rng = np.random.default_rng(seed)
-    mask = (np.arange(9)[None] < rng.integers(3, 10, (6, 1))).astype(np.int32)
-    return Batch(
-        token_ids=rng.integers(4, 30, (6, 9)).astype(np.int32) * mask,
-        type_ids=np.zeros((6, 9), np.int32),
-        mask=mask,
-        labels=rng.integers(0, 3, 6).astype(np.int32),
-        weights=np.array([1, 1, 1, 1, 1, 0], np.float32),
-        row_ids=np.arange(6, dtype=np.int32),
-    )
-
-
-BATCHES = [(make_batch(i), jax.random.key(7 + i)) for i in range(2)]
+BATCHES = [(make_padded_batch(i), jax.random.key(7 + i)) for i in range(2)]
 
 
 def measure(

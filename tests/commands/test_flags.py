@@ -75,7 +75,6 @@ class Options:
         strict: stop.
         out: where to.
         rate: how fast.
-        plan: no flag.
     """
 
     source: str = "-"
@@ -84,12 +83,11 @@ class Options:
     strict: bool = False
     out: Path | None = None
     rate: float | None = None
-    plan: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def test_the_fields_of_options_are_flags_with_their_help():
     parser = Parser("sweet-jax x", "Does x.")
-    how = {"rename": {"source": "input"}, "leave_out": ["plan"]}
+    how = {"rename": {"source": "input"}}
     parser.add_fields(Options, **how)
     assert Options(**read_fields(parser.read([]), Options, **how)) == Options()
     arguments = ["--input=a", "--most", "5", "--names=a,b", "--strict", "--out=o"]
@@ -100,7 +98,6 @@ def test_the_fields_of_options_are_flags_with_their_help():
     assert "--input=TEXT where from, on more than one line (default: -)" in page
     assert "--most=N 10 % at most (default: 4)" in page
     assert "--strict stop" in page
-    assert "plan" not in page
     with pytest.raises(ValueError, match="--most: invalid int value: 'x': see --help"):
         parser.read(["--most=x"])
 

@@ -16,7 +16,7 @@ import pytest
 import sweet_jax
 from benchmarks.tiny_model import write_lines
 from sweet_jax.serving import predict_job
-from sweet_jax.serving.job import JobError
+from sweet_jax.serving.job_files import JobError
 from sweet_jax.serving.predict_job import predict_file
 from sweet_jax.serving.predict_options import PredictOptions
 
@@ -53,12 +53,9 @@ def read_answers(path: Path) -> list[dict]:
 
 
 def predict(classifier, source: Path, output: Path, **options) -> str:
-    targets = {"threshold": 0.8}
     return predict_file(
         classifier,
-        PredictOptions(
-            str(source), output, targets=targets, chunk_rows=CHUNK, **options
-        ),
+        PredictOptions(str(source), output, threshold=0.8, chunk_rows=CHUNK, **options),
     )
 
 
@@ -102,16 +99,16 @@ WRONG_OPTIONS = {
     "folder": ({"output": Path("no/out.csv")}, "there is no folder no"),
     "taken": ({"output": Path("taken.csv")}, "exists and is not of this command"),
     "targets": (
-        {"targets": {"threshold": 0.8, "speedup": 2.0}},
+        {"threshold": 0.8, "speedup": 2.0},
         "threshold=0.8 and speedup=2.0 are conflicting targets",
     ),
-    "threshold": ({"targets": {"threshold": 2.0}}, "threshold=2 is outside"),
+    "threshold": ({"threshold": 2.0}, "threshold=2 is outside"),
     "milliseconds": (
-        {"targets": {"milliseconds": float("nan")}},
+        {"milliseconds": float("nan")},
         "milliseconds=nan: allowed is a number above 0",
     ),
     "speedup": (
-        {"targets": {"speedup": 9.0}},
+        {"speedup": 9.0},
         "speedup=9 is out of reach: .* ask for at most that",
     ),
     "choose": ({"choose": "score"}, "choose=score is for a speedup or milliseconds"),
@@ -127,7 +124,7 @@ WRONG_OPTIONS = {
     ("changes", "message"),
     [
         ({"criterion": "margin"}, "criterion was 'confidence', now 'margin'"),
-        ({"targets": {"threshold": 0.7}}, "thresholds was "),
+        ({"threshold": 0.7}, "thresholds was "),
         ({"text_columns": ("title",)}, r"text_columns was .*, now \['title'\]"),
         ({}, "model was .*, now 'another'"),
     ],
@@ -137,7 +134,7 @@ def test_answers_to_another_question_are_not_gone_on_with(
 ):
     source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
     source.write_text("text,title\ngood film,a\n")
-    options = {"targets": {"threshold": 0.8}, "text_columns": ("text",)}
+    options = {"threshold": 0.8, "text_columns": ("text",)}
     predict_file(classifier, PredictOptions(str(source), output, **options))
     before = output.read_bytes()
     if not changes:
@@ -310,7 +307,7 @@ def test_measured_thresholds_are_kept_for_the_job(
     measured = iter([(0.7,), (0.6,)])
     monkeypatch.setattr(classifier, "choose_thresholds", lambda *_: next(measured))
     options = PredictOptions(
-        str(source), output, targets={"milliseconds": 3.0}, chunk_rows=10, strict=True
+        str(source), output, milliseconds=3.0, chunk_rows=10, strict=True
     )
     with pytest.raises(JobError, match="line 41 is not UTF-8"):
         predict_file(classifier, options)
@@ -321,9 +318,7 @@ def test_measured_thresholds_are_kept_for_the_job(
         "thresholds"
     ] == [0.7]
     with pytest.raises(JobError, match=r"milliseconds was 3\.0, now 4\.0"):
-        predict_file(
-            classifier, dataclasses.replace(options, targets={"milliseconds": 4.0})
-        )
+        predict_file(classifier, dataclasses.replace(options, milliseconds=4.0))
     measured = iter([(0.7,)])
     with pytest.raises(JobError, match="choose was 'cost', now 'score'"):
         predict_file(classifier, dataclasses.replace(options, choose="score"))

@@ -20,15 +20,12 @@ from sweet_jax.huggingface.families import FAMILIES
 from sweet_jax.huggingface.name_maps import NAME_MAPS
 from sweet_jax.huggingface.safetensors import (
     compute_shapes,
-    find_weight_files,
     load_encoder,
-    read_shard_names,
 )
 from sweet_jax.models.layers import ACTIVATIONS
 from sweet_jax.trees import flatten_paths
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 KERNEL = "encoder.layer.1.output.dense.weight"
 
 
@@ -159,58 +156,6 @@ def test_weights_that_cannot_be_mapped_are_one_line(folder):
         refuse(folder, "model.safetensors cannot be read .*memory")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-
-
-@pytest.mark.parametrize(
-    ("weight_map", "message"),
-    [
-        ({KERNEL: 5}, "no readable weight_map"),
-        ([], "no readable weight_map"),
-        ({}, "no readable weight_map"),
-        ({KERNEL: "../shard.safetensors"}, "expected the name of a file beside it"),
-        ({KERNEL: "/etc/passwd"}, "expected the name of a file beside it"),
-        ({KERNEL: ".."}, "expected the name of a file beside it"),
-        ({KERNEL: "a\x1b[31m"}, "expected the name of a file beside it"),
-        ({str(i): f"shard{i}" for i in range(1001)}, "1001 files, at most 1000"),
-        ({KERNEL: "gone.safetensors"}, "lacks the shards gone.safetensors"),
-    ],
-    ids=str,
-)
-def test_a_shard_index_names_files_beside_it(folder, weight_map, message):
-    (folder / WEIGHTS).rename(folder / "shard.safetensors")
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    refuse(folder, message)
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{}", "null", ""])
-def test_a_damaged_shard_index_is_one_line(folder, text):
-    (folder / WEIGHTS).rename(folder / "shard.safetensors")
-    (folder / INDEX).write_text(text)
-    refuse(folder, "no readable weight_map")
-
-
-def test_a_single_file_wins_over_a_stale_index(folder):
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "gone"}}))
-    assert find_weight_files(folder) == (folder / WEIGHTS,)
-    with pytest.raises(ValueError, match="is missing"):
-        read_shard_names(folder / "no.json")
-
-
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("adapter_config.json", "it holds an adapter .*merge_and_unload"),
-        ("onnx/model.onnx", "an ONNX program"),
-        ("tf_model.h5", "TensorFlow weights"),
-        ("openvino/openvino_model.xml", "an OpenVINO program"),
-        ("pytorch_model.bin", "convert --from_torch"),
-    ],
-)
-def test_what_lies_in_place_of_weights_is_named(folder, file, message):
-    (folder / WEIGHTS).unlink()
-    (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).touch()
-    refuse(folder, message)
 
 
 # Sizes.

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from golden.make_deberta_v3 import CONFIG
 from recorded import load_recorded, make_batch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from segment_tables import check_trained_tables, trace_layers
 from tiny_configs import TINY_CONFIGS
 
 import sweet_jax
@@ -160,17 +161,7 @@ def test_each_segment_reads_its_copy_of_the_table_and_its_norm():
         f"encoder/shared_{i}/{part}": i for i in range(2) for part in parts
     }
 
-    @jax.jit
-    def run(params):
-        states = []
-        carry = encoder.apply({"params": params}, batch, False, method="embed")
-        for start in range(3):
-            carry = encoder.apply(
-                {"params": params}, carry, start, start + 1, False, method="run_layers"
-            )
-            states.append(carry["x_BLD"])
-        return states
-
+    run = trace_layers(encoder, batch)
     before = run(params)
     for part, name in (("distance", "embedding"), ("norm", "scale")):
         copy = params["shared_1"]
@@ -260,23 +251,8 @@ def test_a_sweet_run_trains_and_serves_a_table_for_each_segment(
     tiny_config, tiny_deberta, shared_cache, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
-    tiny_config["encoder"]["name"] = str(tiny_deberta)
-    tiny_config["exits"]["layers"] = (0, 1)
-    tiny_config["data"]["buckets"] = (16,)
-    settings = from_config_dict(tiny_config)
-    path, _ = pipeline.run(settings, tmp_path / "run", quiet=True)
-    params = load_file(path / "model" / "params.safetensors")
-    start = load_file(tiny_deberta / "model.safetensors")
-    for leaf, name in (
-        (TABLE, "encoder.rel_embeddings.weight"),
-        ("norm/scale", "encoder.LayerNorm.weight"),
-    ):
-        first, second = (params[f"encoder/shared_{i}/{leaf}"] for i in range(2))
-        assert (first != start[name]).any()
-        assert (second != start[name]).any()
-        assert (first != second).any()
-    examples = load_task(settings.data).splits["test"]
-    served = sweet_jax.load(path / "model").collect(examples)
-    measured = LogitBank.load(path / "logits_test.npz")
-    np.testing.assert_array_equal(served.row_ids, measured.row_ids)
-    np.testing.assert_allclose(served.logits, measured.logits, rtol=0, atol=1e-5)
+    tables = {
+        TABLE: "encoder.rel_embeddings.weight",
+        "norm/scale": "encoder.LayerNorm.weight",
+    }
+    check_trained_tables(tiny_config, tiny_deberta, tmp_path / "run", tables)

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from golden.make_mpnet import CONFIG
 from recorded import load_recorded
-from safetensors.numpy import load_file
+from segment_tables import check_trained_tables, trace_layers
 from tiny_configs import TINY_CONFIGS
 
-import sweet_jax
-from sweet_jax.arrays import LogitBank
-from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.huggingface.safetensors import export_encoder, load_encoder
 from sweet_jax.models.init import compute_shapes, make_example_batch
@@ -22,7 +19,6 @@ from sweet_jax.models.shared_tables import (
     copy_tables,
     join_tables,
 )
-from sweet_jax.runs import pipeline
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.trees import flatten_paths
@@ -107,17 +103,7 @@ def test_layers_read_the_copy_of_their_segment(config):
     batch = make_example_batch(1, 5)._replace(mask=np.ones((1, 5), np.int32))
     params = encoder.init(jax.random.key(0, impl="rbg"), batch)["params"]
 
-    @jax.jit
-    def run(params):
-        states = []
-        carry = encoder.apply({"params": params}, batch, False, method="embed")
-        for start in range(4):
-            carry = encoder.apply(
-                {"params": params}, carry, start, start + 1, False, method="run_layers"
-            )
-            states.append(carry["x_BLD"])
-        return states
-
+    run = trace_layers(encoder, batch)
     before = run(params)
     table = params["shared_1"]["position_bias"]["embedding"]
     # One number added to all scores of a query would change nothing: tilt the table.
@@ -154,20 +140,5 @@ def test_a_sweet_run_trains_and_serves_a_table_for_each_segment(
     tiny_config, tiny_mpnet, shared_cache, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
-    tiny_config["encoder"]["name"] = str(tiny_mpnet)
-    tiny_config["exits"]["layers"] = (0, 1)
-    tiny_config["data"]["buckets"] = (16,)
-    settings = from_config_dict(tiny_config)
-    path, _ = pipeline.run(settings, tmp_path / "run", quiet=True)
-    params = load_file(path / "model" / "params.safetensors")
-    start = load_file(tiny_mpnet / "model.safetensors")
-    table = start["encoder.relative_attention_bias.weight"]
-    first, second = (params[f"encoder/shared_{i}/{TABLE}"] for i in range(2))
-    assert (first != table).any()
-    assert (second != table).any()
-    assert (first != second).any()
-    examples = load_task(settings.data).splits["test"]
-    served = sweet_jax.load(path / "model").collect(examples)
-    measured = LogitBank.load(path / "logits_test.npz")
-    np.testing.assert_array_equal(served.row_ids, measured.row_ids)
-    np.testing.assert_allclose(served.logits, measured.logits, rtol=0, atol=1e-5)
+    tables = {TABLE: "encoder.relative_attention_bias.weight"}
+    check_trained_tables(tiny_config, tiny_mpnet, tmp_path / "run", tables)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import special
 from tiny_configs import TINY_CONFIGS
+from tiny_models import make_padded_batch
 
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.exits.learned import compute_lte_losses
@@ -73,16 +74,7 @@ def further_config(request):
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    rng = np.random.default_rng(3)
-    mask = (np.arange(9)[None] < rng.integers(3, 10, (6, 1))).astype(np.int32)
-    return Batch(
-        token_ids=rng.integers(4, 30, (6, 9)).astype(np.int32) * mask,
-        type_ids=np.zeros((6, 9), np.int32),
-        mask=mask,
-        labels=rng.integers(0, 3, 6).astype(np.int32),
-        weights=np.array([1, 1, 1, 1, 1, 0], np.float32),
-        row_ids=np.arange(6, dtype=np.int32),
-    )
+    return make_padded_batch(3)
 
 
 @functools.cache

@@ -85,25 +85,6 @@ def test_page_shows_every_further_test_set(workdir: Path):
     assert make_page(workdir).tags.count("h2") == 2
 
 
-def test_files_of_before_a_field_are_read(workdir: Path):
-    results = files.read_results(workdir)
-    for field in (
-        "extra_tests",
-        "origin",
-        "parameters",
-        "training_flops",
-        "training_temporary_bytes",
-        "programs",
-    ):
-        del results[field]
-    (workdir / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    record_files(workdir)
-    text = make_page(workdir).text
-    assert "train 141.5" in text
-    assert "Test set" not in text
-    assert "TFLOP" not in text
-
-
 def test_faithful_release_is_said_first(workdir: Path):
     change_results(workdir, faithful_release=True)
     text = make_page(workdir).text

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweet_jax.serving import job as job_module
+from sweet_jax.serving import job_files
 from sweet_jax.serving.inputs import InputRow
-from sweet_jax.serving.job import Job, JobError
+from sweet_jax.serving.job import Job
+from sweet_jax.serving.job_files import JobError, JobFile
 
 NAMES = ("out", "out.rejected.jsonl", "out.job.json")
 SETTINGS = {"model": "m", "thresholds": (0.5, "full")}
@@ -255,7 +257,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     A write is torn: half of its bytes are in the file.
     """
     calls = itertools.count(1)
-    append = job_module._JobFile.append
+    append = JobFile.append
 
     def append_torn(self, text: str) -> None:
         turn = next(calls)
@@ -277,8 +279,8 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         wrap(os, name)
     for name in ("replace", "open", "unlink", "chmod"):
         wrap(Path, name)
-    monkeypatch.setattr(job_module._JobFile, "append", append_torn)
-    wrap(job_module._JobFile, "cut")
+    monkeypatch.setattr(JobFile, "append", append_torn)
+    wrap(JobFile, "cut")
     wrap(job_module, "take_lock")
 
 
@@ -431,12 +433,6 @@ def test_any_name_will_do(tmp_path, name):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_name_too_long_for_its_siblings_is_refused(tmp_path):
-    with pytest.raises(JobError, match="its name may have 215 bytes at most"):
-        run(tmp_path / ("x" * 216), make_rows(5))
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_finished_job_needs_no_right_to_write(tmp_path, monkeypatch):
     run(tmp_path / "out", ROWS)
 
@@ -444,7 +440,7 @@ def test_a_finished_job_needs_no_right_to_write(tmp_path, monkeypatch):
         assert flags & os.O_ACCMODE == os.O_RDONLY
         return os.open(path, flags)
 
-    monkeypatch.setattr(job_module, "_open_no_link", refuse)
+    monkeypatch.setattr(job_files, "_open_no_link", refuse)
     monkeypatch.setattr(job_module, "take_lock", None)
     assert run(tmp_path / "out", ROWS).progress.finished
 

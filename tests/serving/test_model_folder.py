@@ -27,10 +27,10 @@ from sweet_jax.serving.model_folder import (
     load_calibration,
     load_model_folder,
     update_description,
-    write_checksums,
 )
 from sweet_jax.settings.resolve import _CHOICES
 from sweet_jax.standalone.checks import read_checksums
+from sweet_jax.system.checksums import write_checksums
 from sweet_jax.thresholds.budget import choose_speedup
 from sweet_jax.thresholds.risk import choose_risk
 from tests.exit_banks import COSTS_E, LAYERS, make_bank

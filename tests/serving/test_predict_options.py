@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweet_jax.serving.job import JobError
+from sweet_jax.serving.job_files import JobError
 from sweet_jax.serving.predict_options import OptionError, PredictOptions
 
 OUTPUT_FILES = ("out.jsonl", "out.jsonl.rejected.jsonl", "out.jsonl.job.json")
@@ -126,14 +126,14 @@ WRONG = {
     ),
     "formulas": ({"csv_formulas": "no"}, "allowed are escape, keep"),
     "formulas of jsonl": ({"csv_formulas": "keep"}, "is for an --output that ends in"),
-    "targets": ({"targets": {"threshold": 0.9, "speedup": 2.0}}, "conflicting targets"),
+    "targets": ({"threshold": 0.9, "speedup": 2.0}, "conflicting targets"),
     "choose": ({"choose": "score"}, "is for a speedup or milliseconds: give one"),
     "choose what": (
-        {"choose": "best", "targets": {"speedup": 2.0}},
+        {"choose": "best", "speedup": 2.0},
         "allowed are cost, score",
     ),
     "benchmark": (
-        {"benchmark": True, "output": None, "targets": {"speedup": 2.0}},
+        {"benchmark": True, "output": None, "speedup": 2.0},
         "--benchmark takes thresholds of its own",
     ),
     "benchmark's output": ({"benchmark": True}, "leave --output out"),

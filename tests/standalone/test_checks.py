@@ -20,10 +20,10 @@ from jax import export
 
 from sweet_jax.arrays import save_npz
 from sweet_jax.export.folder import export_folder
-from sweet_jax.serving.model_folder import write_checksums
 from sweet_jax.standalone import checks
 from sweet_jax.standalone.checks import FolderError
 from sweet_jax.standalone.loader import ExportedClassifier
+from sweet_jax.system.checksums import write_checksums
 
 
 @pytest.fixture(scope="module")

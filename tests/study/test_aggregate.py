@@ -47,19 +47,6 @@ def record(study: Path) -> dict[str, Any]:
     return aggregate(study, NUM_DRAWS)
 
 
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory) -> Path:
-    """A study of one task: two methods, three seeds; tests copy it."""
-    folder = tmp_path_factory.mktemp("unchanged") / "study"
-    return make_study(folder, ("sweet", "early_exit"))
-
-
-@pytest.fixture
-def small(unchanged: Path, tmp_path: Path) -> Path:
-    """The same to be changed."""
-    return Path(shutil.copytree(unchanged, tmp_path / "study"))
-
-
 def read_rows(study: Path, task: str, method: str, seed: int):
     """Returns labels [N] and answers [N, E] of a cell by row id, from its file."""
     name = make_entry(task, 1000, method, seed)["name"]

@@ -11,7 +11,6 @@ from study_files import (
     change_results,
     find,
     make_entry,
-    make_study,
     write_plan,
     write_status,
 )
@@ -19,19 +18,6 @@ from study_files import (
 from sweet_jax.study.folder import StudyError
 from sweet_jax.system import checksums
 from sweet_jax.system.checksums import write_sealed
-
-
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory) -> Path:
-    """A study of one task: two methods, three seeds; tests copy it."""
-    folder = tmp_path_factory.mktemp("unchanged") / "study"
-    return make_study(folder, ("sweet", "early_exit"))
-
-
-@pytest.fixture
-def small(unchanged: Path, tmp_path: Path) -> Path:
-    """The same to be changed."""
-    return Path(shutil.copytree(unchanged, tmp_path / "study"))
 
 
 def test_failed_and_missing_cells_are_listed_and_left_out(small: Path):

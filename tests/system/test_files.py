@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import pytest
 
 from sweet_jax.system.files import (
     FileError,
+    explain_damage,
     list_differences,
     read_as,
     read_bytes,
@@ -199,3 +201,24 @@ def test_differences_are_listed_by_name() -> None:
         "d was (none), now 2",
     ]
     assert not list_differences(old, old)
+
+
+def test_what_a_library_raises_over_a_file_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"none")
+    with (
+        pytest.raises(FileError, match=r"a\.zip is damaged \(File is not a zip file\)"),
+        explain_damage(path),
+    ):
+        zipfile.ZipFile(path)
+    with (
+        pytest.raises(FileError, match=r"b\.zip cannot be read \(No such file"),
+        explain_damage(path.with_name("b.zip")),
+    ):
+        zipfile.ZipFile(path.with_name("b.zip"))
+
+
+@pytest.mark.parametrize("bug", [TypeError, AttributeError, NameError, AssertionError])
+def test_a_bug_of_ours_is_no_damage(tmp_path: Path, bug: type[Exception]) -> None:
+    with pytest.raises(bug, match="ours"), explain_damage(tmp_path):
+        raise bug("ours")

@@ -14,7 +14,6 @@ from sweet_jax.evaluation.curves import Curve, find_best, make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.thresholds.budget import (
-    choose_cost,
     choose_milliseconds,
     choose_speedup,
 )
@@ -107,15 +106,8 @@ def test_the_best_score_within_a_budget_is_chosen_on_part_1(calibration, criteri
 
 
 @pytest.mark.parametrize("choose", ["cost", "score"])
-def test_a_cost_and_milliseconds_choose_as_a_speedup_does(calibration, choose):
+def test_milliseconds_choose_as_a_speedup_does(calibration, choose):
     by_speedup = choose_speedup(calibration, 2.0, choose=choose)
-    by_cost = choose_cost(calibration, 0.5, choose=choose)
-    assert by_cost == dataclasses.replace(
-        by_speedup,
-        target="cost_fraction",
-        asked=0.5,
-        reached=by_cost.cost_fraction,
-    )
     # Of the layers' proportion: the same choice.
     seconds_E = np.diff(COSTS_E, prepend=0) * 0.012
     by_time = choose_milliseconds(calibration, 6.0, seconds_E, choose=choose)
@@ -137,7 +129,6 @@ SECONDS_E = np.array([0.0123456789, 0.01, 0.01, 0.01])
     ("function", "asked", "args", "message"),
     [
         (choose_speedup, 7.0, (), "speedup=7 is out of reach.* has a speed-up of 6;"),
-        (choose_cost, 0.1, (), "cost_fraction=0.1 is out of reach.* costs 0.1667;"),
         (
             *(choose_milliseconds, 1.0, (SECONDS_E,)),
             "milliseconds=1 is out of reach.* takes 12.35 ms per input on this device;",
@@ -151,7 +142,7 @@ def test_what_is_out_of_reach_is_refused_with_what_is_not(
         function(calibration, asked, *args, choose=choose)
     assert "\n" not in str(error.value)
     # Asked for, that is met: by exit 0 for all.
-    named = re.search(r"(?:of|costs|takes) ([0-9.]+)[; ]", str(error.value))
+    named = re.search(r"(?:of|takes) ([0-9.]+)[; ]", str(error.value))
     assert named is not None
     choice = function(calibration, float(named[1]), *args, choose=choose)
     assert choice.speedup == pytest.approx(6)
@@ -177,7 +168,7 @@ def test_the_speedup_that_a_refusal_names_can_be_asked_for(layers):
 def test_a_choice_is_a_line_and_plain_json(calibration):
     choices = [
         choose_speedup(calibration, 2.0),
-        choose_cost(calibration, 0.3, choose="score"),
+        choose_speedup(calibration, 3.0, choose="score"),
         choose_milliseconds(calibration, 20.0, np.full(4, 0.01)),
         choose_risk(calibration, 0.05, per_exit=True),
         choose_risk(calibration, 0.05, "disagreement"),
@@ -197,9 +188,8 @@ def test_a_choice_is_a_line_and_plain_json(calibration):
 
 def test_wrong_targets_are_one_line(calibration):
     for value in (0.0, -1.0, math.nan, math.inf):
-        for choose in (choose_speedup, choose_cost):
-            with pytest.raises(ValueError, match="allowed is a number above 0"):
-                choose(calibration, value)
+        with pytest.raises(ValueError, match=f"speedup={value}: allowed"):
+            choose_speedup(calibration, value)
         with pytest.raises(ValueError, match=f"milliseconds={value}: allowed"):
             choose_milliseconds(calibration, value, np.ones(4))
     with pytest.raises(ValueError, match="has 3 times, the model 4 segments"):
