@@ -38,12 +38,6 @@ TESTED_ELSEWHERE = {
     "standalone/loader.py",
     "standalone/pytorch_reader.py",
     "study/measured_study.py",
-    "thresholds/choice.py",
-    "training/board.py",
-    "training/loop.py",
-    "training/objectives.py",
-    "training/optimizer.py",
-    "training/state.py",
 }
 # Tests of what several modules of a room do together.
 TESTS_OF_SEVERAL = {
