@@ -35,8 +35,6 @@ TESTED_ELSEWHERE = {
     "runs/inputs.py",
     "runs/logit_banks.py",
     "runs/train.py",
-    "standalone/loader.py",
-    "standalone/pytorch_reader.py",
     "study/measured_study.py",
 }
 # Tests of what several modules of a room do together.
