@@ -31,10 +31,6 @@ TESTED_ELSEWHERE = {
     "huggingface/rules.py",
     "models/exit_heads.py",
     "models/post_norm.py",
-    "runs/dry_run.py",
-    "runs/inputs.py",
-    "runs/logit_banks.py",
-    "runs/train.py",
     "study/measured_study.py",
 }
 # Tests of what several modules of a room do together.
