@@ -1,7 +1,5 @@
 """Rows that are odd but no error are counted, and the first of them is named."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from sweet_jax.data import notes
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
-from sweet_jax.runs.dry_run import describe_run
 from sweet_jax.settings.resolve import from_config_dict
 
 
@@ -192,21 +189,3 @@ def test_overlap_equals_a_slow_comparison(rows):
 def test_folding_a_label_is_idempotent(label):
     once = notes.fold_label(label)
     assert notes.fold_label(once) == once or np.isfinite(float(once))
-
-
-def test_a_dry_run_shows_notes(tiny_config, tmp_path):
-    rows = Path(tiny_config["data"]["train_file"]).read_text()
-    train = tmp_path / "train.jsonl"
-    train.write_text(rows + '{"sentence": "nan", "label": "no "}\n')
-    data = tiny_config["data"] | {"train_file": str(train), "max_length": 8}
-    data |= {"test_file": tiny_config["data"]["train_file"], "buckets": (8,)}
-    shown = describe_run(from_config_dict(tiny_config | {"data": data}), None)
-    notes = [line for line in shown.splitlines() if line.startswith("note  ")]
-    for words in (
-        "1 of 121 rows (0.8 %) have a text such as 'nan'",
-        "the labels 'no ' (1), 'no' (60) are different classes",
-        "are also training rows, compared by their texts",
-        "no test row has the class 'no '",
-        "are longer than 8 tokens (data.max_length) and are cut",
-    ):
-        assert any(words in note for note in notes), words

@@ -2,28 +2,20 @@
 
 import ast
 import json
-import os
 import shutil
 import stat
-import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from exported_folders import check_refused, read_manifest, sign
 
 from sweet_jax.arrays import save_npz
 from sweet_jax.export.folder import export_folder
 from sweet_jax.standalone import checks
-from sweet_jax.standalone.checks import FolderError
 from sweet_jax.standalone.loader import ExportedClassifier
-from sweet_jax.system.checksums import write_checksums
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +28,6 @@ def exported(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "out"))
-
-
-def check_refused(folder: Path, message: str) -> None:
-    """Loading is refused in one printable line, within seconds."""
-    start = time.perf_counter()
-    with pytest.raises(FolderError, match=message) as error:
-        ExportedClassifier(folder)
-    assert time.perf_counter() - start < 5
-    assert str(error.value).isprintable()
-    assert len(str(error.value)) < 500
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def sign(folder: Path, manifest: Any = None) -> None:
-    """Writes the manifest, and checksums that fit."""
-    if manifest is not None:
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-    write_checksums(folder)
 
 
 def test_every_file_is_covered(exported):
@@ -193,43 +164,6 @@ def test_programs_that_do_not_fit(folder, changes, message):
     check_refused(folder, message)
 
 
-def test_a_program_is_the_one_described(folder):
-    shutil.copyfile(folder / "segment_1.jaxexp", folder / "segment_0.jaxexp")
-    sign(folder)
-    check_refused(folder, "is not the program that the manifest describes")
-    for content in (b"", b"\0" * 100, b"PK" * 100):
-        (folder / "segment_0.jaxexp").write_bytes(content)
-        sign(folder)
-        check_refused(folder, r"segment_0\.jaxexp is no program that jax .* reads")
-
-
-def test_a_program_that_calls_out_is_refused(folder):
-    """What it would call may do anything."""
-    manifest = read_manifest(folder)
-    program = manifest["programs"][1]
-    batch, length = export.symbolic_shape("batch, length")
-    symbols = {"batch": batch, "length": length}
-
-    def make(shape: list[Any], dtype: str) -> jax.ShapeDtypeStruct:
-        sizes = tuple(symbols.get(x, x) for x in shape)
-        return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
-
-    def run(weights: Any, state: Any) -> dict[str, jax.Array]:
-        # A routine of LAPACK, by its name; callbacks of Python are called so, too.
-        one = jnp.linalg.cholesky(jnp.eye(2))[0, 0]
-        return {"logits": jnp.zeros((state["mask"].shape[0], 2)) * one}
-
-    shapes = manifest["weights"]
-    weights = {name: make(shapes[name], "float32") for name in program["weights"]}
-    state = {x["name"]: make(x["shape"], x["dtype"]) for x in program["inputs"]}
-    jitted = jax.jit(run, keep_unused=True)
-    program = export.export(jitted, platforms=["cpu"])(weights, state)
-    assert "custom_call @lapack" in program.mlir_module()
-    (folder / "segment_1.jaxexp").write_bytes(bytes(program.serialize()))
-    sign(folder)
-    check_refused(folder, r"segment_1\.jaxexp calls code outside of itself")
-
-
 def test_weights_that_are_none(folder):
     path = folder / "weights.npz"
     with np.load(path) as file:
@@ -258,18 +192,6 @@ def test_weights_that_are_none(folder):
     check_refused(folder, r"weights\.npz is too large for what it is")
 
 
-def test_numbers_that_overflow_give_an_error_not_nan(folder):
-    path = folder / "weights.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    name = "exits/exit_1/classifier/kernel"
-    save_npz(path, arrays | {name: np.full_like(arrays[name], 3e38)})
-    sign(folder)
-    classifier = ExportedClassifier(folder)
-    with pytest.raises(ValueError, match="row 0: exit 1 gives logits that are not"):
-        classifier(np.full((1, 4), 5))
-
-
 def test_what_travels_imports_only_what_it_says():
     allowed = {"jax", "numpy", "torch", "transformers", "safetensors", "checks"}
     for file in Path(checks.__file__).parent.glob("[a-z]*.py"):
@@ -283,26 +205,3 @@ def test_what_travels_imports_only_what_it_says():
                 continue
             tops = {name.split(".")[0] for name in names} - sys.stdlib_module_names
             assert tops <= allowed | {"sweet_jax"}, file
-
-
-@pytest.mark.slow
-def test_a_folder_runs_with_its_own_loader(folder):
-    """As docs/export.md shows; twice, since Python leaves a folder of its own there."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from loader import"
-        " ExportedClassifier; print(ExportedClassifier(sys.argv[1])([[5, 6]]).labels)"
-    )
-    environment = dict(os.environ)
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(folder)],
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=environment,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() in ("['negative']", "['positive']")
-    assert (folder / "__pycache__").is_dir()

@@ -17,7 +17,6 @@ from sweet_jax.thresholds.budget import (
     choose_milliseconds,
     choose_speedup,
 )
-from sweet_jax.thresholds.choice import check_choose, pick_target
 from sweet_jax.thresholds.risk import choose_risk
 from sweet_jax.thresholds.sequences import find_exits
 from tests.exit_banks import COSTS_E, make_bank, make_calibration
@@ -200,14 +199,3 @@ def test_wrong_targets_are_one_line(calibration):
         choose_speedup(calibration, 2.0, choose="best")
     with pytest.raises(ValueError, match="no heads for them"):
         choose_speedup(calibration, 2.0, "lte")
-
-
-def test_conflicting_targets_are_refused():
-    assert pick_target(threshold=None, speedup=None) is None
-    assert pick_target(threshold=None, speedup=2.0) == ("speedup", 2.0)
-    with pytest.raises(ValueError, match=r"threshold=0\.9 and speedup=2\.0 are conf"):
-        pick_target(threshold=0.9, speedup=2.0, max_accuracy_loss=None)
-    for target in ("threshold", "max_accuracy_loss", ""):
-        check_choose("cost", target)
-        with pytest.raises(ValueError, match="choose=score is for a speedup or milli"):
-            check_choose("score", target)

@@ -1,0 +1,36 @@
+"""Losses of exits: rows that only fill a batch, and what students learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from sweet_jax.training.losses import compute_cross_entropy_sum, compute_divergence_sum
+
+
+def test_filling_rows_add_exactly_nothing():
+    logits = np.array([[1.0, 2.0], [np.nan, np.inf]], np.float32)
+    labels = np.zeros(2, np.int32)
+    weights = np.array([1, 0], np.float32)
+    loss = compute_cross_entropy_sum(logits, labels, weights)
+    alone = compute_cross_entropy_sum(logits[:1], labels[:1], weights[:1])
+    assert float(loss) == float(alone)
+    gradient = jax.grad(compute_cross_entropy_sum)(jnp.asarray(logits), labels, weights)
+    assert not np.any(np.asarray(gradient)[1])
+
+
+def test_divergence_is_scipys_from_student_to_teacher(rng):
+    student, teacher = rng.normal(0, 2, (2, 5, 3)).astype(np.float32)
+    weights = np.array([1, 1, 2, 1, 0], np.float32)
+    p, q = scipy.special.softmax(student, 1), scipy.special.softmax(teacher, 1)
+    expected = (scipy.special.rel_entr(p, q).sum(axis=1) * weights).sum()
+    found = compute_divergence_sum(student, teacher, weights)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    student[4], teacher[4] = np.nan, np.inf
+    assert float(compute_divergence_sum(student, teacher, weights)) == float(found)
+    gradients = jax.grad(compute_divergence_sum, (0, 1))(
+        jnp.asarray(student), jnp.asarray(teacher), weights
+    )
+    assert np.isfinite(gradients[0]).all()
+    assert not np.any(gradients[1]), "the teacher learns nothing from its students"
