@@ -26,8 +26,6 @@ TESTED_ELSEWHERE = {
     "engine/segments.py",
     "evaluation/banks.py",
     "evaluation/collect.py",
-    "exits/criterion_checks.py",
-    "exits/exit_rule.py",
     "export/programs.py",
     "huggingface/pickles.py",
     "huggingface/rules.py",
