@@ -28,7 +28,6 @@ TESTED_ELSEWHERE = {
     "evaluation/collect.py",
     "export/programs.py",
     "huggingface/pickles.py",
-    "huggingface/rules.py",
     "models/exit_heads.py",
     "models/post_norm.py",
     "runs/dry_run.py",

@@ -79,16 +79,6 @@ def test_load_export_load_is_the_identity(write, tensors, tmp_path):
     assert read_config(out) == attributes
 
 
-def test_every_row_translates_both_ways():
-    name_map = NAME_MAPS["bert"]
-    for rule in name_map.rules:
-        theirs, ours = rule.theirs.format(layer=11), rule.ours.format(layer=11)
-        assert name_map.to_ours(theirs) == (ours, rule.transform)
-        assert name_map.to_theirs(ours) == (theirs, rule.transform)
-    assert name_map.to_ours("encoder.layer.x.output.dense.bias") is None
-    assert name_map.to_ours("encoderXlayer.0.output.dense.bias") is None
-
-
 def test_a_truncated_encoder_leaves_deeper_layers_and_exports_its_depth(
     write, tensors, tmp_path
 ):
