@@ -20,8 +20,6 @@ TESTED_ELSEWHERE = {
     "data/columns.py",
     "data/examples.py",
     "data/vocabulary.py",
-    "engine/engine.py",
-    "engine/segments.py",
     "evaluation/banks.py",
     "evaluation/collect.py",
     "export/programs.py",
