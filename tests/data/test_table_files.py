@@ -308,46 +308,6 @@ def test_one_file_is_enough_and_what_was_found_is_kept(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([f"id{i}" for i in range(30)], "has another value in each of the 30 rows"),
-        ([str(i) for i in range(30)], "they name rows, not classes"),
-        (
-            [f"{i / 7:.3f}" for i in range(30)],
-            r"30 different numbers \('0.000', .*regr",
-        ),
-        (["0.5", "1.5", "2.25", "1e-3"], "4 different numbers .* regression is not"),
-        ([f"{i},5" for i in range(9)], "9 different numbers .* regression is not"),
-        ([*(f"-{i}.5" for i in range(9)), "nan"], "regression is not offered"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(tmp_path, labels, message):
-    rows = [[f"a film of {i} acts", label] for i, label in enumerate(labels)]
-    path = write_csv(tmp_path / "a.csv", ["text", "label"], rows)
-    for fields in ({}, {"test_file": str(path)}):
-        with pytest.raises(ValueError, match=message) as raised:
-            load_task(DataSettings(task="file", train_file=str(path), **fields))
-        assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [f"{i % 10 / 2}" for i in range(30)],
-        [f"v{i}.{i}" for i in range(15)],
-        [str(i) for i in range(15)],
-        [str(i // 2) for i in range(60)],
-    ],
-)
-def test_labels_that_may_be_classes_are_taken(tmp_path, labels):
-    """Half stars, versions, the numbers of few classes, and many of two rows each."""
-    rows = [[f"a film of {i} acts", label] for i, label in enumerate(labels)]
-    path = write_csv(tmp_path / "a.csv", ["text", "label"], rows)
-    raw = load_task(DataSettings(task="file", train_file=str(path)))
-    assert set(raw.label_names) == set(labels)
-
-
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data beside the clone")
 @pytest.mark.parametrize(
     ("task", "sizes", "has_pairs"),

@@ -293,13 +293,6 @@ def test_a_tokenizer_json_of_another_kind_is_read_as_it_is(folder):
     assert encode(folder, "good film") == ["[CLS]", "good", "film", "[SEP]"]
 
 
-def test_a_vocabulary_and_its_unknown_token_of_two_tokenizers_are_refused(folder):
-    """Every word becomes [UNK] where the words stand behind another mark."""
-    tokens = [*SPECIAL, *(f"\u0120{word}" for word in WORDS)]
-    write(folder / "vocab.txt", "\n".join(tokens) + "\n")
-    refuse(folder, r"unknown tokens for 10 of 10 words")
-
-
 def test_capitals_of_a_cased_vocabulary_are_kept_or_refused(folder):
     write(folder / "vocab.txt", "\n".join(CASED) + "\n")
     change(folder / "tokenizer_config.json", do_lower_case=False)
@@ -314,13 +307,6 @@ def test_capitals_of_a_cased_vocabulary_are_kept_or_refused(folder):
     load_tokenizer(folder, 64).backend_tokenizer.save(str(folder / "tokenizer.json"))
     write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
     assert encode(folder, "Good film") == want
-
-
-def test_a_lower_case_vocabulary_without_lower_casing_is_said(folder, caplog):
-    """Not refused: published Chinese encoders are so, and rarely read capitals."""
-    change(folder / "tokenizer_config.json", do_lower_case=False)
-    load_tokenizer(folder, 64)
-    assert "words with capitals become unknown" in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["[CLS]", "[SEP]", "[PAD]", "[UNK]"])
@@ -342,47 +328,6 @@ def test_added_special_tokens_are_stated_ones(folder):
         file.unlink()
     tokenizer.save_pretrained(folder)
     assert load_tokenizer(folder, 64).pad_token_id == 4
-
-
-@pytest.mark.parametrize(
-    ("layout", "message"),
-    [(("ids", [9999]), "gives texts the token id 9999"), (("type_id", 7), "type id 7")],
-)
-def test_layouts_give_ids_that_exist(folder, layout, message):
-    """A template may say any id; past the table, a lookup is silent."""
-    backend = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1}, "[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    backend.post_processor = tokenizers.processors.TemplateProcessing(  # type: ignore[assignment]
-        single="[UNK] $A", pair="[UNK] $A $B:1", special_tokens=[("[UNK]", 0)]
-    )
-    backend.save(str(folder / "tokenizer.json"))
-    content = json.loads((folder / "tokenizer.json").read_text())
-    name, value = layout
-    if name == "ids":
-        content["post_processor"]["special_tokens"]["[UNK]"]["ids"] = value
-    else:
-        content["post_processor"]["single"][0]["SpecialToken"]["type_id"] = value
-    write(folder / "tokenizer.json", content)
-    write(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[UNK]"},
-    )
-    refuse(folder, message)
-
-
-@pytest.mark.parametrize(
-    "tokens",
-    [
-        [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS)],
-        [*SPECIAL, *"好坏电影音乐很的是不", "good", "##影"],
-        [*SPECIAL, "भारत", "हिन्दी", "ไทย", "كتاب", "слово", "λόγος"],
-    ],
-    ids=["letters", "Chinese", "other scripts"],
-)
-def test_vocabularies_of_other_kinds_and_scripts_pass(folder, tokens):
-    write(folder / "vocab.txt", "\n".join(tokens) + "\n")
-    change(folder / "tokenizer_config.json", strip_accents=False)
-    load_tokenizer(folder, 64)
 
 
 def test_a_stray_capital_makes_no_vocabulary_cased(folder):

@@ -288,30 +288,3 @@ def test_no_row_waits_for_longer_than_it_may(served):
         next(answers)
         assert read <= most
         answers.close()
-
-
-def test_a_wrong_rule_is_refused_before_anything_runs(served):
-    engine, *_ = served
-    low = ExitRule("confidence", np.full(3, 0.1, np.float32), TEMPERATURES)
-    with pytest.raises(ValueError, match=r"threshold=0.1.* is outside the range"):
-        next(engine.run([make_rows([3], 0)], low))
-    lte = ExitRule("lte", np.full(3, 0.5, np.float32), TEMPERATURES)
-    with pytest.raises(ValueError, match="no heads for them"):
-        next(engine.run([make_rows([3], 0)], lte))
-
-
-def test_row_buckets():
-    assert make_row_buckets(1) == (1,)
-    assert make_row_buckets(6) == (1, 2, 4, 6)
-    assert make_row_buckets(32) == (1, 2, 4, 8, 16, 32)
-
-
-def test_rows_are_split_into_buckets_they_nearly_fill():
-    shapes = Shapes(128, (8,), 0)
-    assert shapes.split_rows(128) == [128]
-    assert shapes.split_rows(100) == [100]
-    assert shapes.split_rows(70) == [64, 6]
-    for num_rows in range(1, 129):
-        sizes = shapes.split_rows(num_rows)
-        assert sum(sizes) == num_rows
-        assert sum(map(shapes.find_row_bucket, sizes)) <= num_rows * 4 / 3

@@ -145,22 +145,6 @@ def describe_shape(aval: Any) -> list[Any]:
     return [x if isinstance(x, int) else str(x) for x in aval.shape]
 
 
-def test_programs_say_nothing_of_this_machine(folder):
-    for file in folder.glob("*.jaxexp"):
-        assert b"sweet_jax/" not in file.read_bytes()
-
-
-def test_a_program_itself_refuses_more_tokens_than_training_saw(folder, loaded):
-    program = loaded.manifest["programs"][0]
-    with np.load(folder / "weights.npz") as arrays:
-        weights = dict(arrays)
-    # The encoder has 32 positions, the model was trained on 16.
-    state = {x["name"]: np.ones((2, 17), np.int32) for x in program["inputs"]}
-    read = {name: weights[name] for name in program["weights"]}
-    with pytest.raises(ValueError, match="Error refining shapes"):
-        read_program(folder, program).call(read, state)
-
-
 def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkeypatch):
     (tmp_path / "taken").mkdir()
     with pytest.raises(ExportError, match="taken is there already"):

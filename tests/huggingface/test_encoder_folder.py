@@ -17,7 +17,6 @@ from tiny_configs import TINY_CONFIGS
 from sweet_jax.arrays import Batch
 from sweet_jax.huggingface.config import load_config, make_encoder, parse_config
 from sweet_jax.huggingface.families import FAMILIES
-from sweet_jax.huggingface.name_maps import NAME_MAPS
 from sweet_jax.huggingface.safetensors import (
     compute_shapes,
     load_encoder,
@@ -126,13 +125,6 @@ def test_another_prefix_is_named_in_a_short_line(folder):
     )
     line = refuse(folder, r"tensors begin with 'net\.own\\\\x1b\.'")
     assert re.search(r"missing tensors: .* and \d+ more \| extra .* and \d+ more", line)
-
-
-def test_no_row_of_a_table_begins_like_a_wrapper():
-    for name_map in NAME_MAPS.values():
-        for rule in name_map.rules:
-            name = rule.theirs.format(layer=3)
-            assert name_map.rename(name) == name
 
 
 def test_a_shape_that_no_memory_holds_is_refused_unread(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from command_line import run_command
+from pickle_payload import Payload
 from safetensors.numpy import load_file, save_file
 
 from sweet_jax.huggingface.config import load_config, read_config
@@ -77,16 +77,6 @@ def test_load_export_load_is_the_identity(write, tensors, tmp_path):
     for name in tensors:
         np.testing.assert_array_equal(exported[name], tensors[name], err_msg=name)
     assert read_config(out) == attributes
-
-
-def test_every_row_translates_both_ways():
-    name_map = NAME_MAPS["bert"]
-    for rule in name_map.rules:
-        theirs, ours = rule.theirs.format(layer=11), rule.ours.format(layer=11)
-        assert name_map.to_ours(theirs) == (ours, rule.transform)
-        assert name_map.to_theirs(ours) == (theirs, rule.transform)
-    assert name_map.to_ours("encoder.layer.x.output.dense.bias") is None
-    assert name_map.to_ours("encoderXlayer.0.output.dense.bias") is None
 
 
 def test_a_truncated_encoder_leaves_deeper_layers_and_exports_its_depth(
@@ -246,20 +236,10 @@ def test_a_damaged_file_is_one_line(write, tensors, keep):
     assert "\n" not in str(error.value)
 
 
-class _Payload:
-    """Unpickling it writes a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return (Path.touch, (self.target,))
-
-
 def test_pickles_are_never_loaded(write, tensors, tmp_path):
     folder, target = write(tensors), tmp_path / "executed"
     (folder / "model.safetensors").unlink()
-    payload = pickle.dumps(_Payload(target))
+    payload = pickle.dumps(Payload(target))
     (folder / "pytorch_model.bin").write_bytes(payload)
     with pytest.raises(ValueError, match=r"sweet-jax convert --from_torch"):
         load(folder)
@@ -281,91 +261,6 @@ def test_export_refuses_parameters_of_another_config(write, tensors, tmp_path):
     with pytest.raises(ValueError, match="adapter/kernel"):
         export_encoder(encoder, None, config, read_config(source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_check_lists_what_a_load_would_do(write, tensors, capsys):
-    ids = {"embeddings.position_ids": np.arange(40)[None]}
-    folder = write({**tensors, **ids})
-    assert run_command("convert", "--check", str(folder)) == 0
-    text = capsys.readouterr().out
-    assert "39 tensors to load, pooler included" in text
-    assert "ignored, no part of the encoder: embeddings.position_ids" in text
-    save_file({QUERY: tensors[QUERY]}, folder / "model.safetensors")
-    assert run_command("convert", "--check", str(folder)) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.reference
-def test_from_torch_converts_pickles(write, tensors, tmp_path, capsys):
-    import torch
-
-    folder, out = write(tensors), tmp_path / "out"
-    (folder / "model.safetensors").unlink()
-    (folder / "vocab.txt").write_text("a")
-    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-    # Tied weights share memory in the pickle.
-    state["cls.predictions.decoder.weight"] = state["embeddings.word_embeddings.weight"]
-    torch.save(state, folder / "pytorch_model.bin")
-    assert run_command("convert", "--from_torch", str(folder), str(out)) == 0
-    loaded = load(out)
-    got = loaded.encoder["layer_1"]["attention"]["query"]["kernel"]
-    np.testing.assert_array_equal(got, tensors[QUERY].T)
-    assert (out / "vocab.txt").read_text() == "a"
-    # A second time: nothing is overwritten.
-    capsys.readouterr()
-    assert run_command("convert", "--from_torch", str(folder), str(out)) == 2
-    assert "already" in capsys.readouterr().err
-
-
-@pytest.mark.reference
-def test_from_torch_reads_shards(write, tensors, tmp_path):
-    import torch
-
-    folder, out = write(tensors), tmp_path / "out"
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    weight_map = {}
-    for i, part in enumerate((names[::2], names[1::2])):
-        file = f"pytorch_model-0000{i + 1}-of-00002.bin"
-        torch.save({n: torch.from_numpy(tensors[n]) for n in part}, folder / file)
-        weight_map |= dict.fromkeys(part, file)
-    index = folder / "pytorch_model.bin.index.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    assert run_command("convert", "--from_torch", str(folder), str(out)) == 0
-    assert not (out / index.name).exists()
-    assert load(out).pooler is not None
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize("kind", ["payload", "cut", "list", "none"])
-def test_from_torch_refuses_what_is_not_plain_tensors(
-    write, tensors, tmp_path, capsys, kind
-):
-    import torch
-
-    folder, target = write(tensors), tmp_path / "executed"
-    (folder / "model.safetensors").unlink()
-    file = folder / "pytorch_model.bin"
-    if kind == "payload":
-        torch.save({"a": _Payload(target)}, file)
-    elif kind == "cut":
-        torch.save({"a": torch.ones(1000)}, file)
-        file.write_bytes(file.read_bytes()[:900])
-    elif kind == "list":
-        torch.save([1, 2], file)
-    out = tmp_path / "out"
-    assert run_command("convert", "--from_torch", str(folder), str(out)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert not target.exists()
-    assert not out.exists()
-
-
-def test_check_reads_the_weights(write, tensors, capsys):
-    spoilt = {**tensors, QUERY: np.full_like(tensors[QUERY], np.nan)}
-    assert run_command("convert", "--check", str(write(spoilt))) == 2
-    assert "1024 of 1024 weights that are NaN" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

@@ -369,25 +369,6 @@ def test_heads_change_neither_the_other_weights_nor_the_answers(config, batch, m
         assert ((two.lte_B > 0) & (two.lte_B < 1)).all()
 
 
-def test_the_head_reads_what_the_classifier_reads(config, batch):
-    """A head of the difference of two classes says what their logits say."""
-    _, models, params, _ = build(config, method="multi_model", **LTE)
-    own = params[0]["exits"]["exit_0"]
-    same = {
-        name: (leaf[..., 1:2] - leaf[..., :1]) * 3
-        for name, leaf in own["classifier"].items()
-    }
-    tree = params[0] | {"exits": {"exit_0": own | {"lte": same}}}
-    rngs = {"dropout": jax.random.key(0)}
-    (dropped,) = models[0].apply({"params": tree}, batch, train=True, rngs=rngs)
-    (whole,) = models[0].apply({"params": tree}, batch)
-    for output in (dropped, whole):
-        logits_BC = np.asarray(output.logits_BC)
-        expected_B = special.expit(3 * (logits_BC[:, 1] - logits_BC[:, 0]))
-        np.testing.assert_allclose(output.lte_B, expected_B, rtol=1e-5)
-    assert np.abs(dropped.lte_B - whole.lte_B).max() > 1e-4, "dropout was off"
-
-
 def test_faithful_release_shares_one_pooler_among_exits(config, batch):
     members, models, params, _ = build(config, method="sweet", faithful_release=True)
     flat = flatten_paths(params[0])
