@@ -52,7 +52,7 @@ class Run:
 
     Attributes:
         workdir: where its files lie.
-        results: what results.json holds (docs/results.md).
+        results: what results.json holds (`report.results_schema` lists its fields).
     """
 
     def __init__(self, workdir: str | Path, owner: object = None) -> None:
