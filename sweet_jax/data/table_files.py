@@ -117,8 +117,8 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
     # Opened, a pipe that nobody writes to would be waited for.
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(
-            f"{field}={show(str(path))} is no regular file: a run reads its rows again"
-            " when it goes on, so save them in a file"
+            f"{field}={show(str(path))} is not a regular file: a run reads its rows"
+            " again when it resumes, so save them in a file"
         )
     try:
         file = io.FileIO(path)

@@ -111,7 +111,7 @@ def _read_mapping(value: Any, name: str, allowed: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{name}={show_value(value)} is no JSON object")
+        raise ValueError(f"{name}={show_value(value)} is not a JSON object")
     if unknown := sorted(value.keys() - set(allowed)):
         raise ValueError(
             f"{name} has {show_names(unknown)}, not implemented: allowed are"

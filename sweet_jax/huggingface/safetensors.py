@@ -386,7 +386,7 @@ def _open(file: Path) -> Iterator[Any]:
     """Opens a safetensors file; its header must be of a sane length."""
     try:
         if not file.is_file():
-            raise ValueError(f"{file} is no regular file: {_REMEDY}")
+            raise ValueError(f"{file} is not a regular file: {_REMEDY}")
         with file.open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
         if 8 + header <= file.stat().st_size and header > _MOST_HEADER_BYTES:

@@ -222,7 +222,7 @@ def test_a_huge_file_is_refused_unread(folder, file):
 def test_a_pipe_is_not_waited_for(folder):
     (folder / "tokenizer_config.json").unlink()
     os.mkfifo(folder / "tokenizer_config.json")
-    refuse(folder, "is no regular file")
+    refuse(folder, "is not a regular file")
 
 
 def test_a_panic_of_the_library_is_one_line(folder, capfd):
