@@ -58,7 +58,7 @@ def test_json_that_is_none_is_one_line(tmp_path: Path, text: str, reason: str) -
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, reason in (("pipe", "no regular file"), ("gone", "is missing")):
+    for name, reason in (("pipe", "not a regular file"), ("gone", "is missing")):
         with pytest.raises(FileError, match=reason):
             read_bytes(tmp_path / name)
     (tmp_path / "zeros").symlink_to("/dev/zero")
