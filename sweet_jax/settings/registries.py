@@ -1,8 +1,7 @@
-"""What other packages may add to, by the names that settings, commands and files use.
+"""The registries that other packages may add to (docs/extending.md).
 
-The values lie above: the module named with each registry registers ours. So settings
-are checked by name alone, without importing any of them. docs/extending.md adds one of
-each.
+The comment at each registry names the module that registers our own values. Settings
+are checked by name alone, without importing these modules.
 """
 
 from collections.abc import Callable
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _check_method(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as a method cannot be called."""
+    """Raises SettingsError if the value of a method is not callable."""
     if not callable(value):
         raise SettingsError(
             f"method {name!r} is a {type(value).__name__}: register a function of the"
@@ -35,7 +34,7 @@ def _check_method(name: str, value: object) -> None:
 
 
 def _check_analysis(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as an analysis cannot be called."""
+    """Raises SettingsError if the value of an analysis is not callable."""
     if not callable(value):
         raise SettingsError(
             f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
@@ -47,18 +46,18 @@ def _check_analysis(name: str, value: object) -> None:
 METHODS: "Registry[Callable[[Settings, int], tuple[Member, ...]]]" = Registry(
     "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
 )
-# analysis.registry: what can be measured while a run trains.
+# analysis.registry: measurements during training.
 ANALYSES: "Registry[Callable[[AnalysisInputs], Analysis]]" = Registry(
     "analysis",
     "sweet_jax.analyses",
     builtin=("gradient_conflict",),
     check=_check_analysis,
 )
-# exits.criteria: what thresholds are compared with.
+# exits.criteria: scores that are compared with thresholds.
 CRITERIA: "Registry[Criterion]" = Registry(
     "criterion", "sweet_jax.criteria", builtin=BUILTIN_CRITERIA
 )
-# evaluation.metrics: what `score` means.
+# evaluation.metrics: definitions of `score`.
 METRICS: "Registry[Metric]" = Registry(
     "metric",
     "sweet_jax.metrics",
@@ -70,7 +69,7 @@ SOURCES: "Registry[Source]" = Registry(
     "sweet_jax.sources",
     builtin=("embedded", "file", "folder", "hub", "tfds", "rows"),
 )
-# engine.engine: what computes the segments of a model.
+# engine.engine: runtimes that compute the segments of a model.
 BACKENDS: "Registry[BackendFn]" = Registry(
     "backend", "sweet_jax.backends", builtin=("jax",)
 )

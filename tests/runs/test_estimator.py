@@ -168,7 +168,7 @@ def test_wrong_rows_are_one_line(new, texts, labels, message, monkeypatch):
         ({"num_epochs": 0}, "train.num_epochs=0: allowed is at least 1"),
         ({"method": "sweat"}, "did you mean sweet?"),
         ({"settings": {"num_epoch": 1}}, "did you mean num_epochs?"),
-        ({"settings": {"epochs": 2}}, "are one setting, train.num_epochs"),
+        ({"settings": {"epochs": 2}}, "are the same setting, train.num_epochs"),
     ],
 )
 def test_wrong_parameters_are_refused_by_fit(new, parameters, message):
