@@ -1,8 +1,8 @@
-"""Rows that a Python program hands over: lists, tables and data sets.
+"""Rows that a Python program passes: lists, tables and data sets.
 
-They become the tables that files become, so that everything behind them (checks, notes,
-splits, digests) is the same. A task names them by a digest of their content: the same
-rows continue a run, other rows are another run.
+They become the same tables as files do, so that all later steps (checks, notes, splits,
+digests) are the same. The name of their task is a digest of their content: the same
+rows resume a run, other rows start another run.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from sweet_jax.data.rows import holds_surrogates, quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.system.files import show
 
-# What a person types to name columns, for messages.
+# The arguments that name columns, for messages.
 _FLAGS = ColumnFlags(text="text", label="label")
 _ALLOWED = (
     "a list of (text, label) pairs, texts with label=[...], a dict of columns, a pandas"
@@ -39,9 +39,9 @@ class HeldRows:
     """Rows in memory; the name of their task is known as long as this object lives.
 
     Attributes:
-        task_name: what `data.task` says: `rows-` and 16 hex digits of the content.
-        tables: by split.
-        label_names: by class index, where a data set has them; else ().
+        task_name: the value of `data.task`: `rows-` and 16 hex digits of the content.
+        tables: split -> its table.
+        label_names: names by class index, if a data set has them; else ().
     """
 
     def __init__(self, tables: dict[str, Table], label_names: tuple[str, ...]) -> None:
@@ -59,20 +59,19 @@ def hold_rows(
     label: Any = None,
     flags: ColumnFlags = _FLAGS,
 ) -> HeldRows:
-    """Returns rows as a task, whose name settings then hold.
+    """Keeps rows in memory as a task, whose name goes into `data.task`.
 
     Args:
-        splits: `train`, and those there are of `validation` and `test`; each a list or
-            tuple of (text, label) pairs, of texts or of dicts, a dict of columns, a
-            DataFrame, a Series of texts or a `datasets.Dataset`. A text may be a
-            (text, text) pair.
+        splits: `train`, and optionally `validation` and `test`; each a list or tuple of
+            (text, label) pairs, of texts or of dicts, a dict of columns, a DataFrame, a
+            Series of texts or a `datasets.Dataset`. A text may be a (text, text) pair.
         text: the column of texts, or two of them; None: found by usual names.
         label: the column of labels, or the labels of the training rows.
-        flags: what a person types to name columns, for messages.
+        flags: the flags or arguments that name columns, for messages.
 
     Raises:
-        ValueError: data of another kind, a column is missing, a text or a label is
-            missing or of another type, or labels are of several types.
+        ValueError: the data is of another kind, a column is missing, a text or a label
+            is missing or of another type, or labels are of several types.
     """
     text_columns = (text,) if isinstance(text, str) else tuple(text or ())
     if len(text_columns) > 2:
@@ -82,14 +81,14 @@ def hold_rows(
     tables: dict[str, Table] = {}
     label_names: tuple[str, ...] = ()
     kinds: dict[str, str] = {}
-    width = 0  # texts a row
+    width = 0  # Texts per row.
     for split, data in splits.items():
-        # Labels that are given apart are those of the training rows.
+        # A separate list of labels belongs to the training rows.
         own_label = label if split == "train" or isinstance(label, str) else None
         columns = _read_columns(data, split, text_columns, own_label, flags)
         if split == "train":
             label_names, width = columns.label_names, len(columns.texts[0])
-            # The columns of the training rows are those of the others.
+            # The other splits are read from the same columns as the training rows.
             text_columns = columns.names.texts
             if label is None:
                 label = columns.names.label or None
@@ -100,15 +99,15 @@ def hold_rows(
             )
         tables[split] = _make_table(columns, split, kinds)
     held = HeldRows(tables, label_names)
-    # Whoever holds equal rows holds the same object.
+    # Equal rows share one object.
     return _HELD.setdefault(held.task_name, held)
 
 
 def load_rows(task: Task, *_: Any) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Returns the held rows that a task names, and the label names if they have them.
+    """Returns the rows in memory that a task names, and their label names if known.
 
     Raises:
-        ValueError: the rows are no longer, or not in this process, in memory.
+        ValueError: the rows are not, or no longer, in the memory of this process.
     """
     held = _HELD.get(task.name)
     if held is None:
@@ -123,12 +122,12 @@ class _Columns(NamedTuple):
     """A split before its values are checked.
 
     Attributes:
-        texts: of each row, one value or two.
-        labels: of each row.
-        unit: what `positions` are, for messages.
-        positions: of each row: its number, or its index in pandas.
-        names: of the columns; none for lists.
-        label_names: by class index, where labels are indices.
+        texts: one or two values for each row.
+        labels: the label of each row.
+        unit: the unit of `positions`, for messages.
+        positions: the number of each row, or its index in pandas.
+        names: the names of the columns; empty for lists.
+        label_names: names by class index, if labels are indices.
     """
 
     texts: list[tuple[Any, ...]]
@@ -149,11 +148,11 @@ def _read_columns(
     """Returns the texts and labels of a split of any kind.
 
     Args:
-        data: as `hold_rows` takes them.
+        data: see `hold_rows`.
         where: name of the split.
-        text_columns: one or two; (): by usual names.
+        text_columns: one or two; (): found by usual names.
         label: a column, the labels, or None.
-        flags: what a person types to name columns, for messages.
+        flags: the flags or arguments that name columns, for messages.
     """
     if isinstance(data, np.ndarray):
         data = data.tolist()
@@ -172,7 +171,7 @@ def _read_columns(
     if where == "train" and (text_columns or isinstance(label, str)):
         name = label if isinstance(label, str) else text_columns[0]
         raise ValueError(
-            f"train has no columns, so none is called {quote(name)}: give (text, label)"
+            f"train has no columns, so no column {quote(name)}: give (text, label)"
             " pairs without text and label, or label=[...] beside the texts"
         )
     columns = _read_list(list(data), where, None if isinstance(label, str) else label)
@@ -248,14 +247,14 @@ def _read_list(rows: Sequence[Any], where: str, label: Any) -> _Columns:
             if not isinstance(row, tuple | list) or len(row) != 2:
                 raise ValueError(
                     f"{where} row {i} is {_describe(row)}, expected a (text, label)"
-                    f" pair{_advise_labels(where, row)}"
+                    f" pair{_suggest_labels(where, row)}"
                 )
         texts, labels = [row[0] for row in rows], [row[1] for row in rows]
     widths = {len(text) if isinstance(text, tuple | list) else 1 for text in texts}
     if not widths <= {1} and widths != {2}:
         raise ValueError(
-            f"{where} has texts and (text, text) pairs side by side, or tuples of"
-            " another length: give one kind"
+            f"{where} mixes texts and (text, text) pairs, or has tuples of another"
+            " length: give one kind"
         )
     as_tuples = [
         tuple(text) if isinstance(text, tuple | list) else (text,) for text in texts
@@ -263,7 +262,7 @@ def _read_list(rows: Sequence[Any], where: str, label: Any) -> _Columns:
     return _Columns(as_tuples, labels, "row", range(len(labels)))
 
 
-def _advise_labels(where: str, row: Any) -> str:
+def _suggest_labels(where: str, row: Any) -> str:
     if not isinstance(row, str):
         return ""
     if where == "train":
@@ -277,7 +276,7 @@ def _turn_records(rows: Sequence[Any], where: str) -> dict[str, list[Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise ValueError(
-                f"{where} row {i} is {_describe(row)}, expected a dict as row 0"
+                f"{where} row {i} is {_describe(row)}, expected a dict like row 0"
             )
         if lacking := [name for name in names if name not in row]:
             raise ValueError(f"{where} row {i} has no {quote(str(lacking[0]))}")
@@ -288,9 +287,9 @@ def _make_table(columns: _Columns, where: str, kinds: dict[str, str]) -> Table:
     """Returns the checked strings of a split.
 
     Args:
-        columns: its values.
-        where: its name.
-        kinds: type of the labels seen so far, with the first row of it.
+        columns: the values of the split.
+        where: the name of the split.
+        kinds: type of label -> the first row with it; extended here.
     """
 
     def locate(i: int) -> str:
@@ -309,7 +308,7 @@ def _make_table(columns: _Columns, where: str, kinds: dict[str, str]) -> Table:
                 )
             if holds_surrogates(text):
                 raise ValueError(
-                    f"{locate(i)} has half of a surrogate pair in its text: that is no"
+                    f"{locate(i)} has a lone surrogate in its text, which is not valid"
                     " Unicode"
                 )
     labels = []
@@ -343,7 +342,7 @@ def _make_table(columns: _Columns, where: str, kinds: dict[str, str]) -> Table:
 
 
 def _name_label(value: Any, names: tuple[str, ...]) -> tuple[str, str]:
-    """Returns the class that a label names, empty for none, and the label's type."""
+    """Returns the class name of a label, empty if it has none, and the label's type."""
     if isinstance(value, np.generic):
         value = value.item()
     kind = type(value).__name__ if not isinstance(value, str) else "str"
@@ -385,19 +384,19 @@ def _check_lengths(where: str, lengths: Mapping[str, int]) -> None:
 
 
 def _list_columns(data: Any) -> list[Any] | None:
-    """Returns the names of columns: of a dict, a DataFrame or a datasets.Dataset."""
+    """Returns the column names of a dict, a DataFrame or a datasets.Dataset."""
     if isinstance(data, Mapping):
         return list(data)
     for attribute in ("column_names", "columns"):
         names = getattr(data, attribute, None)
-        # A stream of `datasets` may have columns, but no length.
+        # A streaming data set of `datasets` may have columns, but no length.
         if names is not None and hasattr(data, "__len__"):
             return list(names)
     return None
 
 
 def _is_series(data: Any) -> bool:
-    """Returns whether this is a column of pandas, or one like it."""
+    """Returns whether this is a pandas Series, or behaves like one."""
     return hasattr(data, "to_numpy") and getattr(data, "ndim", 1) == 1
 
 
@@ -406,7 +405,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _find_positions(data: Any, count: int) -> dict[str, Any]:
-    """Returns what a row is called: its number, or its index where pandas has one."""
+    """Returns unit and positions of the rows: their numbers, or the pandas index."""
     index = getattr(data, "index", None)
     if index is None or isinstance(index, Callable) or len(index) != count:
         return {"unit": "row", "positions": range(count)}

@@ -1,9 +1,9 @@
-"""The tokenizer of a folder, read without trust: nothing of the folder is run.
+"""Reads the tokenizer of a folder that may be hostile; none of its code is run.
 
-transformers would look up code that a folder names, and ask on standard input whether
-to run it; and it hands every field of tokenizer_config.json to a constructor. So the
-class is chosen here, from a table, and transformers reads a temporary folder that holds
-the vocabulary and the fields that are checked below, and nothing else.
+transformers would look up code that a folder names and ask on standard input whether to
+run it, and it passes every field of tokenizer_config.json to a constructor. So the
+class is chosen here, from a table, and transformers reads a temporary folder with only
+the vocabulary and the fields that are checked below.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ _CONFIG = "tokenizer_config.json"
 _REMEDY = "copy the encoder's tokenizer again"
 _JSON = "tokenizer.json"
 _GENERIC = "PreTrainedTokenizerFast"
-# The largest published vocabulary has 901,629; several times more take minutes.
+# The largest published vocabulary has 901,629 tokens; far larger ones take minutes.
 _MOST_TOKENS = 1_000_000
-# Names of a class, without `Fast` -> the vocabulary files that it reads in place of
+# Name of a class without `Fast` -> the vocabulary files that it reads if there is no
 # tokenizer.json.
 _CLASSES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -66,7 +66,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "TokenizersBackend": (),
 }
 TOKENIZER_FILES = (_JSON, *sorted({f for names in _CLASSES.values() for f in names}))
-# Classes that transformers has no longer: what they were is all in tokenizer.json.
+# Classes that transformers has removed: tokenizer.json alone defines them.
 _FORMER = ("ElectraTokenizer", "LayoutLMTokenizer", "RetriBertTokenizer")
 _BY_FAMILY = {
     "bert": "BertTokenizer",
@@ -87,7 +87,7 @@ _Text = Annotated[str, Len(0, 1000)]
 
 @dataclasses.dataclass(frozen=True)
 class _AddedToken:
-    """A token with its ways of matching; None: as the library does."""
+    """A token and how it matches; None: the library's default."""
 
     content: _Text
     single_word: bool | None = None
@@ -112,14 +112,14 @@ class _SpecialTokens:
     pad_token: _Token = None
     cls_token: _Token = None
     mask_token: _Token = None
-    # As lists; an object of names belongs to models of images and sound.
+    # Only lists are used; an object of names occurs in image and sound models.
     additional_special_tokens: _TokenList | dict[_Text, Any] | None = None
     extra_special_tokens: _TokenList | dict[_Text, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _TokenizerConfig(_SpecialTokens):
-    """What is read of tokenizer_config.json; None: not stated."""
+    """The fields of tokenizer_config.json that are read; None: not stated."""
 
     tokenizer_class: _Text | None = None
     auto_map: Any = None
@@ -133,7 +133,7 @@ class _TokenizerConfig(_SpecialTokens):
     add_bos_token: bool | None = None
     add_eos_token: bool | None = None
     unk_id: Annotated[int, Ge(0), Lt(1 << 31)] | None = None
-    # Where it is unknown, 1e30 stands in published files.
+    # Published files have 1e30 for "unknown".
     model_max_length: Annotated[int | float, Ge(1)] | None = None
     truncation_side: _Text | None = None
     model_input_names: Annotated[tuple[_Text, ...], Len(0, 20)] | None = None
@@ -142,19 +142,19 @@ class _TokenizerConfig(_SpecialTokens):
     ) = None
 
 
-# These say what to read or what else would be run; transformers is not told.
-_OURS = ("tokenizer_class", "auto_map", "additional_special_tokens")
+# We interpret these fields ourselves; they are not passed to transformers.
+_NOT_PASSED = ("tokenizer_class", "auto_map", "additional_special_tokens")
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of a folder, as transformers reads it.
 
     Args:
-        folder: holds tokenizer.json, or the vocabulary files of its family.
+        folder: has a tokenizer.json, or the vocabulary files of its family.
 
     Raises:
-        ValueError: no tokenizer file is there; they contradict each other, cannot be
-            read, ask for code of the folder, or take a package that is not installed.
+        ValueError: there is no tokenizer file; or the files contradict each other,
+            cannot be read, ask for code, or need a package that is not installed.
     """
     stated = _read_config(folder)
     family, from_encoder = _read_family(folder)
@@ -166,19 +166,19 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         content = _read_json(folder)
         fields = {**_read_normalizer(content), **fields}
     elif used == ("vocab.txt",):
-        # A vocabulary alone does not say whether text is lower-cased first
-        # (transformers would do it always); it shows.
+        # transformers would always lower-case text for a bare vocabulary; the words in
+        # the vocabulary show whether that is right.
         words = find_words({t: 0 for t in _read_tokens(folder / "vocab.txt")})
         fields = {"do_lower_case": not is_cased(words), **fields}
     for file in used:
         if file == "vocab.json":
             _check_length(folder / file, files.read_object(folder / file, _REMEDY))
         elif not content:
-            files.read_bytes(folder / file, _REMEDY)  # Regular, and not too large.
+            files.read_bytes(folder / file, _REMEDY)  # Checks kind and size.
     reader: Any = getattr(transformers, class_name)
     kind = content.get("model", {}).get("type")
     if kind and reader.model is not None and kind != reader.model.__name__:
-        # The class would take the vocabulary for one of its own kind.
+        # This class would read the vocabulary as one of another model type.
         reader = PreTrainedTokenizerFast
     with tempfile.TemporaryDirectory() as temporary:
         checked = Path(temporary)
@@ -204,18 +204,18 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def _check_special_tokens(
     tokenizer: PreTrainedTokenizerFast, added: Container[str], folder: Path
 ) -> None:
-    """Refuses special tokens that the vocabulary lacks.
+    """Raises ValueError if a special token is not in the vocabulary.
 
-    transformers would give them new ids, for which the encoder has no trained row.
+    transformers would give it a new id, for which the encoder has no trained row.
     """
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     for name in ("cls", "sep", "pad", "unk"):
         token = getattr(tokenizer, f"{name}_token")
         if token is not None and token not in vocabulary and token not in added:
             raise ValueError(
-                f"the tokenizer in {folder} has no {files.show(token[:40])}, its"
-                f" {name}_token, in its vocabulary: its files belong to different"
-                " tokenizers; use the tokenizer that belongs to the encoder"
+                f"the tokenizer in {folder} does not have its {name}_token"
+                f" {files.show(token[:40])} in its vocabulary: its files belong to"
+                " different tokenizers; use the tokenizer that belongs to the encoder"
             )
 
 
@@ -226,13 +226,13 @@ def _read_config(folder: Path) -> _TokenizerConfig:
 
 
 def _read_family(folder: Path) -> tuple[str | None, str | None]:
-    """Returns what the encoder's config.json beside it says: family and class."""
+    """Returns family and tokenizer class from the encoder's config.json, or Nones."""
     path = folder / "config.json"
     if not path.is_file():
         return None, None
     attributes = files.read_object(path, _REMEDY)
     auto_map = attributes.get("auto_map")
-    # Its own model classes are the encoder's affair: they are not run, either.
+    # An auto_map of model classes only concerns the encoder, and is never run.
     if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map:
         _refuse_code(folder, auto_map, attributes.get("tokenizer_class"))
     family, name = attributes.get("model_type"), attributes.get("tokenizer_class")
@@ -243,7 +243,7 @@ def _read_family(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
-    """Refuses a tokenizer that is code of the folder or of a repository."""
+    """Raises ValueError for a tokenizer that needs code of a folder or repository."""
     wanted = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
     if wanted is None:
         return
@@ -252,15 +252,15 @@ def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
     shown = files.show(str(name)[:60]) if name else "its tokenizer"
     raise ValueError(
         f"the tokenizer in {folder} asks for code of its own ({shown}, by auto_map:"
-        f" {code}), which is never run: where {_JSON} says all, remove auto_map from"
-        f" {_CONFIG} and set tokenizer_class to {_GENERIC}"
+        f" {code}), which is never run: if {_JSON} defines it fully, remove auto_map"
+        f" from {_CONFIG} and set tokenizer_class to {_GENERIC}"
     )
 
 
 def _choose_files(
     folder: Path, name: str | None, family: str | None
 ) -> tuple[tuple[str, ...], str]:
-    """Returns the vocabulary files to read, and transformers' class for them."""
+    """Returns the vocabulary files to read and the transformers class for them."""
     has_json = (folder / _JSON).is_file()
     short = name.removesuffix("Fast") if name else None
     if short in _FORMER or (has_json and family in _ALWAYS_GENERIC):
@@ -268,8 +268,8 @@ def _choose_files(
     if short is not None and short not in _CLASSES:
         raise ValueError(
             f"the tokenizer in {folder} is a {files.show(short[:60])}, which is not"
-            f" known here: where {_JSON} says all, set tokenizer_class to {_GENERIC} in"
-            f" {_CONFIG}; known are {', '.join(sorted(_CLASSES))}"
+            f" supported: if {_JSON} defines it fully, set tokenizer_class to"
+            f" {_GENERIC} in {_CONFIG}; supported are {', '.join(sorted(_CLASSES))}"
         )
     stated = short is not None
     if short is None:
@@ -281,7 +281,7 @@ def _choose_files(
     if needed and set(needed) <= set(there):
         _check_package(folder, needed)
         return needed, _find_class(short)
-    # Chinese RoBERTas are published with the vocabulary of a BERT.
+    # Chinese RoBERTas are published with a BERT vocabulary.
     if not stated and "vocab.txt" in there:
         return ("vocab.txt",), "BertTokenizer"
     _check_package(folder, there)
@@ -307,18 +307,18 @@ def _find_class(short: str | None) -> str:
 
 
 def _check_package(folder: Path, used: Iterable[str]) -> None:
-    # Without the package, transformers takes the file for one of another kind.
+    # Without the package, transformers would read the file as another kind.
     models = [file for file in used if file.endswith(".model")]
     if models and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(
-            f"{folder} has no {_JSON}, and it takes the package sentencepiece to"
-            f" read its {models[0]}: {install_extra('sentencepiece')}"
+            f"{folder} has no {_JSON}, and reading its {models[0]} needs the package"
+            f" sentencepiece: {install_extra('sentencepiece')}"
         )
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
     with guard_library(folder):
-        content = files.read_object(folder / _JSON, "it is no tokenizer")
+        content = files.read_object(folder / _JSON, "it is not a tokenizer")
         model = content.get("model")
         if not isinstance(model, dict):
             raise ValueError(f"{_JSON} has no model")
@@ -329,15 +329,15 @@ def _read_json(folder: Path) -> dict[str, Any]:
             isinstance(token, dict) and isinstance(token.get("content"), str)
             for token in tokens
         ):
-            raise ValueError(f"the added_tokens of {_JSON} are no list of tokens")
+            raise ValueError(f"the added_tokens of {_JSON} are not a list of tokens")
     return content
 
 
 def _read_normalizer(content: Mapping[str, Any]) -> dict[str, bool]:
-    """Returns what a BERT's tokenizer.json does to text, under the config's names.
+    """Returns the normaliser of a BERT's tokenizer.json as fields of the config.
 
-    transformers rebuilds that step from tokenizer_config.json alone: where that says
-    nothing, it would lower-case a cased vocabulary.
+    transformers rebuilds the normaliser from tokenizer_config.json alone: without these
+    fields it would lower-case text for a cased vocabulary.
     """
     normalizer = content.get("normalizer")
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
@@ -376,7 +376,7 @@ def _dump(config: _SpecialTokens) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is None or field.name in _OURS:
+        if value is None or field.name in _NOT_PASSED:
             continue
         if field.name == "added_tokens_decoder":
             value = {id_: _dump_token(token) for id_, token in value.items()}
@@ -402,7 +402,7 @@ def _dump_token(token: _AddedToken) -> dict[str, Any]:
 
 
 def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
-    """Writes what older files say of added tokens, checked; returns these tokens."""
+    """Copies the token files of older versions, checked; returns the added tokens."""
     path = folder / "special_tokens_map.json"
     if os.path.lexists(path):
         special = files.read_as(path, _SpecialTokens, remedy=_REMEDY)
@@ -418,7 +418,7 @@ def _copy_token_files(folder: Path, checked: Path) -> Collection[str]:
         if not all(
             type(value) is int and 0 <= value < 1 << 31 for value in ids.values()
         ):
-            raise ValueError(f"{path} holds more than token ids: {_REMEDY}")
+            raise ValueError(f"{path} has values that are not token ids: {_REMEDY}")
         _write(checked / path.name, ids)
     return ids
 
