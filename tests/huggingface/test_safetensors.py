@@ -289,7 +289,7 @@ def test_check_lists_what_a_load_would_do(write, tensors, capsys):
     assert run_command("convert", "--check", str(folder)) == 0
     text = capsys.readouterr().out
     assert "39 tensors to load, pooler included" in text
-    assert "ignored, no part of the encoder: embeddings.position_ids" in text
+    assert "ignored, not part of the encoder: embeddings.position_ids" in text
     save_file({QUERY: tensors[QUERY]}, folder / "model.safetensors")
     assert run_command("convert", "--check", str(folder)) == 2
     assert capsys.readouterr().err.count("\n") == 1
