@@ -1,8 +1,8 @@
 """SWEET early-exit classifiers in JAX/Flax.
 
-Importing the package imports none of its parts (and so no jax): `sweet_jax.report`
-works on result files alone. The public objects load on first use. Only where Python
-starts one of our commands is the process prepared for it.
+Importing the package imports no submodule and no jax, because `sweet_jax.report` needs
+only result files. Public objects load on first use. When Python starts one of our
+commands, this import also prepares the process.
 """
 
 import importlib
@@ -57,7 +57,7 @@ _LAZY = {
 
 
 def __dir__() -> list[str]:
-    """Returns the public names, those that are not loaded yet among them."""
+    """Returns all public names, including those not loaded yet."""
     return sorted({*globals(), *__all__})
 
 
@@ -68,8 +68,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'sweet_jax' has no attribute {name!r}")
 
 
-# sys.argv begins with -m while `python -m sweet_jax` looks for the module, else with
-# the path of the script. There is no earlier place to catch signals.
+# sys.argv[0] is -m while `python -m sweet_jax` looks for the module, otherwise it is
+# the path of the script. Signals cannot be caught any earlier than here.
 if os.path.basename(next(iter(getattr(sys, "argv", [])), "")) in ("-m", "sweet-jax"):
     from sweet_jax.system import stopping, streams
 

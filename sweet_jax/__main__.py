@@ -12,23 +12,23 @@ from collections.abc import Sequence
 
 from sweet_jax.system import process
 
-# The commands, with what each does; each is a module of `sweet_jax.commands`.
+# Command -> its description. Each command is a module of `sweet_jax.commands`.
 COMMANDS = {
-    "train": "fine-tune a classifier and measure its exits; with a study, many",
+    "train": "fine-tune a classifier and measure its exits, or run a study",
     "evaluate": "measure a finished run on other data",
     "predict": "classify a file or standard input",
     "export": "write a model that runs without this package",
-    "convert": "encoders from and to PyTorch, and checks of encoder folders",
+    "convert": "convert encoders from and to PyTorch, check encoder folders",
     "report": "write a run's report again, or compare runs",
-    "study": "put the finished cells of a study together",
+    "study": "aggregate the finished cells of a study",
     "analyze": "measure gradient conflict of a finished run",
 }
-# The processes of a study's cells; not for people.
+# A study starts these as processes for its cells; the help does not list them.
 _INTERNAL = ("study_cell",)
 
 
 def main() -> None:
-    """Runs the command that the first argument names, to the end of the process."""
+    """Runs the command that the first argument names, then exits the process."""
     process.run(lambda: run(sys.argv[1:]))
 
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int | None:
     """Runs a command.
 
     Args:
-        arguments: its name, then its flags.
+        arguments: the command's name, then its flags.
 
     Returns:
         The exit status; None is 0.
@@ -64,11 +64,11 @@ def run_command(name: str, program: str, flags: Sequence[str]) -> int | None:
     """Runs a command by its module's name; see `run`.
 
     Args:
-        name: of the module in `sweet_jax.commands`.
-        program: what help and messages call it.
-        flags: of the command.
+        name: the module in `sweet_jax.commands`.
+        program: the program's name in help and messages.
+        flags: the command's flags.
     """
-    # `sweet-jax --help` needs none of this.
+    # Imported here because `sweet-jax --help` does not need them.
     import importlib
 
     from sweet_jax.commands.flags import make_parser, start_log

@@ -1,4 +1,4 @@
-"""Arrays that cross a wall of the house, and the one table of dimension letters.
+"""Array types shared by all packages, and the one table of dimension letters.
 
 | letter | dimension    | letter | dimension    |
 |--------|--------------|--------|--------------|
@@ -32,23 +32,23 @@ from sweet_jax.system.files import (
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
-# An axis of a shape: an int or, while a program is exported, a symbol (`length`), whose
-# class jax keeps to itself.
+# The size of an axis: an int or, during export, a symbol (`length`) of a class that is
+# private to jax.
 Size: TypeAlias = Any
 
 
 class Batch(NamedTuple):
     """Rows of token ids of one static shape.
 
-    A row with weight 0 only fills the shape: it counts in no loss and no metric.
+    Rows of weight 0 are padding: no loss and no metric counts them.
 
     Attributes:
         token_ids: token ids, padded to the bucket's length.
         type_ids: segment (token type) ids; zeros where the family has none.
         mask: 1 at real tokens, 0 at padding.
         labels: class indices; 0 where the label is unknown.
-        weights: 1 for a real row, 0 for a row that fills the shape.
-        row_ids: position of the row in its published split; -1 for filling rows.
+        weights: 1 for a real row, 0 for a padding row.
+        row_ids: position of the row in its published split; -1 for padding rows.
     """
 
     token_ids: Int[Array, "B L"]
@@ -60,11 +60,11 @@ class Batch(NamedTuple):
 
 
 class ExitOutput(NamedTuple):
-    """What one exit says about a batch.
+    """The output of one exit for a batch.
 
     Attributes:
         logits_BC: float32 logits before temperature.
-        lte_B: learning-to-exit scores in [0, 1]; None where no LTE head exists.
+        lte_B: learning-to-exit scores in [0, 1]; None without an LTE head.
     """
 
     logits_BC: Float[Array, "B C"]
@@ -73,7 +73,7 @@ class ExitOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LogitBank:
-    """Outputs of every exit on every example: all that evaluation ever sees.
+    """Outputs of every exit on every example; evaluation reads nothing else.
 
     Attributes:
         logits: float32 logits before temperature.
@@ -114,7 +114,7 @@ class LogitBank:
         return self.select(self.part == part)
 
     def save(self, path: Path, digest: str = "") -> None:
-        """Writes the bank as .npz, whole or not at all, with what it depends on."""
+        """Writes the bank atomically as .npz, with the digest of its training."""
         arrays = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -130,12 +130,12 @@ class LogitBank:
 
         Args:
             path: the file.
-            remedy: what the person can do about a damaged file, for the message.
-            digest: of what the bank depends on; None: any.
+            remedy: what the user should do about a bad file, for the error message.
+            digest: the expected digest; None accepts any.
 
         Raises:
-            FileError: it is missing, damaged or of another digest, or holds what no
-                bank does: numbers that are not finite, no rows, labels of no class.
+            FileError: it is missing or damaged, has another digest, or its content is
+                invalid: no rows, numbers that are not finite, labels of no class.
         """
         arrays = load_npz(path, _BANK, remedy)
         found = str(arrays.pop("digest"))
@@ -147,7 +147,7 @@ class LogitBank:
         return bank
 
     def _find_problem(self) -> str | None:
-        """Returns what keeps the bank from being evaluated."""
+        """Returns why the bank cannot be evaluated, or None."""
         if 0 in self.logits.shape:
             return f"logits of shape {self.logits.shape}"
         for name in ("logits", "weights", "lte"):
@@ -163,12 +163,12 @@ class LogitBank:
 
 
 class ArraySpec(NamedTuple):
-    """What an array of an .npz file must be.
+    """The required kind and shape of an array in an .npz file.
 
     Attributes:
-        kind: of its numbers, as numpy's `dtype.kind`: "f", "i", or "U" for text.
-        shape: its sizes; a letter stands for any size, the same one wherever it stands.
-        optional: the file may lack it.
+        kind: numpy's `dtype.kind`: "f", "i", or "U" for text.
+        shape: its sizes; a letter matches any size, the same size in all arrays.
+        optional: whether the array may be missing.
     """
 
     kind: str
@@ -193,15 +193,15 @@ _MOST_EXPANSION = 16
 def load_npz(
     path: Path, specs: Mapping[str, ArraySpec], remedy: str = COPY_AGAIN
 ) -> dict[str, np.ndarray]:
-    """Reads arrays that `save_npz` wrote, without trust.
+    """Reads arrays that `save_npz` wrote, from a file that may be hostile.
 
-    Nothing is unpickled, and all arrays together take at most 16 times the memory that
-    the file has bytes.
+    Nothing is unpickled. All arrays together take at most 16 times the size of the
+    file.
 
     Args:
         path: the file.
-        specs: name -> what the array must be; no others may be there.
-        remedy: what the person can do about a damaged file, for the message.
+        specs: name -> its spec; arrays of other names are refused.
+        remedy: what the user should do about a bad file, for the error message.
 
     Raises:
         FileError: the file is missing or damaged, or an array is missing, unknown or
@@ -224,17 +224,17 @@ def load_npz(
 def _find_members(
     file: zipfile.ZipFile, num_bytes: int, specs: Mapping[str, ArraySpec]
 ) -> dict[str, zipfile.ZipInfo]:
-    """Returns name -> its entry; ValueError: not exactly those of the specs."""
+    """Returns name -> zip entry; ValueError if the names are not those of `specs`."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in file.infolist():
         name = member.filename.removesuffix(".npy")
         if name not in specs or name in members:
-            raise ValueError(f"{member.filename[:80]!r} is unknown or there twice")
+            raise ValueError(f"{member.filename[:80]!r} is unknown or a duplicate")
         members[name] = member
-    # A study keeps its banks compressed, to less than half; a hostile file could be
-    # to a thousandth.
+    # A study compresses its banks to a bit less than half; a hostile file could expand
+    # a thousandfold.
     if sum(m.file_size for m in members.values()) > _MOST_EXPANSION * num_bytes:
-        raise ValueError(f"it expands to more than {_MOST_EXPANSION} times its bytes")
+        raise ValueError(f"it expands to more than {_MOST_EXPANSION} times its size")
     for name, spec in specs.items():
         if name not in members and not spec.optional:
             raise ValueError(f"it has no {name}")
@@ -248,20 +248,20 @@ def _check_header(
     num_bytes: int,
     sizes: dict[str, int],
 ) -> None:
-    """Checks an array before its data are read.
+    """Checks the header of an array before its data is read.
 
     Args:
-        name: of the array.
-        spec: what it must be.
+        name: the array's name.
+        spec: its required kind and shape.
         data: a .npy file, open for reading.
-        num_bytes: its length.
-        sizes: what letters stand for; those met first are added.
+        num_bytes: the length of that file.
+        sizes: letter -> size; new letters are added.
 
     Raises:
-        ValueError: it is something else, or has more or fewer bytes than it says.
+        ValueError: the header does not match the spec or the file's length.
     """
     version = np.lib.format.read_magic(data)
-    if version != (1, 0):  # The only one that numbers are written with.
+    if version != (1, 0):  # numpy writes numbers with this version only.
         raise ValueError(f"{name} has .npy version {version}")
     try:
         shape, _, dtype = np.lib.format.read_array_header_1_0(data)

@@ -1,4 +1,4 @@
-"""Devices: the data-parallel mesh, placing arrays on it, one program per shape."""
+"""The data-parallel mesh, placing arrays on it, compiling one program per shape."""
 
 import dataclasses
 import logging
@@ -20,9 +20,9 @@ from sweet_jax.system import caches, stopping
 
 logger = logging.getLogger(__name__)
 
-# Settings of jax that a person's shell may hold for other work. Here they would change
-# results (types, random numbers) or keep the programs from being made.
-_OURS = {
+# jax settings that a user's shell may set for other projects. Other values would change
+# results (types, random numbers) or break compilation.
+_JAX_SETTINGS = {
     "jax_enable_x64": False,
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
@@ -37,17 +37,17 @@ _OURS = {
 
 
 def configure_jax(matmul_precision: str) -> None:
-    """Sets up jax for a run: its precision, its caches, and nothing of other work.
+    """Sets jax's precision and caches, and resets settings meant for other projects.
 
-    Every program is cached: with jax's own thresholds on seconds and bytes the many
-    small ones of an evaluation would be compiled again in each process.
+    Every program is cached: with jax's default thresholds on seconds and bytes, each
+    process would compile the many small programs of an evaluation again.
 
     Raises:
-        ValueError: there is no device of the kind that JAX_PLATFORMS wants.
+        ValueError: JAX_PLATFORMS names a kind of device that jax does not find.
     """
-    for name, value in _OURS.items():
+    for name, value in _JAX_SETTINGS.items():
         if (set_value := getattr(jax.config, name)) not in (value, None):
-            logger.warning("%s=%s is not used here", name.upper(), set_value)
+            logger.warning("%s=%s is ignored", name.upper(), set_value)
             jax.config.update(name, value)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
@@ -59,7 +59,7 @@ def configure_jax(matmul_precision: str) -> None:
 
 
 def check_devices() -> None:
-    """Raises ValueError where jax finds no device of the kind that is wanted."""
+    """Raises ValueError if jax finds no device of the requested kind."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -72,15 +72,14 @@ def check_devices() -> None:
 
 
 def join_hosts() -> None:
-    """Joins the run's other hosts, which compute one run together.
+    """Connects this process to the run's other hosts.
 
-    jax finds them on TPU pods and under Slurm, Open MPI and Kubernetes. Elsewhere
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID say it, on every host. On CPU hosts gloo carries what devices
-    exchange.
+    jax finds them on TPU pods and under Slurm, Open MPI and Kubernetes. Elsewhere every
+    host must set JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
+    and JAX_PROCESS_ID. CPU hosts communicate through gloo.
 
     Raises:
-        ValueError: no other hosts are known, or they do not answer.
+        ValueError: no other hosts are known, or they do not respond.
     """
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     values = [os.environ[name] for name in names if name in os.environ]
@@ -96,19 +95,20 @@ def join_hosts() -> None:
             " outside of TPU pods, Slurm, Open MPI and Kubernetes set"
             f" JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(names)} on every host"
         ) from error
-    # jax has taken SIGTERM over, to agree with the other hosts on a step to stop after.
+    # jax has replaced our handler of SIGTERM; its own makes all hosts stop after the
+    # same step.
     stopping.share_sigterm()
     stopping.call_before_end(jax.distributed.shutdown)
 
 
 def make_mesh(num_rows: int) -> Mesh:
-    """Returns a mesh over as many devices as divide `num_rows`.
+    """Returns a mesh over the most devices that `num_rows` rows can be split over.
 
-    Auto axes: with explicit ones optax's integer cross-entropy fails on jax 0.12.
-    A run of several hosts needs all devices, so there the rows must divide.
+    The axes are Auto: with explicit axes optax's integer cross-entropy fails on jax
+    0.12. A run on several hosts must use all devices.
 
     Raises:
-        ValueError: several hosts, and the rows do not divide over their devices.
+        ValueError: on several hosts, the rows cannot be split over all devices.
     """
     devices = jax.devices()
     count = math.gcd(num_rows, len(devices))
@@ -124,10 +124,10 @@ def make_mesh(num_rows: int) -> Mesh:
 
 
 def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Puts a host batch on the mesh, rows cut over the devices.
+    """Puts a host batch on the mesh, its rows split over the devices.
 
-    Every host holds the whole batch (its order is a pure function of the seed) and
-    gives its own devices their rows.
+    Every host has the whole batch (its order is a pure function of the seed) and puts
+    on its own devices their rows.
     """
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     if jax.process_count() == 1:
@@ -156,7 +156,7 @@ def is_first_host() -> bool:
 
 
 def wait_for_hosts(name: str) -> None:
-    """Waits until every host of the run has come here."""
+    """Waits until every host of the run has made this call."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -174,13 +174,13 @@ def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One compiled shape of a function.
+    """A function compiled for one batch shape.
 
     Attributes:
         call: the executable.
-        flops: floating-point operations of a call, by XLA's own analysis; 0 where the
-            backend does not say.
-        temporary_bytes: XLA's temporaries on one device; 0 likewise.
+        flops: floating-point operations of a call, from XLA's cost analysis; 0 if the
+            backend does not report them.
+        temporary_bytes: XLA's temporaries on one device; 0 if not reported.
     """
 
     call: Callable[..., Any]
@@ -210,20 +210,20 @@ class Programs:
     def compile_all(
         self, args_by_shape: dict[tuple[int, int], tuple[Any, ...]]
     ) -> None:
-        """Compiles every shape that has no program yet, as many at once as cores.
+        """Compiles every shape that has no program yet, with one thread per core.
 
-        A good part of XLA's compilation runs on one thread.
+        Much of a single XLA compilation runs on one thread.
         """
         new = {s: a for s, a in args_by_shape.items() if s not in self.by_shape}
         if not new:
             return
         start = time.perf_counter()
-        # Tracing holds Python's lock; compiling lets go of it.
+        # Tracing holds the GIL; compiling releases it.
         lowered = [self._jitted.lower(*args) for args in new.values()]
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             compiled = list(pool.map(lambda program: program.compile(), lowered))
-        finally:  # A command that is stopped does not wait for what is half compiled.
+        finally:  # A stopped command does not wait for unfinished compilations.
             pool.shutdown(wait=False, cancel_futures=True)
         for shape, program in zip(new, compiled, strict=True):
             cost = program.cost_analysis() or {}

@@ -46,7 +46,7 @@ def make_mask(tree: Mapping[str, Any], patterns: Sequence[str]) -> Params:
 
 
 def merge_strict(initial: Mapping[str, Any], loaded: Mapping[str, Any]) -> Params:
-    """Returns `loaded` in the structure of `initial`; nothing is left to chance.
+    """Returns `loaded` in the structure of `initial`; their leaves must correspond.
 
     Raises:
         ValueError: leaves are missing, extra or of another shape; all are listed.

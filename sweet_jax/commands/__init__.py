@@ -1,1 +1,1 @@
-"""The command lines: flags, then one call."""
+"""The commands: one module each, which defines the flags and makes one call."""

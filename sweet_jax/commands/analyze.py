@@ -1,10 +1,10 @@
-"""Measure gradient conflict of a finished run, at what is left of it: its last step.
+"""Measure gradient conflict at the last step of a finished run.
 
     sweet-jax analyze --run=runs/x
 
 The same as the run's own command with --config.analysis.gradient_conflict=True. Writes
-gradient_conflict.json and the report into the run. Steps before the last are measured
-while training goes on, where that setting is on from the start.
+gradient_conflict.json and the report into the run. Earlier steps can only be measured
+during training: set that field from the start.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures and reports."""
+    """Measures the run and prints its report."""
     path: Path = options.run
     stored = from_config_dict(read_settings(path))
     wanted = replace_fields(stored, {"analysis.gradient_conflict": True})

@@ -4,8 +4,8 @@
     sweet-jax convert --from_torch FOLDER OUT
     sweet-jax convert --export RUN/model OUT
 
-Nothing that a folder holds is run; pickled weights are read by PyTorch's own safe
-loader. Exit status: 0 done, 2 a wrong input.
+No code of a folder is run; pickled weights are read with PyTorch's weights_only=True.
+Exit status: 0 done, 2 a wrong input.
 """
 
 import argparse
@@ -22,21 +22,21 @@ def add_flags(parser: Parser) -> None:
         "--check",
         type=Path,
         metavar="FOLDER",
-        help="say what would be loaded, ignored, missing; nothing is written",
+        help="show what would be loaded or ignored and what is missing; write nothing",
     )
     action.add_argument(
         "--from_torch",
         type=Path,
         nargs=2,
         metavar=("FOLDER", "OUT"),
-        help="pickled PyTorch weights to safetensors (needs torch)",
+        help="convert pickled PyTorch weights to safetensors (needs torch)",
     )
     action.add_argument(
         "--export",
         type=Path,
         nargs=2,
         metavar=("MODEL", "OUT"),
-        help="a trained encoder as a folder that PyTorch loads",
+        help="write a trained encoder as a folder that PyTorch loads",
     )
     parser.add_argument(
         "--exit", type=int, help="export up to this exit (default: the last)"
@@ -62,5 +62,5 @@ def run(options: argparse.Namespace) -> None:
         done = export_model(model, out, options.exit)
     else:
         done = convert_from_torch(*options.from_torch)
-    stopping.finish(0)  # The same command would refuse to write again.
+    stopping.finish(0)  # Not "run it again": a second run would refuse to overwrite.
     process.say(done)

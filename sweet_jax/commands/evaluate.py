@@ -32,15 +32,18 @@ def add_flags(parser: Parser) -> None:
         type=read_names,
         default=(),
         metavar="NAMES",
-        help="one or two (default: as the run)",
+        help="one or two columns (default: those of the run)",
     )
     parser.add_argument(
-        "--label_column", default="", metavar="NAME", help="(default: as the run)"
+        "--label_column",
+        default="",
+        metavar="NAME",
+        help="the column of labels (default: that of the run)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures the run and writes what it finds."""
+    """Evaluates the run and writes the results."""
     from sweet_jax.report import format_summary
     from sweet_jax.runs.evaluate import evaluate_on
 
@@ -51,6 +54,6 @@ def run(options: argparse.Namespace) -> None:
         options.label_column,
         options.output,
     )
-    stopping.finish(0)  # The same command would refuse to write again.
+    stopping.finish(0)  # Not "run it again": a second run would refuse to overwrite.
     process.say(format_summary(results))
     process.say(f"\nreport: {path / 'report.html'}")

@@ -4,7 +4,7 @@
     sweet-jax export --model=RUN/model --out=FOLDER --pytorch
 
 The folder has a program for each segment, the weights, the tokenizer and a loader that
-needs jax alone (docs/export.md). Exit status: 0 written, 2 a wrong input.
+needs only jax (docs/export.md). Exit status: 0 written, 2 a wrong input.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def add_flags(parser: Parser) -> None:
         "--model", type=Path, required=True, help="WORKDIR/model of a run"
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_switch("pytorch", "write a part for PyTorch, too")
+    parser.add_switch("pytorch", "also write a PyTorch model")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,5 +31,5 @@ def run(options: argparse.Namespace) -> None:
 
     check_devices()
     done = export_folder(options.model, options.out, options.pytorch)
-    stopping.finish(0)  # The same command would refuse to write again.
+    stopping.finish(0)  # Not "run it again": a second run would refuse to overwrite.
     process.say(done)

@@ -1,4 +1,4 @@
-"""What the commands share: one form of flags, of help and of the log."""
+"""The command line parser, the help format and the log that all commands share."""
 
 import argparse
 import dataclasses
@@ -23,22 +23,22 @@ _BOOLEANS = {
 
 
 class Command(Protocol):
-    """A module of this folder; its docstring is the first part of --help."""
+    """A module of this package; its docstring is the first part of --help."""
 
     def add_flags(self, parser: "Parser") -> None:
         """Adds the command's flags."""
         ...
 
     def run(self, options: argparse.Namespace) -> int | None:
-        """Does the work; returns the exit status, None for 0."""
+        """Runs the command; returns the exit status, None for 0."""
         ...
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of a command. Its help begins with the examples of the docstring."""
+    """The parser of a command. Its help begins with the command's docstring."""
 
     def __init__(self, program: str, text: str) -> None:
-        """Has the flags of every command; `text` begins its help."""
+        """Adds the flags that every command has; `text` begins the help."""
         super().__init__(
             prog=program,
             description=text,
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         self._switches: set[str] = set()
 
     def add_config(self, help: str) -> None:
-        """Adds `--config=FILE` and `--config.section.field=value`, read as they are."""
+        """Adds `--config=FILE` and `--config.section.field=value`, kept unparsed."""
         self._takes_config = True
         self.add_argument("--config", metavar="CONFIG", help=help)
         self.set_defaults(config_flags=[])
@@ -69,8 +69,8 @@ class Parser(argparse.ArgumentParser):
     def add_fields(self, kind: type, rename: Mapping[str, str]) -> None:
         """Adds a flag for each field of a dataclass of options.
 
-        The type of a field says what its flag takes; the help is the field's text among
-        the attributes in the docstring of the class. `read_fields` is the way back.
+        The type of a field decides how its flag is parsed; the help is the field's text
+        under `Attributes:` in the docstring of the class. `read_fields` is the inverse.
 
         Args:
             kind: the dataclass.
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
             )
 
     def format_help(self) -> str:
-        """Returns what the command does, with examples, then its flags."""
+        """Returns the command's description with examples, then its flags."""
         formatter = self._get_formatter()
         for group in self._action_groups:
             formatter.start_section(group.title)
@@ -120,7 +120,7 @@ class Parser(argparse.ArgumentParser):
         except (flags.Error, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"--flagfile: {error}: see --help") from error
         end = arguments.index("--") if "--" in arguments else len(arguments)
-        if {"-h", "--help"} & set(arguments[:end]):  # Whatever else is wrong.
+        if {"-h", "--help"} & set(arguments[:end]):  # Even if other flags are wrong.
             self.print_help()
             self.exit(0)
         arguments = [*map(self._spell, arguments[:end]), *arguments[end:]]
@@ -141,11 +141,11 @@ class Parser(argparse.ArgumentParser):
     def _spell(self, argument: str) -> str:
         """Returns a flag as `--name`, a switch with its value.
 
-        As absl has them, flags may have one dash, and a switch is off as `--noname`.
-        Whoever writes `-` for `_` in a name is understood, too.
+        As in absl, flags may have one dash, and `--noname` turns a switch off. A name
+        may have `-` in place of `_`.
         """
         match = re.fullmatch(r"(?s)--?([a-z][\w-]+)(=.*)?", argument)
-        if match is None:  # Perhaps of the config: its fields have a dot.
+        if match is None:  # It may be a config field, which contains a dot.
             return re.sub(r"^-(?=[a-z_]{2})", "--", argument)
         name, value = match[1].replace("-", "_"), match[2] or ""
         if name in self._switches:
@@ -157,7 +157,7 @@ class Parser(argparse.ArgumentParser):
         return f"--{name if known else match[1]}{value}"
 
     def error(self, message: str) -> NoReturn:
-        """Raises ValueError, which becomes the one line."""
+        """Raises ValueError, which is printed as one line."""
         missing = "the following arguments are required: "
         if message.startswith(missing):
             message = f"{message.removeprefix(missing)} is missing"
@@ -168,7 +168,7 @@ class Parser(argparse.ArgumentParser):
 def read_fields(
     options: argparse.Namespace, kind: type, rename: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Returns field -> value of the flags that `Parser.add_fields` has added."""
+    """Returns field -> value for the flags that `Parser.add_fields` has added."""
     return {
         field.name: getattr(options, rename.get(field.name, field.name))
         for field in dataclasses.fields(kind)
@@ -176,7 +176,7 @@ def read_fields(
 
 
 def _read_attributes(kind: type) -> dict[str, str]:
-    """Returns the texts of the attributes in the docstring of a class, by name."""
+    """Returns attribute -> its text in the docstring of a class."""
     _, _, listed = (kind.__doc__ or "").partition("Attributes:\n")
     entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", listed, re.MULTILINE)
     return {
@@ -190,7 +190,7 @@ def _read_path(text: str) -> Path | None:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they are; flags as `--name=VALUE`, switches as `--name`."""
+    """Keeps descriptions unwrapped; shows `--name=VALUE` and switches as `--name`."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if action.type is _read_boolean:
@@ -205,7 +205,7 @@ def make_parser(program: str, module: Any) -> Parser:
     """Returns the parser of a command.
 
     Args:
-        program: what help and messages call it.
+        program: the program's name in help and messages.
         module: a `Command`.
     """
     parser = Parser(program, module.__doc__ or "")
@@ -224,14 +224,14 @@ def _take_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             others.append(argument)
             continue
         config.append(argument)
-        # A boolean field may come without a value.
+        # A boolean field may have no value.
         if match[3] != "=" and rest and not rest[-1].startswith("--"):
             config.append(rest.pop())
     return config, others
 
 
 def read_names(text: str) -> tuple[str, ...]:
-    """Returns names that a flag lists, separated by commas; one with a comma is quoted.
+    """Splits a flag's names at commas; a name with a comma must be quoted.
 
     Raises:
         argparse.ArgumentTypeError: the quotes do not match.
@@ -243,7 +243,7 @@ def read_names(text: str) -> tuple[str, ...]:
 
 
 def read_count(low: int, high: int) -> Any:
-    """Returns text -> a whole number from `low` to `high`."""
+    """Returns a parser of whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
@@ -256,17 +256,16 @@ def read_count(low: int, high: int) -> Any:
 
 
 def start_log(verbosity: int) -> None:
-    """Shows progress of ours and warnings of all on standard error.
+    """Logs our own progress and all warnings to standard error.
 
     Args:
-        verbosity: -1: no progress; 0: progress; 1: also what is of interest to
-            developers.
+        verbosity: -1: no progress; 0: progress; 1: also messages for developers.
     """
     level = logging.WARNING - 10 * min(max(verbosity + 1, 0), 2)
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_is_worth_showing)
-    # In place of the handler that absl, which libraries import, brings.
+    # Replaces the handler that absl installs when a library imports it.
     logging.basicConfig(level=level, handlers=[handler], force=True)
     warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}"
     logging.captureWarnings(True)
@@ -279,7 +278,7 @@ def _read_boolean(text: str) -> bool:
 
 
 class _Formatter(logging.Formatter):
-    """A record whose names cannot control the terminal; only tracebacks have lines."""
+    """Escapes control characters, and line breaks except those of tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(show, super().format(record).split("\n")))
@@ -289,9 +288,10 @@ class _Formatter(logging.Formatter):
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:
-    """Keeps our own progress; of the libraries, warnings only.
+    """Keeps our own progress and the libraries' warnings.
 
-    Of a damaged or full cache jax says so for each program; once is enough.
+    jax repeats its warning about a damaged or full cache for each program; only the
+    first is kept.
     """
     if "persistent compilation cache" in (text := record.getMessage()):
         is_first = not _cache_warnings

@@ -5,8 +5,8 @@ r"""Classify a file, or standard input, with a trained model.
     cat reviews.txt | sweet-jax predict --model=RUN/model
     sweet-jax predict --model=RUN/model --input=reviews.txt --benchmark
 
-An output file that is not finished is gone on with by the same command. Exit status: 0
-finished, 2 a wrong input, 75 stopped by SIGTERM, ctrl-C or SIGHUP.
+The same command resumes an unfinished output file. Exit status: 0 finished, 2 a wrong
+input, 75 stopped by SIGTERM, ctrl-C or SIGHUP.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from sweet_jax.commands.flags import Parser, read_count, read_fields
 from sweet_jax.serving.predict_options import PredictOptions
 from sweet_jax.system import process
 
-# Fields of the options whose flags have another name.
+# Field of the options -> its flag, where the names differ.
 _RENAMED = {"source": "input", "input_format": "format"}
 
 
@@ -30,12 +30,12 @@ def add_flags(parser: Parser) -> None:
         type=read_count(1, 1 << 16),
         default=32,
         metavar="N",
-        help="most rows at once (default: 32)",
+        help="maximum number of rows in a batch (default: 32)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Answers, or times."""
+    """Writes predictions, or measures the speed."""
     asked = PredictOptions(**read_fields(options, PredictOptions, _RENAMED))
     asked.check(options.model)
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     check_devices()
     classifier = sweet_jax.load(options.model, batch_size=options.batch_size)
-    # Before anything is compiled: what is in the cache already is not compiled again.
+    # Sets the compilation cache, so before anything is compiled.
     configure_jax(classifier.description.matmul_precision)
     if asked.benchmark:
         for line in benchmark_file(classifier, asked):

@@ -3,7 +3,7 @@
     sweet-jax report runs/ONE
     sweet-jax report runs/ONE runs/OTHER --output=comparison
 
-Reads files alone. Exit status: 0 written, 2 a wrong input.
+It reads files only. Exit status: 0 written, 2 a wrong input.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def add_flags(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the report or the comparison."""
-    # Imported here: help needs no plots.
+    # Imported here: --help does not need the plotting libraries.
     from sweet_jax.report import (
         ReportError,
         format_comparison,

@@ -1,13 +1,13 @@
-"""Put the finished cells of a study together, or run one.
+"""Aggregate the finished cells of a study, or run a study.
 
     sweet-jax study runs/study
     sweet-jax study runs/study --keep=kept.zip
     sweet-jax study kept.zip
     sweet-jax study --config=study
 
-Aggregates the finished cells of a study's folder and writes study.json, study.csv,
-study.html, study.md and plots into it. An archive NAME.zip is unpacked to NAME first.
-With --config the study runs, as by `sweet-jax train`.
+Writes study.json, study.csv, study.html, study.md and plots into the study's folder. An
+archive NAME.zip is unpacked to NAME first. With --config the study runs, as with
+`sweet-jax train`.
 """
 
 import argparse
@@ -24,18 +24,18 @@ from sweet_jax.system import process
 def add_flags(parser: Parser) -> None:
     """Adds the flags of the command."""
     parser.add_argument(
-        "study", type=Path, nargs="?", metavar="STUDY", help="its folder"
+        "study", type=Path, nargs="?", metavar="STUDY", help="folder or archive"
     )
     parser.add_argument(
         "--keep",
         type=Path,
         metavar="NAME.zip",
-        help="also keep there what an aggregation reads (small: no weights), with its"
-        " report NAME.md and its picture beside it",
+        help="also write an archive of the files that aggregation reads (small: no"
+        " weights), with its report NAME.md and its picture beside it",
     )
     parser.add_config("run the study of this config")
-    parser.add_argument("--workdir", type=Path, help="folder of the study that runs")
-    parser.add_switch("dry_run", "say what the study would do, then stop")
+    parser.add_argument("--workdir", type=Path, help="folder to run the study in")
+    parser.add_switch("dry_run", "show what the study would do, then stop")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,13 +43,13 @@ def run(options: argparse.Namespace) -> int:
     if options.config_flags:
         if options.study or options.keep:
             raise SettingsError(
-                "--config runs a study, STUDY and --keep are for one that has run:"
-                " give one of the two"
+                "--config runs a study, while STUDY and --keep need one that has run:"
+                " give one or the other"
             )
         config = read_config(options.config_flags)
         if "study" not in config:
             raise SettingsError(
-                "--config is that of a single run: use `sweet-jax train`, or"
+                "--config is the config of a single run: use `sweet-jax train`, or"
                 " --config=study"
             )
         return run_config(config, options.workdir, options.dry_run)
@@ -78,9 +78,9 @@ def run_config(config: Any, workdir: Path | None, dry_run: bool) -> int:
     """Runs a study and reports on it; returns the exit status.
 
     Args:
-        config: with a section `study`.
+        config: a config with a section `study`.
         workdir: the study's folder; None: `default_study_folder`.
-        dry_run: only say what there is to do.
+        dry_run: only show what the study would do.
 
     Raises:
         ValueError: a field or an input is wrong.

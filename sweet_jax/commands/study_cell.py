@@ -1,6 +1,6 @@
-"""The process of one cell: its settings on standard input, its work directory a flag.
+"""Internal command: runs one cell of a study, started by the study's process.
 
-Not a command for people: `sweet_jax.main` with a study's config starts it.
+It reads the cell's settings from standard input.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from sweet_jax.commands.flags import Parser
 from sweet_jax.settings.resolve import from_config_dict
 from sweet_jax.system.files import take_lock
 
-# A killed study leaves its cell a moment to save; whoever takes the cell over waits.
+# The cells of a killed study need a moment to save; a new process waits for the lock.
 _LOCK_SECONDS = 120.0
 
 
@@ -26,7 +26,7 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the cell; it ends as `sweet_jax.main` does."""
+    """Runs the cell."""
     folder: Path = options.workdir
     settings = from_config_dict(json.load(sys.stdin))
     threading.Thread(
@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _stop_with_parent(parent: int) -> None:
-    """Asks this process to stop once the study that started it is gone.
+    """Asks this process to stop once the study that started it has ended.
 
-    A study killed outright tells nobody; a cell that went on would meet its successor.
+    A killed study cannot stop its cells, and a restarted study would run them again.
     """
     while os.getppid() == parent:
         time.sleep(1)

@@ -9,7 +9,7 @@
 multi_model, paper, study) or the path of a file. Any field of it is set with
 --config.section.field=value; sweet_jax/settings/fields.py lists all of them.
 
-The same command on the same work directory goes on where it stopped. Exit status: 0
+The same command on the same work directory resumes where it stopped. Exit status: 0
 finished, 1 a cell of a study failed, 2 a wrong input, 75 stopped by SIGTERM, ctrl-C or
 SIGHUP (run the same command again).
 """
@@ -29,9 +29,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--workdir",
         type=Path,
-        help="where the run lives (default: runs/ and what tells it from others)",
+        help="folder of the run (default: runs/TASK-ENCODER-METHOD-sSEED-DIGEST)",
     )
-    parser.add_switch("dry_run", "say what a run would do, then stop")
+    parser.add_switch("dry_run", "show what the run would do, then stop")
     parser.add_switch("multihost", "join the other hosts of the run")
 
 

@@ -1,12 +1,12 @@
-"""The paper's setting, as far as its README command shows it.
+"""The paper's settings, as far as the README of its code states them.
 
     sweet-jax train --config=paper:task=mnli,encoder=bert-base-uncased,method=sweet
 
 Differences from the defaults: bert-base-uncased on MNLI with 6,000 examples of length
 256, exits after layers 0, 3, 5, 11 reading the CLS state through the checkpoint's
 pooler, one learning rate of 5e-5 falling linearly over 2 epochs of batch 16, no
-warm-up, no weight decay. With --config.faithful_release=True the released code's
-departures from the paper come back, too.
+warm-up, no weight decay. --config.faithful_release=True also reproduces the released
+code's departures from the paper.
 """
 
 from typing import Any

@@ -4,9 +4,9 @@
     sweet-jax train --config=study --config.study.shard=0/2
     sweet-jax train --config=study:task=rte,encoder=roberta-base
 
-The same command goes on where it stopped; several processes may share a folder. What is
-compared stands in `StudySettings` in sweet_jax/settings/fields.py, all other fields are
-those of a single run.
+The same command resumes where it stopped; several processes may share a folder.
+`StudySettings` in sweet_jax/settings/fields.py has the compared methods, tasks and
+seeds; all other fields are those of a single run.
 """
 
 from typing import Any

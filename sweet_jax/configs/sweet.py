@@ -5,8 +5,8 @@
     sweet-jax train "--config=sweet:method=sweet(a=1>0)"
     sweet-jax train --config=sweet:method=two_stage
 
-No difference from the defaults; every field stands, with its meaning, in
-sweet_jax/settings/fields.py and takes --config.section.field=value.
+No difference from the defaults. sweet_jax/settings/fields.py documents every field; set
+one with --config.section.field=value.
 """
 
 from typing import Any

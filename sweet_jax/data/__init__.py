@@ -1,1 +1,1 @@
-"""From a task's name to batches: sources, splits, tokens, buckets."""
+"""Data sets: from a task's name to batches, by sources, splits, tokens and buckets."""

@@ -1,7 +1,7 @@
 """Batches of few static shapes: length buckets, steps of an epoch, padded arrays.
 
-Every plan has exactly ceil(N / batch_size) batches: what a bucket leaves over moves up
-to the next one, so at most one batch of a plan is short (it is filled with rows of
+Every plan has exactly ceil(N / batch_size) batches: the leftover rows of a bucket move
+up to the next one, so at most one batch is short (it is filled with padding rows of
 weight 0). A compiled step therefore sees at most one shape per bucket.
 """
 
@@ -47,7 +47,7 @@ def plan_epoch(
     Args:
         lengths: tokens of each row.
         batch_size: rows of a batch.
-        buckets: rising lengths to pad to; the last one holds the longest row.
+        buckets: increasing lengths to pad to; the longest row must fit the last one.
         seed: the run's seed.
         epoch: counted from 0.
 
@@ -77,23 +77,23 @@ def make_batch(
 ) -> Batch:
     """Returns the padded arrays of a plan, always `batch_size` rows of `plan.length`.
 
-    Rows past the plan's own weigh 0, have row_id -1 and a mask of zeros.
+    The padding rows at the end have weight 0, row_id -1 and a mask of zeros.
 
     Args:
-        tokenized: the rows the plan's indices point to.
+        tokenized: the rows that the plan's indices point to.
         plan: rows and length of the batch.
-        batch_size: rows of the shape.
+        batch_size: rows of the result, padding rows included.
         pad_id: token id of padding.
     """
     starts_B = tokenized.offsets[plan.rows]
     lengths_B = tokenized.offsets[plan.rows + 1] - starts_B
     assert len(plan.rows) <= batch_size
     assert lengths_B.max(initial=0) <= plan.length
-    num_filling = batch_size - len(plan.rows)
-    # True at real tokens; filling rows stay False throughout.
+    num_padding = batch_size - len(plan.rows)
+    # True at real tokens; padding rows are False everywhere.
     real_BL = np.zeros((batch_size, plan.length), bool)
     real_BL[: len(plan.rows)] = np.arange(plan.length)[None, :] < lengths_B[:, None]
-    # Boolean assignment goes row by row, as does this list of source positions.
+    # Source positions in the row-by-row order of the boolean assignment below.
     within_row = np.arange(lengths_B.sum()) - np.repeat(
         np.cumsum(lengths_B) - lengths_B, lengths_B
     )
@@ -104,7 +104,7 @@ def make_batch(
     type_ids_BL[real_BL] = tokenized.type_ids[source]
 
     def fill(values: np.ndarray, value: int) -> np.ndarray:
-        return np.pad(values, (0, num_filling), constant_values=value)
+        return np.pad(values, (0, num_padding), constant_values=value)
 
     return Batch(
         token_ids=token_ids_BL,
@@ -112,7 +112,7 @@ def make_batch(
         mask=real_BL.astype(np.int32),
         labels=fill(tokenized.labels[plan.rows], 0),
         weights=fill(np.ones(len(plan.rows), np.float32), 0),
-        # int32, the integer type of the accelerator; no split has 2**31 rows.
+        # int32, the integer type of accelerators; no split has 2**31 rows.
         row_ids=fill(tokenized.row_ids[plan.rows].astype(np.int32), -1),
     )
 
@@ -120,7 +120,7 @@ def make_batch(
 def compute_padding_ratio(
     plans: Sequence[BatchPlan], lengths: Int[np.ndarray, " N"], batch_size: int
 ) -> float:
-    """Returns the tokens computed (filling rows included) per real token."""
+    """Returns the computed tokens (padding rows included) per real token."""
     padded = sum(plan.length * batch_size for plan in plans)
     real = sum(int(lengths[plan.rows].sum()) for plan in plans)
     return padded / real
@@ -142,7 +142,7 @@ def _fill_buckets(
     bucket_of_row = np.searchsorted(limits, lengths)  # first bucket that holds the row
     waiting = np.empty(0, np.int64)
     for i in range(len(limits)):
-        # Leftovers of shorter buckets go first, or they would be left over again.
+        # Leftover rows of shorter buckets go first: they must not be left over again.
         waiting = np.concatenate([waiting, order[bucket_of_row[order] == i]])
         num_full = len(waiting) // batch_size * batch_size
         for start in range(0, num_full, batch_size):

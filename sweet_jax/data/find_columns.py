@@ -1,9 +1,9 @@
-"""Which columns of a table hold the texts and the labels: named, found or asked for.
+"""Finds the columns of a table that hold the texts and the labels.
 
-In this order: what a person names; what a model remembers of its training, where the
-table has it; usual names, in any case; and for a table of two columns what is in them.
-Two candidates are never guessed between: one error names all columns, each with an
-example, and shows what to type.
+In this order: the columns that the user names; the columns of a model's training, if
+the table has them; columns with usual names, in upper or lower case; and in a table of
+two columns, their content. If several columns are possible, none is guessed: one error
+lists all columns, each with an example, and shows what to type.
 """
 
 import csv
@@ -21,9 +21,9 @@ from sweet_jax.system.files import show
 
 logger = logging.getLogger(__name__)
 
-# Rows that a decision by content, or an example, is taken from.
+# The first rows, which decisions by content and examples in messages are taken from.
 SAMPLE_ROWS = 1000
-# A longer name is no header. A model folder stores names up to this length.
+# A longer name is not a header. A model folder stores names up to this length.
 LONGEST_NAME = 1000
 
 
@@ -31,9 +31,9 @@ class Columns(NamedTuple):
     """The columns of a table that are read.
 
     Attributes:
-        texts: one, or two of a pair; (): not known.
-        label: of the labels; empty: not known, or none are read.
-        by_content: whether what they hold decided, and not what they are called.
+        texts: one column, or two for pairs; (): not known.
+        label: the column of labels; empty: not known, or not read.
+        by_content: whether they were chosen by their content, not by their names.
     """
 
     texts: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class Columns(NamedTuple):
 
 
 class ColumnFlags(NamedTuple):
-    """What a person types to name columns, for messages.
+    """The flags or arguments that name columns, for messages.
 
     Attributes:
-        text: names one column of texts, or two.
-        label: names that of labels.
-        is_python: both are arguments of a function.
+        text: the flag for one or two columns of texts.
+        label: the flag for the column of labels.
+        is_python: whether both are arguments of a Python function.
     """
 
     text: str = "--config.data.text_columns"
@@ -55,7 +55,7 @@ class ColumnFlags(NamedTuple):
     is_python: bool = False
 
     def format(self, texts: Sequence[str], label: str = "") -> str:
-        """Returns what to type, for these columns; without a label for texts alone."""
+        """Returns what to type for these columns; empty `label`: only texts."""
         if self.is_python:
             names = list(map(json.dumps, texts))
             value = names[0] if len(names) == 1 else f"({', '.join(names)})"
@@ -85,15 +85,15 @@ _TEXTS = (
 _LABELS = (
     "label", "labels", "category", "class", "target", "sentiment", "intent", "topic",
 )  # fmt: skip
-# Too often something else to be taken unasked, but shown as what to type.
+# Often not the label, so never chosen automatically, only suggested in messages.
 _LIKELY_LABELS = ("stars", "rating", "score", "type", "kind", "tag", "y")
-# What separates columns in files that are called .csv or .tsv all the same.
+# Separators in files that are wrongly named .csv or .tsv.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-# Of columns in a message, and of characters of an example.
+# Limits of a message: columns, and characters of an example and of a suggested name.
 _MOST_NAMES = 20
 _LONGEST_EXAMPLE = 24
 _LONGEST_TYPED = 100
-# Two words, or a script that is written without blanks.
+# Two words, or a script that is written without spaces.
 _PROSE = re.compile(r"[^\W\d_]\S*\s+\S*[^\W\d_]|[\u2e80-\u9fff\uac00-\ud7af]")
 
 
@@ -108,32 +108,32 @@ def find_columns(
     """Returns the columns to read.
 
     Args:
-        values: by column, those of the first rows at least; further ones are not read.
+        values: column -> its values; only the first `SAMPLE_ROWS` are read.
         where: file name, or data set and split, for messages.
-        asked: as a person or a task names them; what it leaves open is found.
-        remembered: of the training of a model; taken where the table has them.
-        flags: what a person types, for messages.
-        needs_label: labels are read, too.
+        asked: the columns that the user or the task names; missing ones are searched.
+        remembered: the columns of a model's training; used if the table has them.
+        flags: the flags or arguments that name columns, for messages.
+        needs_label: whether labels are read, too.
 
     Raises:
-        ValueError: columns are missing, or several could be meant (all are named, with
-            what to type), or a column is to be read as two things.
+        ValueError: columns are missing or ambiguous (the message lists all, and shows
+            what to type), or one column is named twice.
     """
     return _Search(values, where, flags, needs_label).run(asked, remembered)
 
 
 def describe_columns(columns: Columns) -> str:
-    """Returns what is read where, such as `texts in 'title', labels in 'stars'`."""
+    """Describes the columns, such as `texts in 'title', labels in 'stars'`."""
     texts = f"texts in {' and '.join(map(quote, columns.texts))}"
     return f"{texts}, labels in {quote(columns.label)}" if columns.label else texts
 
 
 def format_flag(flag: str, names: Sequence[str]) -> str:
-    """Returns a flag with names of columns as a person types it into a shell."""
+    """Returns a flag with column names as it is typed into a shell."""
     if any(name != name.strip() for name in names):
-        value = repr(tuple(names))  # As the command line keeps blanks.
+        value = repr(tuple(names))  # Only a Python tuple keeps spaces at the ends.
     else:
-        # Names with commas are in quotes there, as in a line of csv.
+        # Names with commas need quotes, as in a line of csv.
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(names)
         value = line.getvalue()
@@ -141,7 +141,7 @@ def format_flag(flag: str, names: Sequence[str]) -> str:
 
 
 class _Search:
-    """The columns of one table."""
+    """The search for the columns of one table."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Search:
             label_choices = self._list_usual(_LABELS, texts)
             label = label_choices[0] if len(label_choices) == 1 else ""
         by_content = asked.by_content
-        # Of several usual names none is taken because of what it holds.
+        # If several names are usual, content does not decide between them.
         if len(text_choices) < 2 and len(label_choices) < 2:
             by_name = texts, label
             texts, label = self._decide_by_content(texts, label)
@@ -179,7 +179,7 @@ class _Search:
         self._check(texts, label)
         found = Columns(texts, label, by_content)
         if found[:2] != (asked.texts, asked.label if self._needs_label else ""):
-            how = ", found by what is in them" if by_content else ""
+            how = ", chosen by content" if by_content else ""
             logger.info("%s: %s%s", self._where, describe_columns(found), how)
         return found
 
@@ -205,7 +205,7 @@ class _Search:
                 self._list_usual([one], [label]), self._list_usual([other], [label])
             )
         ]
-        # `question` + `sentence` (QNLI) are a pair, and not two candidates.
+        # `question` + `sentence` (QNLI) are one pair, not two candidates.
         in_pairs = [name for pair in pairs for name in pair]
         singles = self._list_usual(_TEXTS, [label, *in_pairs])
         return (*pairs, *((name,) for name in singles))
@@ -213,7 +213,7 @@ class _Search:
     def _decide_by_content(
         self, texts: tuple[str, ...], label: str
     ) -> tuple[tuple[str, ...], str]:
-        """Returns both where two columns say which is which, else what is known."""
+        """Returns both columns if the content of two decides, else the known ones."""
         names = self._names
         if len(names) != 2 or not self._needs_label or (texts and label):
             return texts, label
@@ -234,14 +234,14 @@ class _Search:
         return ((other,) if self._is_text(other) else ()), label
 
     def _list_proper(self) -> list[str]:
-        """Returns the names that a person would type."""
+        """Returns the names that are short enough to type."""
         return [name for name in self._names if 0 < len(name) <= _LONGEST_TYPED]
 
     def _sample(self, name: str) -> list[Any]:
         return list(itertools.islice(self._values[name], SAMPLE_ROWS))
 
     def _looks_like_labels(self, name: str) -> bool:
-        """Whether a column under a proper name holds few different values."""
+        """Whether a column with a header has few different values."""
         found = self._sample(name)
         shown = [str(value) for value in found]
         return (
@@ -253,7 +253,7 @@ class _Search:
         )
 
     def _is_text(self, name: str) -> bool:
-        """Whether a column under a proper name holds sentences, mostly different."""
+        """Whether a column with a header has sentences that mostly differ."""
         found = self._sample(name)
         return (
             all(isinstance(value, str) for value in found)
@@ -263,7 +263,7 @@ class _Search:
         )
 
     def _is_header(self, name: str, shown: Sequence[str]) -> bool:
-        # The first row of a table without a header is like the others.
+        # In a table without a header, the first row looks like the others.
         return (
             name == name.strip() != ""
             and len(name.split()) <= 3
@@ -279,18 +279,18 @@ class _Search:
         label_choices: Sequence[str],
         missing: Sequence[str],
     ) -> ValueError:
-        """Returns the error that names the columns and shows what to type."""
+        """Returns the error that lists the columns and shows what to type."""
         problems = []
         if not texts:
             problems.append(
                 _list_choices("texts", [" + ".join(pair) for pair in text_choices])
-                or "no text column of a usual name"
+                or "no text column with a usual name"
             )
         problems += [f"no column {quote(name)}" for name in missing]
         if self._needs_label and not label:
             problems.append(
                 _list_choices("labels", label_choices)
-                or "no column 'label' or of another usual name for labels"
+                or "no label column with a usual name such as 'label'"
             )
         given = self._list_proper()
         texts = tuple(name for name in texts if name in given)
@@ -348,8 +348,8 @@ class _Search:
     def _check(self, texts: tuple[str, ...], label: str) -> None:
         if label in texts:
             raise ValueError(
-                f"{self._where}: {label!r} is the column of labels, and the model would"
-                f" read it as text: name other columns in {self._flags.text}"
+                f"{self._where}: {label!r} is the column of labels, so it cannot be"
+                f" text, too: name other columns in {self._flags.text}"
             )
         if len(set(texts)) < len(texts):
             raise ValueError(
@@ -365,7 +365,7 @@ class _Search:
             if len(name) > LONGEST_NAME or holds_surrogates(name):
                 raise ValueError(
                     f"{self._where}: the column {quote(name)} has a name of more than"
-                    f" {LONGEST_NAME:,} characters, or that is no Unicode: rename it"
+                    f" {LONGEST_NAME:,} characters or invalid Unicode: rename it"
                 )
 
 
@@ -377,7 +377,7 @@ def _list_choices(what: str, choices: Sequence[str]) -> str:
 
 
 def _explain(columns: Sequence[str]) -> str:
-    """Returns a likely reason why columns are not found, with what to do about it."""
+    """Returns a likely reason why columns are not found, and what to do."""
     for character, name in _SEPARATORS.items():
         if len(columns) == 1 and character in columns[0]:
             return (

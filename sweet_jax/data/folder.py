@@ -1,8 +1,8 @@
-"""A local folder of data files: which file is which split, and who reads it.
+"""A local folder of data files: finds the split of each file and reads the rows.
 
-Tables (.csv, .tsv, .jsonl) are read as the files of `data.task=file` are, so that text
-stays text; anything else goes through `datasets`, whose rules for names are followed
-here as far as folders of tables use them.
+Tables (.csv, .tsv, .jsonl) are read like the files of `data.task=file`, so that text
+stays text; other files are read by `datasets`. The rules for file names are those of
+`datasets`, as far as folders of tables need them.
 """
 
 import re
@@ -19,15 +19,15 @@ from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
 
-# A file or folder belongs to a split by such a word in its name, set apart by what is
-# no letter: train.csv, data/train-00000-of-00001.jsonl, test/part_1.tsv.
+# A file or folder belongs to a split if its name has one of these words, separated by
+# non-letters: train.csv, data/train-00000-of-00001.jsonl, test/part_1.tsv.
 _WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _OTHER_DATA = (".parquet", ".arrow", ".json")
-# A card may name the files of splits in its own way.
+# A dataset card (README.md) may list the files of each split.
 _CARD_FILES = re.compile(r"^\s*(-\s*)?data_files:", re.MULTILINE)
 _USE_FILES = (
     "name the files instead: --config.data.train_file=FILE --config.data.test_file=FILE"
@@ -43,8 +43,8 @@ def load_folder(
     """Returns the rows of a local folder by split, and the label names if published.
 
     Raises:
-        ValueError: the folder holds no data, or kinds of files that do not go together,
-            or a file or row cannot be used.
+        ValueError: the folder holds no data, or mixes kinds of files, or a file or row
+            cannot be used.
     """
     folder = Path(task.hub_path)
     splits = find_tables(folder, task.name)
@@ -56,22 +56,22 @@ def load_folder(
 
 
 def find_tables(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
-    """Returns the tables of a folder by split; {} where it holds no tables.
+    """Returns split -> the tables of a folder; {} if it has no tables.
 
-    They lie in the folder, in its folder `data`, or in folders that are named as
-    splits. Where no name tells a split, all are training rows.
+    Tables are in the folder, in its subfolder `data`, or in subfolders named after
+    splits. If no name contains a split, all tables are training rows.
 
     Args:
         folder: the folder.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
-        ValueError: a split of several kinds of files or of several folders, tables
-            beside other data, compressed tables, a card that names files otherwise, or
-            a name with the words of two splits.
+        ValueError: a split has several kinds of files or lies in several folders, there
+            are tables beside other data, tables are compressed, the dataset card lists
+            files, or a name contains the words of two splits.
     """
     roots = [folder, folder / "data"]
-    # The name of the whole folder says nothing about splits.
+    # The name of the folder itself does not name a split.
     places = dict.fromkeys(roots, "") | {
         place: _find_split(place.name)
         for root in roots
@@ -93,7 +93,7 @@ def find_tables(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
             )
     if not tables:
         return {}
-    # A .json without a word for a split describes the data set.
+    # A .json whose name has no split is metadata of the data set.
     other = [
         path
         for path, split in files.items()
@@ -136,17 +136,17 @@ def find_tables(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
 
 
 def _list(folder: Path) -> list[Path]:
-    """Returns what lies in a folder and is meant to be seen, in order."""
+    """Returns the sorted entries of a folder, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__")))
 
 
 def _find_split(name: str) -> str:
-    """Returns the split that a name has a word of; empty without one.
+    """Returns the split whose word is in the name; empty if there is none.
 
     Raises:
-        ValueError: it has words of two.
+        ValueError: the name has the words of two splits.
     """
     words = set(re.split(r"[-._ 0-9]+", name.lower()))
     found = [split for split, known in _WORDS.items() if words & set(known)]

@@ -1,7 +1,7 @@
-"""Test rows split off the training rows where only these are given.
+"""Splits test rows off the training rows if no test rows are given.
 
-A fixed random choice, stratified by class, in which rows of the same text go together:
-what is tested on has not been trained on.
+The choice is random with a fixed seed and stratified by class. Rows with the same text
+stay together, so that no test text is in the training rows.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sweet_jax.data.notes import list_keys
 from sweet_jax.data.rows import quote
 
 _FIXED_SEED = 0
-# One to train, to calibrate and to test on.
+# One each to train, to calibrate and to test on.
 LEAST_TEXTS = 3
 _MOST_SHOWN = 5
 
@@ -23,16 +23,16 @@ def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Ex
     """Splits rows off.
 
     Each class gives its share of the texts, at least one, as far as `num_left` allows.
-    Rows whose texts differ in case and blanks at most count once and stay together;
-    a text that stands for more rows than the share of its class is not taken.
+    Rows whose texts differ only in case and spaces count once and stay together; a text
+    with more rows than the share of its class is not chosen.
 
     Args:
-        rows: to choose from.
-        num_held: the most rows to split off; one of each class at least.
-        num_left: different texts of each class that stay.
+        rows: the rows to choose from.
+        num_held: the maximum number of rows to split off; at least one per class.
+        num_left: the number of different texts of each class that must stay.
 
     Returns:
-        What stays, and what is split off, both in their order.
+        The rows that stay and the rows split off, each in their original order.
     """
     group_N, class_G = _group(rows)
     sizes_G = np.bincount(group_N)
@@ -54,13 +54,13 @@ def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Ex
 def check_class_sizes(
     rows: Examples, label_names: Sequence[str], where: str, label_column: str
 ) -> None:
-    """Raises ValueError where a class has too few texts to be split.
+    """Raises ValueError if a class has too few texts to be split.
 
     Args:
-        rows: of training.
+        rows: the training rows.
         label_names: names by class index.
-        where: what the rows lie in, for messages.
-        label_column: that the labels were read from; empty: it has no name.
+        where: the file or data set of the rows, for messages.
+        label_column: the column of the labels; empty: it has no name.
     """
     _, class_G = _group(rows)
     present = np.unique(rows.labels)
@@ -81,10 +81,10 @@ def check_class_sizes(
 
 
 def share_out(counts_C: Int[np.ndarray, " C"], number: int) -> Int64[np.ndarray, " C"]:
-    """Returns how many rows each class gives of `number` in all.
+    """Returns how many of `number` rows each class gives.
 
-    These are its share, rounded so that the sum fits, and at least one where the class
-    has rows at all.
+    Each class gives its share, rounded so that the sum is `number`, and at least one
+    row if it has any.
     """
     exact_C = counts_C * number / counts_C.sum()
     quotas_C = np.maximum(np.floor(exact_C), counts_C > 0).astype(np.int64)
@@ -100,9 +100,9 @@ def share_out(counts_C: Int[np.ndarray, " C"], number: int) -> Int64[np.ndarray,
 def _group(
     rows: Examples,
 ) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " G"]]:
-    """Returns the text of each row as a number, and the class of each text.
+    """Returns the number of each row's text, and the class of each text.
 
-    A text with several labels counts for that of its first row.
+    A text with several labels has the class of its first row.
     """
     numbers: dict[str, int] = {}
     keys = list_keys(rows.texts, rows.pairs)

@@ -1,4 +1,4 @@
-"""Rows of a hub data set, or of a local folder of no tables, through datasets."""
+"""Rows of a hub data set, or of a local folder without tables, through `datasets`."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.network import is_reachable
 
-# Of text files without types.
+# Builders that read text files without types, and guess these.
 _GUESSING_BUILDERS = ("csv",)
 
 
@@ -22,17 +22,18 @@ def load_hub(
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of a data set by split, and the label names if published.
 
-    The hub is probed once; where it is out of reach (or HF_HUB_OFFLINE is set) the
-    local cache of `datasets` serves, if it holds the data set.
+    The hub is probed once. If it cannot be reached (or HF_HUB_OFFLINE is set), the
+    local cache of `datasets` is used, if it has the data set.
 
     Args:
         task: its `hub_path` is a local folder or a hub id.
         settings: columns and revision.
-        flags: what a person types to name columns, for messages.
-        remembered: columns of a model's training, read where the data have them.
+        flags: the flags or arguments that name columns, for messages.
+        remembered: the columns of a model's training; used if the data have them.
 
     Raises:
-        ValueError: no such data set, no network and no cache, or unusable rows.
+        ValueError: there is no such data set, or neither network nor cache, or its rows
+            cannot be used.
     """
     # Takes seconds to import, and only this source needs it.
     import datasets
@@ -43,8 +44,8 @@ def load_hub(
     online = is_local or (
         not config.HF_HUB_OFFLINE and is_reachable(constants.ENDPOINT)
     )
-    # Told that it is offline, datasets goes straight to its cache; otherwise it would
-    # retry an unreachable hub for 24 s first.
+    # In offline mode datasets reads its cache at once; otherwise it would first retry
+    # an unreachable hub for 24 s.
     before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, not online
     try:
         loaded = datasets.load_dataset(
@@ -65,7 +66,7 @@ def load_hub(
         config.HF_HUB_OFFLINE = before
     tables: dict[str, Table] = {}
     names = task.label_names
-    # The training rows first: they say what is read, and whether -1 is a class.
+    # The training rows first: they decide the columns, and whether -1 is a class.
     splits = sorted(find_splits(task, loaded), key=lambda pair: pair[1] != "train")
     columns = ask_columns(task, settings)
     values = {

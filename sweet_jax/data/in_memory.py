@@ -1,8 +1,8 @@
-"""Rows that a Python program hands over: lists, tables and data sets.
+"""Rows that a Python program passes: lists, tables and data sets.
 
-They become the tables that files become, so that everything behind them (checks, notes,
-splits, digests) is the same. A task names them by a digest of their content: the same
-rows continue a run, other rows are another run.
+They become the same tables as files do, so that all later steps (checks, notes, splits,
+digests) are the same. The name of their task is a digest of their content: the same
+rows resume a run, other rows start another run.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from sweet_jax.data.find_columns import ColumnFlags
 from sweet_jax.data.python_rows import count_texts, make_table, read_rows
 from sweet_jax.data.tasks import Task
 
-# What a person types to name columns, for messages.
+# The arguments that name columns, for messages.
 _FLAGS = ColumnFlags(text="text", label="label")
 
 
@@ -24,9 +24,9 @@ class HeldRows:
     """Rows in memory; the name of their task is known as long as this object lives.
 
     Attributes:
-        task_name: what `data.task` says: `rows-` and 16 hex digits of the content.
-        tables: by split.
-        label_names: by class index, where a data set has them; else ().
+        task_name: the value of `data.task`: `rows-` and 16 hex digits of the content.
+        tables: split -> its table.
+        label_names: names by class index, if a data set has them; else ().
     """
 
     def __init__(self, tables: dict[str, Table], label_names: tuple[str, ...]) -> None:
@@ -44,20 +44,19 @@ def hold_rows(
     label: Any = None,
     flags: ColumnFlags = _FLAGS,
 ) -> HeldRows:
-    """Returns rows as a task, whose name settings then hold.
+    """Keeps rows in memory as a task, whose name goes into `data.task`.
 
     Args:
-        splits: `train`, and those there are of `validation` and `test`; each a list or
-            tuple of (text, label) pairs, of texts or of dicts, a dict of columns, a
-            DataFrame, a Series of texts or a `datasets.Dataset`. A text may be a
-            (text, text) pair.
+        splits: `train`, and optionally `validation` and `test`; each a list or tuple of
+            (text, label) pairs, of texts or of dicts, a dict of columns, a DataFrame, a
+            Series of texts or a `datasets.Dataset`. A text may be a (text, text) pair.
         text: the column of texts, or two of them; None: found by usual names.
         label: the column of labels, or the labels of the training rows.
-        flags: what a person types to name columns, for messages.
+        flags: the flags or arguments that name columns, for messages.
 
     Raises:
-        ValueError: data of another kind, a column is missing, a text or a label is
-            missing or of another type, or labels are of several types.
+        ValueError: the data is of another kind, a column is missing, a text or a label
+            is missing or of another type, or labels are of several types.
     """
     text_columns = (text,) if isinstance(text, str) else tuple(text or ())
     if len(text_columns) > 2:
@@ -67,14 +66,14 @@ def hold_rows(
     tables: dict[str, Table] = {}
     label_names: tuple[str, ...] = ()
     kinds: dict[str, str] = {}
-    width = 0  # texts a row
+    width = 0  # Texts per row.
     for split, data in splits.items():
-        # Labels that are given apart are those of the training rows.
+        # A separate list of labels belongs to the training rows.
         own_label = label if split == "train" or isinstance(label, str) else None
         columns = read_rows(data, split, text_columns, own_label, flags)
         if split == "train":
             label_names, width = columns.label_names, len(columns.texts[0])
-            # The columns of the training rows are those of the others.
+            # The other splits are read from the same columns as the training rows.
             text_columns = columns.names.texts
             if label is None:
                 label = columns.names.label or None
@@ -85,15 +84,15 @@ def hold_rows(
             )
         tables[split] = make_table(columns, split, kinds)
     held = HeldRows(tables, label_names)
-    # Whoever holds equal rows holds the same object.
+    # Equal rows share one object.
     return _HELD.setdefault(held.task_name, held)
 
 
 def load_rows(task: Task, *_: Any) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Returns the held rows that a task names, and the label names if they have them.
+    """Returns the rows in memory that a task names, and their label names if known.
 
     Raises:
-        ValueError: the rows are no longer, or not in this process, in memory.
+        ValueError: the rows are not, or no longer, in the memory of this process.
     """
     held = _HELD.get(task.name)
     if held is None:

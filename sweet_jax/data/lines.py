@@ -1,17 +1,17 @@
-"""Lines of a file or of standard input, taken as they arrive."""
+"""Reads lines of a file or of standard input as they arrive."""
 
 import codecs
 import io
 import select
 from collections import deque
 
-# Characters of a row, far beyond any text: what a quote left open, or a file without
-# line ends, may take of the memory.
+# Characters of a row, far beyond any text: limits the memory for an open quote or a
+# file without line ends.
 LONGEST_ROW = 1 << 24
-# A longer line could only be a row that is too long; it is not waited for.
+# A longer line can only be a row that is too long, so its end is not read.
 _MOST_LINE_BYTES = 4 * LONGEST_ROW
 _BLOCK_BYTES = 1 << 16
-# How files begin that hold no text: the advice says what to do with them.
+# First bytes of files that are not text -> what to do with them.
 _UNPACK = "is compressed by {}: unpack it first"
 _SAVE_AS_TABLE = "is {}: save its rows as .csv or .jsonl"
 _SIGNATURES = (
@@ -35,7 +35,7 @@ _SIGNATURES = (
 )
 _SAVE_AS_UTF8 = "is in {}: save it as UTF-8"
 _BYTE_ORDER_MARKS = (
-    # That of UTF-32 begins with that of UTF-16.
+    # UTF-32 first: its mark begins with the mark of UTF-16.
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -44,33 +44,33 @@ _BYTE_ORDER_MARKS = (
 
 
 class RowsError(ValueError):
-    """A file or a stream cannot be read as rows: one line that says why."""
+    """A file or stream cannot be read as rows; the message is one line."""
 
 
 class LineReader:
-    r"""Iterates over lines with their ends; says whether one is there already.
+    r"""Iterates over lines with their ends; tells whether one is already available.
 
-    Lines end at `\n`, `\r\n` or `\r`, as Python's files see them with `newline=""`;
-    what else takes a text apart (U+2028) stays in it. A byte order mark is left out.
-    Bytes that are not UTF-8 become lone surrogates, so that they show in their own row.
+    Lines end at `\n`, `\r\n` or `\r`, as in Python's files with `newline=""`; other
+    line separators (U+2028) stay in the text. A byte order mark is left out. Bytes that
+    are not UTF-8 become lone surrogates, so that the error belongs to their row.
 
     Attributes:
-        num_bytes: read so far, which is up to a block ahead of the lines.
+        num_bytes: bytes read so far, up to one block ahead of the lines.
     """
 
     def __init__(self, file: io.FileIO, where: str = "the input") -> None:
-        """Reads nothing yet.
+        """Makes the reader; nothing is read yet.
 
         Args:
-            file: unbuffered: what a buffer holds could not be asked for.
-            where: what to call it in messages.
+            file: unbuffered, because `select` does not see buffered data.
+            where: its name in messages.
         """
         self._file = file
         self._where = where
         self._lines: deque[str] = deque()
-        self._rest = bytearray()  # of a line whose end is not read yet
+        self._rest = bytearray()  # The beginning of a line whose end is not read yet.
         self._is_start = True
-        self._num_lines = 0  # read so far
+        self._num_lines = 0  # Lines read so far.
         self.num_bytes = 0
 
     def __iter__(self) -> "LineReader":
@@ -78,7 +78,7 @@ class LineReader:
         return self
 
     def __next__(self) -> str:
-        """Returns the next line; waits for it.
+        """Returns the next line, and waits for it if necessary.
 
         Raises:
             RowsError: the input is compressed, binary or in another encoding, or a line
@@ -86,7 +86,7 @@ class LineReader:
         """
         while not self._lines:
             block = self._file.read(_BLOCK_BYTES)
-            if block is None:  # Of an input that is set not to block: not yet.
+            if block is None:  # A non-blocking input has no data yet.
                 select.select([self._file], [], [])
             elif block:
                 self.num_bytes += len(block)
@@ -99,7 +99,7 @@ class LineReader:
         return self._lines.popleft()
 
     def is_ready(self) -> bool:
-        """Whether the next line, or a part of it, is there, or the input has ended."""
+        """Whether a part of the next line is available, or the input has ended."""
         return bool(self._lines) or bool(select.select([self._file], [], [], 0)[0])
 
     def _add(self, block: bytes) -> None:
@@ -107,7 +107,7 @@ class LineReader:
             self._push([bytes(self._rest)])
             self._rest.clear()
         lines = block.splitlines(keepends=True)
-        # A \r at the end of a block may be half of a line end.
+        # A \r at the end of a block may be the first half of \r\n.
         rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
         if lines:
             lines[0] = bytes(self._rest) + lines[0]
@@ -131,21 +131,21 @@ class LineReader:
         self._lines.extend(line.decode("utf-8", "surrogateescape") for line in lines)
 
     def _check_start(self, start: bytes) -> None:
-        """Raises RowsError if the first line, or its beginning, is no text in UTF-8."""
+        """Raises RowsError if the first line, or its beginning, is not UTF-8 text."""
         problem = _find_other_kind(start)
         if problem:
             raise RowsError(f"{self._where} {problem}")
 
 
 def _find_other_kind(start: bytes) -> str:
-    """Returns what a file with such a beginning is, to be read behind its name."""
+    """Returns the problem of a file that begins so, to follow its name; or ""."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if start.startswith(mark):
             return _SAVE_AS_UTF8.format(encoding)
     for signature, problem in _SIGNATURES:
         if start.startswith(signature):
             return problem
-    # Without its mark UTF-16 shows by the zeros in every other byte of plain text.
+    # UTF-16 without a mark has zeros in every other byte of plain text.
     even, odd = start[:64:2], start[1:64:2]
     if len(start) >= 4 and any(even + odd):
         if (not any(odd) and all(even)) or (not any(even) and all(odd)):

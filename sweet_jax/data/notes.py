@@ -1,7 +1,7 @@
-"""What is odd about rows but no error: notes for whoever reads the results.
+"""Notes on suspicious rows that are not errors, for readers of the results.
 
-A note says how many rows, out of how many, and where the first stands. Nothing is
-changed: what is odd in one file is meant in another.
+A note says how many rows are affected, out of how many, and where the first one is. The
+rows are not changed, since they may be as intended.
 """
 
 import re
@@ -18,24 +18,24 @@ Locate = Callable[[int], str]  # position of a row -> "train.csv line 7"
 _MISSING = frozenset(
     ("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nil", "undefined")
 )
-# UTF-8 that was read as Windows-1252 and saved again: what became of é and of quotes.
+# UTF-8 that was read as Windows-1252 and saved again: how é, quotes and emoji look.
 _TWICE_ENCODED = re.compile("Ã[\u0080-\u00bf]|â€|ðŸ")
-# With fewer classes a class of one row is no sign of a wrong column.
+# With fewer classes, classes of one row do not suggest a wrong column.
 _MANY_CLASSES = 20
-# Share of a set's rows beyond which repeated or cut texts are more than chance.
+# A larger share of repeated or truncated texts in a set is worth a note.
 _NOTABLE_SHARE = 0.1
 
 
 def stands_for_missing(text: str) -> bool:
-    """Returns whether a text is what programs write for a missing value."""
+    """Returns whether a text is a usual placeholder for a missing value."""
     return text.strip().casefold() in _MISSING
 
 
 def fold_label(label: str) -> str:
-    """Returns what labels that a person takes for the same have in common.
+    """Normalises a label, so that labels that look the same become equal.
 
-    Case, blanks, invisible characters and forms of Unicode are left out; of numbers
-    only the value counts (1, 1.0 and 01).
+    Case, spaces, invisible characters and forms of Unicode are removed; numbers of the
+    same value become equal (1, 1.0 and 01).
     """
     text = unicodedata.normalize("NFKC", label)
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
@@ -59,7 +59,7 @@ def describe_texts(
         ),
         (
             lambda text: _TWICE_ENCODED.search(text) is not None,
-            "a text such as 'cafÃ©', which was UTF-8 and read as Windows-1252",
+            "a text such as 'cafÃ©', which is UTF-8 that was read as Windows-1252",
         ),
     ):
         rows = [
@@ -108,12 +108,12 @@ def describe_labels(labels: Sequence[str], locate: Locate) -> list[str]:
 def describe_contradictions(
     keys: Sequence[str], labels: Sequence[str], locate: Locate
 ) -> list[str]:
-    """Returns a note where training rows of the same text have different labels.
+    """Returns a note if training rows with the same text have different labels.
 
     Args:
-        keys: of `list_keys`.
-        labels: names by row.
-        locate: says where a row stands.
+        keys: from `list_keys`.
+        labels: the label of each row.
+        locate: returns the position of a row.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
@@ -125,14 +125,14 @@ def describe_contradictions(
     other = next(i for i in several[0] if labels[i] != labels[one])
     affected = sum(map(len, several))
     return [
-        f"{_count(affected, len(keys), 'training rows')} have a text that stands there"
-        f" with another label, too (first: {quote(labels[one])} at {locate(one)},"
+        f"{_count(affected, len(keys), 'training rows')} have a text that also occurs"
+        f" with another label (first: {quote(labels[one])} at {locate(one)},"
         f" {quote(labels[other])} at {locate(other)})"
     ]
 
 
 def describe_repeats(keys: Sequence[str], name: str, locate: Locate) -> list[str]:
-    """Returns a note where more than a tenth of the rows repeat an earlier text."""
+    """Returns a note if more than a tenth of the rows repeat an earlier text."""
     seen: set[str] = set()
     repeats = []
     for i, key in enumerate(keys):
@@ -153,7 +153,7 @@ def describe_overlap(
     locate: Locate,
     locate_other: Locate,
 ) -> list[str]:
-    """Returns a note where rows of one set have the text of rows of another."""
+    """Returns a note if rows of one set have the same text as rows of another."""
     known = {key: i for i, key in reversed(list(enumerate(others)))}
     rows = [i for i, key in enumerate(keys) if key in known]
     if not rows:
@@ -169,12 +169,12 @@ def describe_overlap(
 def describe_absent_classes(
     counts: Sequence[int] | np.ndarray, name: str, label_names: Sequence[str]
 ) -> list[str]:
-    """Returns a note where a set of rows lacks classes.
+    """Returns a note if a set has no rows of some classes.
 
     Args:
-        counts: rows by class index.
-        name: of the set.
-        label_names: of the classes.
+        counts: number of rows by class index.
+        name: the name of the set.
+        label_names: the names of the classes.
     """
     absent = [label for label, n in zip(label_names, counts, strict=True) if not n]
     if not absent:
@@ -187,7 +187,7 @@ def describe_absent_classes(
 
 
 def describe_cuts(num_cut: int, num_rows: int, name: str, max_length: int) -> list[str]:
-    """Returns a note where more than a tenth of the texts are cut."""
+    """Returns a note if more than a tenth of the texts are truncated."""
     if num_cut <= _NOTABLE_SHARE * num_rows:
         return []
     return [
@@ -197,14 +197,14 @@ def describe_cuts(num_cut: int, num_rows: int, name: str, max_length: int) -> li
 
 
 def list_keys(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
-    """Returns what rows are compared by: their texts without case and blanks."""
+    """Returns the keys that rows are compared by: texts without case and spaces."""
 
     def fold(text: str) -> str:
         return " ".join(text.split()).casefold()
 
     if pairs is None:
         return [fold(text) for text in texts]
-    # No text holds the separator: blanks are single ones by now.
+    # No folded text contains the separator: all white space is single spaces by now.
     return [
         f"{fold(text)}\n{fold(pair)}" for text, pair in zip(texts, pairs, strict=True)
     ]

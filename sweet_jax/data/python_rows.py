@@ -28,12 +28,12 @@ class PythonRows(NamedTuple):
     """A split before its values are checked.
 
     Attributes:
-        texts: of each row, one value or two.
-        labels: of each row.
-        unit: what `positions` are, for messages.
-        positions: of each row: its number, or its index in pandas.
-        names: of the columns; none for lists.
-        label_names: by class index, where labels are indices.
+        texts: one or two values for each row.
+        labels: the label of each row.
+        unit: the unit of `positions`, for messages.
+        positions: the number of each row, or its index in pandas.
+        names: the names of the columns; empty for lists.
+        label_names: names by class index, if labels are indices.
     """
 
     texts: list[tuple[Any, ...]]
@@ -54,9 +54,9 @@ def read_rows(
     """Returns the texts and labels of a split of any kind.
 
     Args:
-        data: as `hold_rows` takes them.
+        data: see `hold_rows`.
         where: name of the split.
-        text_columns: one or two; (): by usual names.
+        text_columns: one or two; (): found by usual names.
         label: a column, the labels, or None.
         flags: what a person types to name columns, for messages.
     """
@@ -77,7 +77,7 @@ def read_rows(
     if where == "train" and (text_columns or isinstance(label, str)):
         name = label if isinstance(label, str) else text_columns[0]
         raise ValueError(
-            f"train has no columns, so none is called {quote(name)}: give (text, label)"
+            f"train has no columns, so no column {quote(name)}: give (text, label)"
             " pairs without text and label, or label=[...] beside the texts"
         )
     columns = _read_list(list(data), where, None if isinstance(label, str) else label)
@@ -153,14 +153,14 @@ def _read_list(rows: Sequence[Any], where: str, label: Any) -> PythonRows:
             if not isinstance(row, tuple | list) or len(row) != 2:
                 raise ValueError(
                     f"{where} row {i} is {_describe(row)}, expected a (text, label)"
-                    f" pair{_advise_labels(where, row)}"
+                    f" pair{_suggest_labels(where, row)}"
                 )
         texts, labels = [row[0] for row in rows], [row[1] for row in rows]
     widths = {len(text) if isinstance(text, tuple | list) else 1 for text in texts}
     if not widths <= {1} and widths != {2}:
         raise ValueError(
-            f"{where} has texts and (text, text) pairs side by side, or tuples of"
-            " another length: give one kind"
+            f"{where} mixes texts and (text, text) pairs, or has tuples of another"
+            " length: give one kind"
         )
     as_tuples = [
         tuple(text) if isinstance(text, tuple | list) else (text,) for text in texts
@@ -168,7 +168,7 @@ def _read_list(rows: Sequence[Any], where: str, label: Any) -> PythonRows:
     return PythonRows(as_tuples, labels, "row", range(len(labels)))
 
 
-def _advise_labels(where: str, row: Any) -> str:
+def _suggest_labels(where: str, row: Any) -> str:
     if not isinstance(row, str):
         return ""
     if where == "train":
@@ -182,7 +182,7 @@ def _turn_records(rows: Sequence[Any], where: str) -> dict[str, list[Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise ValueError(
-                f"{where} row {i} is {_describe(row)}, expected a dict as row 0"
+                f"{where} row {i} is {_describe(row)}, expected a dict like row 0"
             )
         if lacking := [name for name in names if name not in row]:
             raise ValueError(f"{where} row {i} has no {quote(str(lacking[0]))}")
@@ -193,9 +193,9 @@ def make_table(columns: PythonRows, where: str, kinds: dict[str, str]) -> Table:
     """Returns the checked strings of a split.
 
     Args:
-        columns: its values.
-        where: its name.
-        kinds: type of the labels seen so far, with the first row of it.
+        columns: the values of the split.
+        where: the name of the split.
+        kinds: type of label -> the first row with it; extended here.
     """
 
     def locate(i: int) -> str:
@@ -214,7 +214,7 @@ def make_table(columns: PythonRows, where: str, kinds: dict[str, str]) -> Table:
                 )
             if holds_surrogates(text):
                 raise ValueError(
-                    f"{locate(i)} has half of a surrogate pair in its text: that is no"
+                    f"{locate(i)} has a lone surrogate in its text, which is not valid"
                     " Unicode"
                 )
     labels = []
@@ -248,7 +248,7 @@ def make_table(columns: PythonRows, where: str, kinds: dict[str, str]) -> Table:
 
 
 def _name_label(value: Any, names: tuple[str, ...]) -> tuple[str, str]:
-    """Returns the class that a label names, empty for none, and the label's type."""
+    """Returns the class name of a label, empty if it has none, and the label's type."""
     if isinstance(value, np.generic):
         value = value.item()
     kind = type(value).__name__ if not isinstance(value, str) else "str"
@@ -291,19 +291,19 @@ def _check_lengths(where: str, lengths: Mapping[str, int]) -> None:
 
 
 def _list_columns(data: Any) -> list[Any] | None:
-    """Returns the names of columns: of a dict, a DataFrame or a datasets.Dataset."""
+    """Returns the column names of a dict, a DataFrame or a datasets.Dataset."""
     if isinstance(data, Mapping):
         return list(data)
     for attribute in ("column_names", "columns"):
         names = getattr(data, attribute, None)
-        # A stream of `datasets` may have columns, but no length.
+        # A streaming data set of `datasets` may have columns, but no length.
         if names is not None and hasattr(data, "__len__"):
             return list(names)
     return None
 
 
 def _is_series(data: Any) -> bool:
-    """Returns whether this is a column of pandas, or one like it."""
+    """Returns whether this is a pandas Series, or behaves like one."""
     return hasattr(data, "to_numpy") and getattr(data, "ndim", 1) == 1
 
 
@@ -312,7 +312,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _find_positions(data: Any, count: int) -> dict[str, Any]:
-    """Returns what a row is called: its number, or its index where pandas has one."""
+    """Returns unit and positions of the rows: their numbers, or the pandas index."""
     index = getattr(data, "index", None)
     if index is None or isinstance(index, Callable) or len(index) != count:
         return {"unit": "row", "positions": range(count)}

@@ -1,4 +1,4 @@
-"""Data sources of other packages: a function from a name to rows.
+"""Data sources of other packages: functions from a name to rows.
 
 `register_source("reviews", fn)` makes `data.task=reviews/2024` the rows that
 `fn("2024")` returns, and `data.task=reviews` those of `fn("")` (docs/extending.md).
@@ -15,20 +15,20 @@ from sweet_jax.data.tasks import TASKS, Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.settings.registries import SOURCES
 
-# Rows by split, and the label names where they are published.
+# Split -> its rows, and the label names if published.
 Loaded: TypeAlias = tuple[dict[str, Table], tuple[str, ...]]
 Loader: TypeAlias = Callable[[Task, DataSettings, ColumnFlags, Columns], Loaded]
 RowsFn: TypeAlias = Callable[[str], Mapping[str, Any]]
 
 
 class Source(NamedTuple):
-    """What is registered as a source: how the rows of its tasks are loaded."""
+    """A registered source: a function that loads the rows of its tasks."""
 
     load: Loader
 
 
 def _check_source(name: str, value: Any) -> None:
-    """Raises ValueError if what is registered as a source is none."""
+    """Raises ValueError if the registered value is not a source."""
     if not isinstance(value, Source):
         raise ValueError(
             f"source {name!r} is a {type(value).__name__}: register it with"
@@ -48,18 +48,18 @@ def register_source(
     name: str, fn: None = None, *, replace: bool = ...
 ) -> Callable[[RowsFn], RowsFn]: ...
 def register_source(name: Any, fn: Any = None, *, replace: bool = False) -> Any:
-    """Adds a source of data, or without `fn` returns a decorator that does.
+    """Adds a source of data; without `fn`, returns a decorator that does.
 
     Args:
-        name: what `data.task` begins with, before a slash.
-        fn: maps what follows the slash (empty where nothing does) to rows by split:
-            `train`, and those there are of `validation` and `test`. A split is what
+        name: the part of `data.task` before a slash.
+        fn: maps the part after the slash (may be empty) to a dict of splits: `train`,
+            and optionally `validation` and `test`. A split may be anything that
             `sweet_jax.train` takes: (text, label) pairs, a dict of columns, a
             DataFrame, a `datasets.Dataset`.
-        replace: take the name over from an earlier registration.
+        replace: replace an earlier registration of the name.
 
     Raises:
-        ValueError: the name is taken, or that of a task.
+        ValueError: the name is taken, or is the name of a task.
     """
     if fn is None:
         SOURCES.check_new(name, replace)
@@ -90,15 +90,15 @@ def _load(
     flags: ColumnFlags,
     remembered: Columns,
 ) -> Loaded:
-    """Returns the rows of a task of another package's source.
+    """Returns the rows of a task from another package's source.
 
     Raises:
-        ValueError: the source fails, or returns what are no rows.
+        ValueError: the source fails, or does not return rows.
     """
     where = f"data.task={task.name}"
     try:
         splits = rows_fn(task.hub_path)
-    except Exception as error:  # Of somebody else's code.
+    except Exception as error:  # Another package's code may raise anything.
         line = (str(error).strip().splitlines() or [""])[0][:200]
         raise ValueError(
             f"{where} cannot be loaded: its source fails ({type(error).__name__}:"
@@ -117,7 +117,7 @@ def _load(
     named = {SPLIT_NAMES[name]: rows for name, rows in splits.items()}
     if "train" not in named:
         raise ValueError(f"{where}: its source returns no split `train`")
-    # The training rows first: they say which columns are read.
+    # The training rows first: they decide the columns.
     ordered = {"train": named.pop("train")} | named
     texts = settings.text_columns or task.text_columns or remembered.texts
     label = settings.label_column or task.label_column or remembered.label

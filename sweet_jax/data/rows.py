@@ -1,8 +1,8 @@
-"""Rows of .csv, .tsv and .jsonl, read as a stream: for training and predict alike.
+"""Reads rows of .csv, .tsv and .jsonl as a stream, for training and for predict.
 
-What is text stays text: nothing is guessed about types, and nothing stands for a
-missing value. A row that cannot be used is a row with its problem: training stops at
-the first, predict reports it and goes on. Lines are counted from 1, as editors do.
+Text stays text: types are not guessed, and no text stands for a missing value. An
+unusable row is returned with its problem: training stops at the first one, predict
+reports it and continues. Lines are counted from 1, as in editors.
 """
 
 import csv
@@ -17,7 +17,7 @@ from sweet_jax.data.lines import LONGEST_ROW, RowsError
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# What `LineReader` makes of bytes that are not UTF-8.
+# `LineReader` decodes bytes that are not UTF-8 to these.
 _OTHER_BYTES = re.compile("[\udc80-\udcff]")
 _LONGEST_QUOTE = 60
 TOO_LONG = f"is longer than {LONGEST_ROW:,} characters"
@@ -27,9 +27,9 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        line: where it begins.
-        values: by column: strings, or values of JSON; {} where there is a problem.
-        problem: why it cannot be used, to be read behind "line 3"; empty otherwise.
+        line: the number of its first line.
+        values: column -> a string or a value of JSON; {} if there is a problem.
+        problem: why it cannot be used, to follow "line 3" in a message; or empty.
     """
 
     line: int
@@ -40,30 +40,30 @@ class Row(NamedTuple):
 class RowReader:
     """Iterates over the rows of a table.
 
-    A .csv quotes as RFC 4180 says; a .tsv knows no quotes, as those of GLUE.
+    A .csv has the quotes of RFC 4180; a .tsv has no quotes, as in GLUE.
 
     Attributes:
-        columns: their names: the header, or the keys of the first usable object; None
-            until they are read, which is before the first usable row is given.
-        where: what it is called in messages.
-        num_rows: rows given so far, unusable ones included.
+        columns: the names in the header, or the keys of the first usable object; None
+            until they are read, which is before the first usable row is returned.
+        where: its name in messages.
+        num_rows: rows returned so far, unusable ones included.
     """
 
     def __init__(
         self, lines: Iterable[str], table_format: str, where: str = "the input"
     ) -> None:
-        """Reads nothing yet.
+        """Makes the reader; nothing is read yet.
 
         Args:
-            lines: with their ends, as `LineReader` gives them.
+            lines: lines with their ends, as from `LineReader`.
             table_format: csv, tsv or jsonl.
-            where: what to call it in messages.
+            where: its name in messages.
         """
         self.columns: tuple[str, ...] | None = None
         self.num_rows = 0
         self.where = where
-        self._quoted = _Finding()  # rows of a .tsv with fields in quotes, as in a .csv
-        self._swallowed = _Finding()  # fields of a .csv that hold what looks like rows
+        self._quoted = _Finding()  # Rows of a .tsv with fields in quotes.
+        self._swallowed = _Finding()  # Fields of a .csv that seem to contain rows.
         if table_format == "jsonl":
             self._rows = self._read_objects(lines)
         else:
@@ -77,8 +77,8 @@ class RowReader:
         """Returns the next row.
 
         Raises:
-            RowsError: no rows at all, a header that cannot be used, or another kind of
-                file.
+            RowsError: there are no rows, the header cannot be used, or the file is of
+                another kind.
         """
         row = next(self._rows, None)
         if row is None:
@@ -90,7 +90,7 @@ class RowReader:
         return row
 
     def make_notes(self) -> list[str]:
-        """Returns what a person should know about the rows read so far."""
+        """Returns warnings about the rows read so far."""
         notes = []
         if quoted := self._quoted:
             notes.append(
@@ -125,7 +125,7 @@ class RowReader:
             yield Row(line, values, problem)
 
     def _read_table(self, lines: Iterable[str], table_format: str) -> Iterator[Row]:
-        # Rows are bounded by `_Feed`, of which fields are parts.
+        # `_Feed` limits the size of rows, and so of their fields.
         csv.field_size_limit(sys.maxsize)
         tabs = table_format == "tsv"
         delimiter = "\t" if tabs else ","
@@ -146,7 +146,7 @@ class RowReader:
             if fields is None:
                 return
             if not fields and not problem:
-                continue  # a blank line
+                continue  # A blank line.
             if self.columns is None:
                 self._take_header(fields, problem, line)
                 continue
@@ -169,7 +169,7 @@ class RowReader:
     def _take_header(self, fields: list[str], problem: str, line: int) -> None:
         if problem:
             raise RowsError(f"{self.where} line {line}, the header, {problem}")
-        # Columns without a name, as a sheet leaves them behind, are asked for by none.
+        # Spreadsheets may write several columns without a name; they are never read.
         if twice := _find_twice(filter(None, fields)):
             raise RowsError(
                 f"{self.where} has two columns of the same name {quote(twice)}: rename"
@@ -179,7 +179,7 @@ class RowReader:
 
 
 class _Finding:
-    """How often something was met, and where first."""
+    """How often something was found, and where first."""
 
     def __init__(self) -> None:
         self.count = self.line = 0
@@ -195,21 +195,21 @@ class _Finding:
 
 
 class _Feed:
-    """Lines on their way into csv's reader, which does not tell what it has read.
+    """Counts and checks the lines that csv's reader takes; csv does not tell which.
 
     Attributes:
-        line_num: of the last line given.
-        problem: of the lines given since `begin_row`.
+        line_num: number of the last line taken.
+        problem: the problem of the lines taken since `begin_row`.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
-        self._size = 0  # characters since `begin_row`
+        self._size = 0  # Characters since `begin_row`.
         self.line_num = 0
         self.problem = ""
 
     def begin_row(self) -> int:
-        """Returns the line that comes next."""
+        """Starts a row; returns the number of its first line."""
         self._size, self.problem = 0, ""
         return self.line_num + 1
 
@@ -228,13 +228,13 @@ class _Feed:
 
 
 def find_format(path_name: str) -> str:
-    """Returns csv, tsv or jsonl by the ending of a name; empty for any other."""
+    """Returns csv, tsv or jsonl by the extension of a name; empty for any other."""
     name = path_name.lower()
     return next((f for ending, f in FORMATS.items() if name.endswith(ending)), "")
 
 
 def take_texts(row: Row, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Returns the texts of a usable row, or (), and then the problem with them."""
+    """Returns the texts of a usable row and "", or () and the problem."""
     for column in columns:
         if column not in row.values:
             return (), f"has no column {quote(column)}"
@@ -243,12 +243,12 @@ def take_texts(row: Row, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
             return (), f"has {format_value(text)} as {quote(column)}, expected a string"
         if holds_surrogates(text):
             name = quote(column)
-            return (), f"has half of a surrogate pair in {name}: that is no Unicode"
+            return (), f"has a lone surrogate in {name}, which is not valid Unicode"
     return tuple(row.values[column] for column in columns), ""
 
 
 def holds_surrogates(text: str) -> bool:
-    """Returns whether a text holds half of a surrogate pair, which is no Unicode."""
+    """Returns whether a text has a lone surrogate, which is not valid Unicode."""
     return _SURROGATES.search(text) is not None
 
 
@@ -259,14 +259,14 @@ def quote(text: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Returns a value of JSON, or what kind it is, for a message."""
-    if isinstance(value, dict | list):  # However deep, and however large.
+    """Returns a value of JSON, or its kind, for a message."""
+    if isinstance(value, dict | list):  # It may be deep and large.
         return "an object" if isinstance(value, dict) else "an array"
     return json.dumps(value)[:40]
 
 
 def _parse_object(content: str) -> tuple[dict[str, Any], str]:
-    """Returns the object of a line of .jsonl, or {}, and then its problem."""
+    """Returns the object of a line of .jsonl and "", or {} and the problem."""
     if len(content) > LONGEST_ROW:
         return {}, TOO_LONG
     if problem := find_other_bytes(content):
@@ -279,7 +279,7 @@ def _parse_object(content: str) -> tuple[dict[str, Any], str]:
         return {}, "is not JSON that can be read: it is nested too deeply"
     except _SameKeyError as error:
         return {}, f"has the key {quote(str(error))} twice in one object"
-    except ValueError:  # Python reads no integers of more than 4,300 digits.
+    except ValueError:  # Python refuses integers of more than 4,300 digits.
         return {}, "is not JSON that can be read: a number has too many digits"
     if not isinstance(values, dict):
         kind = type(values).__name__
@@ -302,7 +302,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _find_twice(names: Iterable[str]) -> str:
-    """Returns the first name that is there twice; empty if none is."""
+    """Returns the first name that occurs twice; empty if none does."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -312,7 +312,7 @@ def _find_twice(names: Iterable[str]) -> str:
 
 
 def _check_fields(fields: list[str], columns: tuple[str, ...], tabs: bool) -> str:
-    """Returns what is wrong with the fields of a row, if anything is."""
+    """Returns the problem with the fields of a row, or an empty string."""
     if len(fields) != len(columns):
         advice = "quote fields that hold the separator"
         if tabs:
@@ -330,7 +330,7 @@ def _describe_csv_error(error: csv.Error, feed: _Feed, line: int) -> str:
     lines = ""
     if (count := feed.line_num - line + 1) > 1:
         lines = (
-            f"; the quoted field takes in lines {line} to {feed.line_num} ({count:,}"
+            f"; the quoted field contains lines {line} to {feed.line_num} ({count:,}"
         )
         lines += " lines), which are not read"
     if feed.problem == TOO_LONG:
@@ -344,7 +344,7 @@ def _describe_csv_error(error: csv.Error, feed: _Feed, line: int) -> str:
 
 
 def find_other_bytes(line: str) -> str:
-    """Returns the problem of a line with bytes that are not UTF-8."""
+    """Returns the problem of a line with bytes that are not UTF-8, or ""."""
     if line.isascii() or not (found := _OTHER_BYTES.search(line)):
         return ""
     byte = found.group().encode("utf-8", "surrogateescape")
@@ -354,7 +354,7 @@ def find_other_bytes(line: str) -> str:
 
 
 def _is_quoted(field: str) -> bool:
-    """Returns whether a field looks as csv writes one with quotes."""
+    """Returns whether a field looks like a quoted field of csv."""
     return (
         len(field) > 1
         and field[0] == field[-1] == '"'
@@ -363,7 +363,7 @@ def _is_quoted(field: str) -> bool:
 
 
 def _holds_rows(fields: list[str], delimiter: str) -> bool:
-    """Returns whether most of the lines in a field have the row's own separators."""
+    """Returns whether most lines in a field have as many separators as its row."""
     separators = len(fields) - 1
     for field in fields if separators else ():
         inner = re.split("\r\n|\r|\n", field)[1:-1]

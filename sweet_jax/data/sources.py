@@ -1,7 +1,7 @@
-"""Rows of a task from where they are: embedded, files, hub, tfds, memory, elsewhere.
+"""Loads the rows of a task from its source: embedded, files, hub, tfds, memory.
 
-Whatever the source, a split becomes a `Table` of strings first; `make_task` then
-names the labels, checks what a person can get wrong, and makes arrays.
+Every source first returns a `Table` of strings for each split; `make_task` then names
+the labels, checks the rows for the user's mistakes, and makes arrays.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ def load_task(settings: DataSettings) -> RawTask:
     """Returns the rows of `settings.task`.
 
     Raises:
-        ValueError: the task is unknown or out of reach, or its rows cannot be used; one
-            line with the file and the line or row.
+        ValueError: the task is unknown or cannot be reached, or its rows cannot be
+            used; the message has the file and the line or row.
     """
     task = get_task(settings.task)
     if settings.metric != "auto":
@@ -34,7 +34,7 @@ def load_task(settings: DataSettings) -> RawTask:
 
 
 def load_raw(task: Task, settings: DataSettings) -> RawTask:
-    """Returns the rows of a task, whatever its name and metric.
+    """Returns the rows of a task that need not be the one of the settings.
 
     Raises:
         ValueError: see `load_task`.
@@ -49,13 +49,13 @@ def load_tables(
     flags: ColumnFlags = MAIN_FLAGS,
     remembered: Columns = NO_COLUMNS,
 ) -> Loaded:
-    """Returns a task's rows by split as read, and its label names where published.
+    """Returns a task's rows by split as read, and its label names if published.
 
     Args:
         task: the task.
         settings: files, columns, revision.
-        flags: what a person types to name columns, for messages.
-        remembered: columns of a model's training, read where a table has them.
+        flags: the flags or arguments that name columns, for messages.
+        remembered: the columns of a model's training; used if a table has them.
 
     Raises:
         ValueError: see `load_task`.

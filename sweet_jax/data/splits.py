@@ -1,10 +1,10 @@
-"""Which rows train, calibrate and test a run: fixed but for the choice of train rows.
+"""Chooses the training, calibration and test rows of a run.
 
-Test and calibration rows depend on the task and `data.calibration_examples` alone. The
+Test and calibration rows depend only on the task and `data.calibration_examples`. The
 run's seed only chooses rows from the train pool: stratified, and nested, so that a
-smaller training set lies within a larger one of the same seed. The paper takes the
-first rows of the train split and calibrates on the split it tests; only
-`faithful_release` does so here.
+smaller training set is contained in a larger one of the same seed. The paper takes the
+first rows of the train split and calibrates on its test split; only `faithful_release`
+does so here.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ class Splits:
     Attributes:
         train: rows to train on.
         calibration: rows for temperatures, selection and thresholds.
-        part: of each calibration row, 0 (fit) or 1 (budget); half each, stratified.
+        part: 0 (fit) or 1 (budget) for each calibration row; half each, stratified.
         test: rows to report scores on; read once.
         extra_tests: further test sets by name (mnli: validation_mismatched).
         notes: what a reader of the results must know about these rows.
-        origin: for train, calibration and test, where their rows come from.
+        origin: where the rows of train, calibration and test come from.
     """
 
     train: Examples
@@ -53,7 +53,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
     A task without a test split (GLUE publishes no test labels) is tested on its
     validation split, one without either on a fifth of its rows (at most 1,530;
     `data.test_percent`, `data.max_test_examples`). Calibration takes validation rows
-    where they are not the test, otherwise training rows (at most a fifth) that no run
+    unless they are the test rows, otherwise training rows (at most a fifth) that no run
     ever trains on.
 
     Args:
@@ -76,7 +76,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             " as in the released code; thresholds for a speed-up, which that code does"
             " not choose, are chosen on the test rows, by their cost alone"
         )
-        if "all" in raw.splits:  # no published train split: the pool stays the same
+        if "all" in raw.splits:  # No published train split: keep the usual pool.
             pool, _ = _hold_out_calibration(raw, pool, settings, [])
     elif validation is not None and validation is not test:
         calibration = _take_validation(validation, settings, notes)
@@ -112,14 +112,14 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
 def order_stratified(
     labels: Int[np.ndarray, " N"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " N"]:
-    """Returns a random order of which every beginning is stratified.
+    """Returns a random order whose every prefix is stratified.
 
-    Each class comes at even distances, so that the first n rows hold it in its share
-    of all rows, to about one row.
+    Each class is spread evenly, so that among the first n rows its share is that among
+    all rows, to about one row.
 
     Args:
         labels: class indices.
-        rng: decides the order within each class and between equal distances.
+        rng: decides the order within each class and breaks ties between classes.
     """
     shuffled = rng.permutation(len(labels))
     place = np.empty(len(labels))
@@ -134,7 +134,7 @@ def assign_parts(labels: Int[np.ndarray, " N"]) -> Int32[np.ndarray, " N"]:
     order = np.random.default_rng(_FIXED_SEED).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     part = np.empty(len(labels), np.int32)
-    # Alternating on through the classes: both each class and the whole differ by 1.
+    # Alternates across classes: parts differ by at most 1 in each class and in all.
     part[by_class] = np.arange(len(labels)) % 2
     return part
 
@@ -148,7 +148,7 @@ def _take_test(
             _refuse_test_size(raw, split, settings)
             origin["test"] = f"{split} split"
             if split == "validation":
-                notes.append("no test labels: the validation split is the test")
+                notes.append("no test labels: the validation split is used as test")
             return raw.splits["train"], raw.splits[split]
     rows = raw.splits["all" if "all" in raw.splits else "train"]
     # The embedded task: 8,530 rows give 1,530 test, 1,000 calibration and 6,000 pool
@@ -168,8 +168,8 @@ def _take_test(
     num_classes = len(np.unique(rows.labels))
     if most < num_classes:
         raise ValueError(
-            f"data.max_test_examples={most}: {where} has {num_classes} classes, of"
-            f" each of which a row or more is tested; allowed is {num_classes} or more"
+            f"data.max_test_examples={most}: {where} has {num_classes} classes, and at"
+            f" least one row of each is tested; allowed is {num_classes} or more"
         )
     pool, test = hold_out(rows, max(num_test, num_classes), LEAST_TEXTS - 1)
     origin["test"] = f"{len(test)} rows split off {where}, stratified"
@@ -182,7 +182,7 @@ def _take_test(
 
 
 def _refuse_test_size(raw: RawTask, split: str, settings: DataSettings) -> None:
-    """Raises ValueError for the size of a test part where there are test rows."""
+    """Raises ValueError if the size of a test split is set but test rows exist."""
     for name in ("test_percent", "max_test_examples"):
         value = getattr(settings, name)
         if value != getattr(DataSettings(), name):
@@ -193,7 +193,7 @@ def _refuse_test_size(raw: RawTask, split: str, settings: DataSettings) -> None:
 
 
 def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
-    """Returns notes on what the sets of a run have in common, and what they lack."""
+    """Returns notes on overlaps, repeats and absent classes in the sets of a run."""
     main = "all" if "all" in raw.splits else "train"
     sets = {
         "training": (splits.train, main),
@@ -203,7 +203,7 @@ def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
     for split, published in raw.splits.items():
         if published is splits.test:
             sets["test"] = splits.test, split
-    if splits.calibration is splits.test:  # faithful_release, which has its own note.
+    if splits.calibration is splits.test:  # faithful_release has its own note.
         del sets["calibration"]
     elif splits.origin["calibration"] == _FROM_VALIDATION:
         sets["calibration"] = splits.calibration, "validation"
@@ -228,7 +228,7 @@ def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
 
 
 def make_locate(rows: Examples, table: Table | None) -> notes_lib.Locate:
-    """Returns what says where a row of a set stands in what was published."""
+    """Returns a function from a row of a set to its position in the published data."""
 
     def locate(i: int) -> str:
         row_id = int(rows.row_ids[i])
@@ -243,7 +243,7 @@ def _take_validation(
     asked = settings.data.calibration_examples
     if asked > len(validation):
         notes.append(
-            f"{asked} calibration examples asked, the validation split has"
+            f"{asked} calibration examples requested, the validation split has"
             f" {len(validation)}: all are used"
         )
     order = order_stratified(validation.labels, np.random.default_rng(_FIXED_SEED))
@@ -255,24 +255,24 @@ def _hold_out_calibration(
 ) -> tuple[Examples, Examples]:
     """Returns (train pool, calibration rows).
 
-    The number does not depend on `max_train_examples`: runs of different sizes share
-    their calibration rows, and their training rows nest.
+    The number does not depend on `max_train_examples`, so that runs of different sizes
+    have the same calibration rows and nested training rows.
     """
     asked = settings.data.calibration_examples
-    if raw.splits.keys() == {"train"}:  # Test rows were split off in the same way.
+    if raw.splits.keys() == {"train"}:  # As the test rows were split off.
         least = max(len(np.unique(rows.labels)), len(rows) // _HELD_OUT_SHARE)
         pool, held = hold_out(rows, min(asked, least), 1)
     else:
         taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
         if "all" in raw.splits:
-            order = np.arange(len(rows))  # The permutation of the test rows goes on.
+            order = np.arange(len(rows))  # Already permuted by `_take_test`.
         else:
             order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
         pool, held = rows.select(order[taken:]), rows.select(order[:taken])
     if len(held) < asked:
         notes.append(
-            f"{asked} calibration examples asked, {len(held)} taken: at most a fifth of"
-            f" the {len(rows)} training rows is held out"
+            f"{asked} calibration examples requested, {len(held)} taken: at most a"
+            f" fifth of the {len(rows)} training rows is held out"
         )
     if "all" not in raw.splits:
         notes.append(
@@ -286,21 +286,21 @@ def _choose_train(pool: Examples, settings: Settings, notes: list[str]) -> Examp
     asked = settings.data.max_train_examples
     if asked > len(pool):
         notes.append(
-            f"{asked} training examples asked, {len(pool)} there are: all are used"
+            f"{asked} training examples requested, {len(pool)} available: all are used"
         )
     published = np.argsort(pool.row_ids)
     if settings.faithful_release:
         chosen = published[: asked or None]
     else:
-        # In published order first: the choice depends on the pool's rows and the seed,
-        # not on how the pool was cut.
+        # From the published order, so that the choice depends only on the pool's rows
+        # and the seed, not on the order of the pool.
         rng = np.random.default_rng(settings.seed)
         order = published[order_stratified(pool.labels[published], rng)]
         chosen = np.sort(order[: asked or None])
     train = pool.select(chosen)
     if len(np.unique(train.labels)) < 2:
         raise ValueError(
-            f"data.max_train_examples={asked} leaves training rows of one class only:"
-            " take more"
+            f"data.max_train_examples={asked} leaves training rows of only one class:"
+            " raise it"
         )
     return train

@@ -1,4 +1,4 @@
-"""Labelled rows of .jsonl, .csv and .tsv files, with the line each begins on."""
+"""Reads labelled rows of .jsonl, .csv and .tsv files, with their line numbers."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ from sweet_jax.data.tasks import Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.files import show
 
-# Of columns that are not read no more is held in memory than this.
+# Limits the memory for columns that are not read.
 _MOST_SAMPLE_CHARACTERS = 1 << 26
 
 
@@ -42,7 +42,7 @@ def load_files(
     flags: ColumnFlags,
     remembered: Columns = NO_COLUMNS,
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Returns the rows of the files that the settings name, by split; no label names.
+    """Returns the rows of the files that the settings name, by split, and no names.
 
     Raises:
         ValueError: a file is missing or cannot be read, or its rows cannot be used.
@@ -74,15 +74,15 @@ def read_splits(
     flags: ColumnFlags,
     remembered: Columns = NO_COLUMNS,
 ) -> dict[str, Table]:
-    """Returns the rows of splits that lie in files.
+    """Reads splits from files.
 
     Args:
-        paths: by split; the first file decides which columns are read, and the others
-            must have the same.
-        fields: what named the files, by split, for messages.
-        asked: the columns that a person names.
-        flags: what a person types to name columns, for messages.
-        remembered: the columns of a model's training.
+        paths: split -> its files; the first file decides which columns are read, and
+            the others must have the same.
+        fields: split -> the setting that names its files, for messages.
+        asked: the columns that the user names.
+        flags: the flags or arguments that name columns, for messages.
+        remembered: the columns of a model's training; used if a file has them.
 
     Raises:
         ValueError: a file cannot be read, or a row cannot be used; the first is named
@@ -104,7 +104,7 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
         field: the setting that names it, for messages.
 
     Raises:
-        ValueError: no such file, no regular one, or another extension.
+        ValueError: the file is missing, not a regular file, or of another extension.
     """
     table_format = find_format(path.name)
     if not table_format:
@@ -114,11 +114,11 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
         raise ValueError(
             f"{field}={show(str(path))}: unknown extension {path.suffix!r}, {advice}"
         )
-    # Opened, a pipe that nobody writes to would be waited for.
+    # Opening a pipe would wait for a writer.
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(
-            f"{field}={show(str(path))} is no regular file: a run reads its rows again"
-            " when it goes on, so save them in a file"
+            f"{field}={show(str(path))} is not a regular file: a run reads its rows"
+            " again when it resumes, so save them in a file"
         )
     try:
         file = io.FileIO(path)
@@ -132,7 +132,7 @@ def open_rows(path: Path, field: str) -> Iterator[RowReader]:
 
 
 def _take_sample(reader: RowReader) -> list[Row]:
-    """Returns the first rows, fewer where they are long."""
+    """Returns the first rows, fewer if they are long."""
     sample, size = [], 0
     for row in itertools.islice(reader, SAMPLE_ROWS):
         sample.append(row)
@@ -143,7 +143,7 @@ def _take_sample(reader: RowReader) -> list[Row]:
 
 
 def _list_values(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Returns the values of rows by column, as far as they have them."""
+    """Returns column -> its values in the rows that have it."""
     return {
         name: [row.values[name] for row in rows if name in row.values]
         for name in columns

@@ -1,4 +1,4 @@
-"""The tasks: where their rows are published, their columns and their metric."""
+"""The tasks: the source of their rows, their columns and their metric."""
 
 import dataclasses
 import re
@@ -10,7 +10,7 @@ from sweet_jax.system.names import find_close
 
 GLUE_PATH = "nyu-mll/glue"
 TFDS_PREFIX = "tfds/"
-# Rows that `sweet_jax.train` was given, by a digest of their content.
+# Rows passed to `sweet_jax.train`, named by a digest of their content.
 _IN_MEMORY = re.compile("rows-[0-9a-f]{16}")
 
 
@@ -19,21 +19,21 @@ class Task:
     """A classification task of single texts or pairs.
 
     Attributes:
-        name: what `data.task` says.
-        kind: where the rows come from, a name in `SOURCES`: the embedded package,
-            files, a local folder of data files, the hub through datasets,
-            tensorflow-datasets, memory, or what was registered.
-        metric: what `score` means for this task; accuracy is shown beside it.
-        hub_path: hub id, local folder or tensorflow-datasets name, or what follows the
-            name of a registered source; empty otherwise.
-        hub_config: configuration of the hub data set; empty for its only one.
-        text_columns: one or two columns; () to find them by their usual names.
-        label_column: column of the labels; empty: as `data.label_column` says.
-        label_names: names by class index, where they are known beforehand.
+        name: the value of `data.task`.
+        kind: the source of the rows, a name in `SOURCES`: the embedded package, files,
+            a local folder of data files, the hub through `datasets`,
+            tensorflow-datasets, memory, or a registered source.
+        metric: the metric of `score`; accuracy is shown beside it.
+        hub_path: hub id, local folder or tensorflow-datasets name, or the text after
+            the name of a registered source; empty otherwise.
+        hub_config: configuration of the hub data set; empty: it has only one.
+        text_columns: one or two columns; (): found by their usual names.
+        label_column: column of the labels; empty: given by `data.label_column`.
+        label_names: names by class index, if known beforehand.
         test_split: the split that is tested on. GLUE publishes no test labels, so
             its tasks are tested on their validation split.
-        extra_test_splits: further splits, collected and reported beside the test.
-        is_curated: the published rows are taken as they are, empty texts included.
+        extra_test_splits: further splits, evaluated and reported beside the test.
+        is_curated: whether the published rows are used unchanged, with empty texts.
     """
 
     name: str
@@ -109,7 +109,7 @@ TASKS: dict[str, Task] = {
     )
 }
 
-# GLUE configurations that are no classification tasks, with the reason.
+# GLUE configurations that are not classification tasks -> the reason.
 REFUSED: dict[str, str] = {
     "stsb": "is a regression task (similarities from 0 to 5): exits here classify",
     "ax": "is a diagnostic set without labels: it can be neither trained nor scored",
@@ -117,17 +117,17 @@ REFUSED: dict[str, str] = {
 
 
 def get_task(name: str) -> Task:
-    """Returns the task of a name as `data.task` takes it.
+    """Returns the task with the name that `data.task` gives.
 
     Args:
-        name: an embedded task, a GLUE task, `file`, `tfds/NAME` (tfds/glue/TASK
-            included), the name of a registered source with what it takes behind a
-            slash, or anything else `datasets` opens: `owner/name`,
-            `owner/name:configuration`, or a local folder of data files.
+        name: an embedded task, a GLUE task, `file`, `tfds/NAME` (also tfds/glue/TASK),
+            a registered source with its argument after a slash, or anything else that
+            `datasets` opens: `owner/name`, `owner/name:configuration`, or a local
+            folder of data files.
 
     Raises:
-        ValueError: the task is refused (stsb), empty, a file, or a near miss of a known
-            one.
+        ValueError: the task is refused (stsb), empty, a file, or similar to a known
+            name.
     """
     if name in TASKS:
         return TASKS[name]
@@ -156,7 +156,7 @@ def get_task(name: str) -> Task:
 def _get_tfds_task(name: str) -> Task:
     builder = name.removeprefix(TFDS_PREFIX)
     if not builder:
-        raise ValueError(f"data.task={name!r}: a name follows tfds/, as in tfds/imdb")
+        raise ValueError(f"data.task={name!r}: add a name, as in tfds/imdb")
     family, _, glue_name = builder.partition("/")
     if family != "glue":
         return Task(name=name, kind="tfds", hub_path=builder)
@@ -172,7 +172,7 @@ def _get_tfds_task(name: str) -> Task:
 
 
 def _refuse_near_miss(name: str) -> None:
-    """Raises ValueError for a refused task or one that looks like a typing error."""
+    """Raises ValueError for a refused task, or a name that looks misspelt."""
 
     def fold(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -15,7 +15,7 @@ from sweet_jax.settings.fields import DataSettings
 from sweet_jax.system.network import is_reachable
 from sweet_jax.system.packages import install_extra
 
-# For all servers of a data set together.
+# Time limit for all servers of a data set together.
 _PROBE_SECONDS = 8.0
 
 
@@ -27,18 +27,18 @@ def load_tfds(
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Returns the rows of a data set by split, and the label names if published.
 
-    Where its servers are out of reach, it must have been prepared on this disk before.
+    If its servers cannot be reached, it must already be prepared on this disk.
 
     Raises:
-        ValueError: the extra is not installed, no such data set, no network and no
-            prepared files, or unusable rows.
+        ValueError: the extra is not installed, there is no such data set, or neither
+            network nor prepared files, or its rows cannot be used.
     """
     try:
         tf = importlib.import_module("tensorflow")
         tfds = importlib.import_module("tensorflow_datasets")
-        # The GLUE builders are registered by this import only.
+        # Only this import registers the GLUE builders.
         importlib.import_module("tensorflow_datasets.text")
-        # TensorFlow would otherwise take the accelerator's memory.
+        # Otherwise TensorFlow would reserve the accelerator's memory.
         tf.config.set_visible_devices([], "GPU")
         builder = tfds.builder(task.hub_path)
         if not builder.is_prepared():
@@ -68,9 +68,9 @@ def load_tfds(
 
 
 def _check_servers(urls: Iterable[str]) -> None:
-    """Raises ValueError if none of the servers answers; tfds would retry for minutes.
+    """Raises ValueError if no server responds; tfds would retry for minutes.
 
-    One that answers is enough: of those that do not, tfds itself tells.
+    One that responds is enough: tfds itself reports the others.
     """
     parts = [urllib.parse.urlsplit(url) for url in urls]
     servers = sorted({f"{part.scheme}://{part.netloc}" for part in parts})
@@ -86,7 +86,7 @@ def _check_servers(urls: Iterable[str]) -> None:
 
 
 def _to_python(value: Any) -> Any:
-    """Returns bytes as text and numpy scalars as Python's."""
+    """Converts bytes to text and numpy scalars to Python scalars."""
     if isinstance(value, bytes):
         return value.decode("utf-8")
     return value.item() if isinstance(value, np.generic) else value

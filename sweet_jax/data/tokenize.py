@@ -1,4 +1,4 @@
-"""Texts to token ids, once: the result is kept on disk under all it depends on."""
+"""Tokenises texts, and caches the token ids on disk by a digest of all inputs."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ from sweet_jax.system.files import FileError
 
 logger = logging.getLogger(__name__)
 
-# Part of the cache key: raise it when the stored arrays change their meaning.
+# Part of the cache key: raise it when the meaning of the stored arrays changes.
 _FORMAT_VERSION = 2
 _CACHED = {
     "token_ids": ArraySpec("i", ("S",)),
@@ -39,15 +39,15 @@ _PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenized:
-    """Token ids of N rows, one after the other; S is the sum of their lengths.
+    """Token ids of N rows, concatenated; S is the sum of their lengths.
 
     Attributes:
         token_ids: ids with the special tokens, without padding.
-        type_ids: 1 in the second text of a pair where the family tells them apart.
-        offsets: row i lies at offsets[i]:offsets[i + 1].
+        type_ids: 1 in the second text of a pair, if the family uses type ids.
+        offsets: row i is at offsets[i]:offsets[i + 1].
         labels: class indices.
         row_ids: position of each row in its published split.
-        truncated_rows: how many rows were cut to the maximum length.
+        truncated_rows: number of rows truncated to the maximum length.
     """
 
     token_ids: Int32[np.ndarray, " S"]
@@ -68,7 +68,7 @@ class Tokenized:
         return len(self.labels)
 
     def cut(self, size: int) -> "Iterator[Tokenized]":
-        """Yields the rows in chunks of `size`; truncated rows are not told apart."""
+        """Yields the rows in chunks of `size`, with `truncated_rows` set to 0."""
         for start in range(0, self.num_rows, size):
             stop = min(start + size, self.num_rows)
             first, last = self.offsets[start], self.offsets[stop]
@@ -85,16 +85,16 @@ class Tokenized:
 def load_tokenizer(folder: Path, max_positions: int) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of an encoder's folder, without padding or truncation.
 
-    A tokenizer.json may pad and truncate by itself; both are switched off here.
+    A tokenizer.json may itself pad and truncate; both are switched off here.
 
     Args:
-        folder: holds tokenizer.json, or the vocabulary files of its family.
-        max_positions: tokens the encoder takes; `model_max_length` is capped at it
-            (a folder without tokenizer_config.json says 1e30).
+        folder: has a tokenizer.json, or the vocabulary files of its family.
+        max_positions: the encoder's maximum length; `model_max_length` is capped at it
+            (it is 1e30 without a tokenizer_config.json).
 
     Raises:
-        ValueError: no tokenizer file is there, they cannot be read or ask for code, it
-            takes a package to read them, or they do not fit each other.
+        ValueError: there is no tokenizer file; or the files cannot be read, ask for
+            code or a package that is not installed, or do not belong together.
     """
     tokenizer = read_tokenizer(folder)
     _reset_backend(tokenizer)
@@ -118,17 +118,17 @@ def check_vocabulary(
 ) -> None:
     """Checks that every token id has a row in the encoder's embedding table.
 
-    Signs that it is another encoder's tokenizer, though it could be used, are logged.
+    A tokenizer that could be used but seems to be another encoder's is logged.
 
     Args:
         tokenizer: the encoder's tokenizer.
         vocab_size: rows of the embedding table.
-        pad_id: id of the padding token by the encoder's config; None: it has none.
+        pad_id: id of the padding token in the encoder's config; None: not stated.
 
     Raises:
-        ValueError: an id lies past the table (a lookup there would be silent).
+        ValueError: an id is past the table (jax would not report such a lookup).
     """
-    # The highest id, not the count: ids may have gaps.
+    # The highest id, not the number of ids, which may have gaps.
     last_id = max(tokenizer.get_vocab().values(), default=-1)
     if last_id >= vocab_size:
         raise ValueError(
@@ -137,15 +137,15 @@ def check_vocabulary(
         )
     if 2 * (last_id + 1) < vocab_size:
         logger.warning(
-            "the tokenizer has token ids up to %d only, and the encoder's embedding"
-            " table %d rows: is it the encoder's own?",
+            "the tokenizer has token ids up to %d only, but the encoder's embedding"
+            " table has %d rows: does it belong to the encoder?",
             last_id,
             vocab_size,
         )
     if pad_id is not None and pad_id != tokenizer.pad_token_id:
         logger.warning(
-            "the tokenizer pads with token %s, and the encoder's config.json says"
-            " pad_token_id=%d: is it the encoder's own?",
+            "the tokenizer pads with token %s, but the encoder's config.json says"
+            " pad_token_id=%d: does it belong to the encoder?",
             tokenizer.pad_token_id,
             pad_id,
         )
@@ -159,22 +159,22 @@ def tokenize_examples(
 ) -> Tokenized:
     """Returns the token ids of the examples; pairs lose tokens from the longer text.
 
-    Lone surrogates, which no UTF-8 can hold, become U+FFFD.
+    Lone surrogates, which UTF-8 cannot encode, become U+FFFD.
 
     Args:
         tokenizer: from `load_tokenizer`.
         examples: texts or pairs.
-        max_length: most tokens of a row, special tokens included.
-        cache_dir: where results are kept for the next time; None: nowhere.
+        max_length: maximum tokens of a row, special tokens included.
+        cache_dir: folder of the token cache; None: no cache.
 
     Raises:
-        ValueError: `max_length` is more than the encoder takes, or leaves no room for
-            text beside the special tokens.
+        ValueError: `max_length` is more than the encoder's maximum, or leaves no room
+            for text beside the special tokens.
     """
     is_pair = examples.pairs is not None
     lowest = tokenizer.num_special_tokens_to_add(pair=is_pair) + 1
     highest = tokenizer.model_max_length
-    # Too low a limit would not be applied at all by the tokenizer.
+    # The tokenizer would ignore a limit that is too low.
     if not lowest <= max_length <= highest:
         raise ValueError(
             f"data.max_length={max_length}: this encoder and task allow {lowest} to"
@@ -202,10 +202,11 @@ def tokenize_examples(
 
 
 def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Lays texts out as the released DeBERTas were trained, by their authors' code.
+    """Sets the special tokens and type ids with which the DeBERTas were trained.
 
-    transformers 5 joins DeBERTa's pairs as RoBERTa does, by two separators and without
-    types, whatever the tokenizer.json says; early releases left DeBERTa-v2's bare.
+    transformers 5 joins DeBERTa's pairs as RoBERTa does, with two separators and
+    without types, and ignores tokenizer.json; its early releases added nothing to
+    DeBERTa-v2's texts.
     """
     cls, sep = str(tokenizer.cls_token), str(tokenizer.sep_token)
     _reset_backend(tokenizer).post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
@@ -218,8 +219,8 @@ def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def _has_type_ids(tokenizer: PreTrainedTokenizerFast) -> bool:
-    # A tokenizer.json without any config loads as the bare class, which declares no
-    # type ids; what its own post-processor says is then right.
+    # A tokenizer.json without a config loads as the base class, which declares no type
+    # ids; those of its own post-processor are then right.
     is_bare = type(tokenizer) is PreTrainedTokenizerFast
     return is_bare or "token_type_ids" in tokenizer.model_input_names
 
@@ -234,7 +235,7 @@ def _compute_key(
     pairs: Sequence[str],
     max_length: int,
 ) -> str:
-    """Returns 32 hex digits of all that the token ids depend on."""
+    """Returns 32 hex digits of everything that the token ids depend on."""
     settings = (
         _FORMAT_VERSION,
         tokenizers.__version__,
@@ -247,14 +248,14 @@ def _compute_key(
     digest = hashlib.sha256()
     for part in (*map(str, settings), *texts, *pairs):
         data = part.encode()
-        # The length first: otherwise ("ab", "c") and ("a", "bc") would be the same.
+        # The length first: otherwise ("ab", "c") and ("a", "bc") would be equal.
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:32]
 
 
 def _reset_backend(tokenizer: PreTrainedTokenizerFast) -> tokenizers.Tokenizer:
-    """Returns the tokenizer's engine without the padding or truncation last used."""
+    """Returns the Rust tokenizer, with padding and truncation switched off."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
@@ -271,7 +272,7 @@ def _encode(
     backend.enable_truncation(
         max_length, strategy="longest_first", direction=tokenizer.truncation_side
     )
-    # The engine itself, as only it says which rows it truncated.
+    # The Rust tokenizer, because only it reports which rows it truncated.
     encodings = backend.encode_batch(
         list(zip(texts, pairs, strict=True)) if pairs else list(texts)
     )
@@ -297,7 +298,7 @@ def _encode(
 
 
 def _load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """Returns the stored arrays, or None where they are absent or damaged."""
+    """Returns the stored arrays, or None if they are absent or damaged."""
     if not path.exists():
         return None
     try:
@@ -305,9 +306,9 @@ def _load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
     except FileError as error:
         logger.warning("token cache: %s", error)
         return None
-    # Of other rows or another tokenizer, whatever the file is called.
+    # A renamed file may hold other rows or another tokenizer's ids.
     if str(arrays["key"]) != key:
-        logger.warning("token cache: %s is of other texts: tokenising again", path)
+        logger.warning("token cache: %s has other texts: tokenising again", path)
         return None
     return arrays
 
@@ -317,5 +318,5 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_npz(path, arrays)
     except OSError as error:
-        # The cache only saves time: a full or read-only disk must not end the run here.
+        # The cache only saves time: a full or read-only disk must not end the run.
         logger.warning("token cache %s is not written: %s", path, error)

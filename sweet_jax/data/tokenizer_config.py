@@ -26,7 +26,7 @@ _Text = Annotated[str, Len(0, 1000)]
 
 @dataclasses.dataclass(frozen=True)
 class _AddedToken:
-    """A token with its ways of matching; None: as the library does."""
+    """A token and how it matches; None: the library's default."""
 
     content: _Text
     single_word: bool | None = None
@@ -51,14 +51,14 @@ class _SpecialTokens:
     pad_token: _Token = None
     cls_token: _Token = None
     mask_token: _Token = None
-    # As lists; an object of names belongs to models of images and sound.
+    # Only lists are used; an object of names occurs in image and sound models.
     additional_special_tokens: _TokenList | dict[_Text, Any] | None = None
     extra_special_tokens: _TokenList | dict[_Text, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig(_SpecialTokens):
-    """What is read of tokenizer_config.json; None: not stated."""
+    """The fields of tokenizer_config.json that are read; None: not stated."""
 
     tokenizer_class: _Text | None = None
     auto_map: Any = None
@@ -72,7 +72,7 @@ class TokenizerConfig(_SpecialTokens):
     add_bos_token: bool | None = None
     add_eos_token: bool | None = None
     unk_id: Annotated[int, Ge(0), Lt(1 << 31)] | None = None
-    # Where it is unknown, 1e30 stands in published files.
+    # Published files have 1e30 for "unknown".
     model_max_length: Annotated[int | float, Ge(1)] | None = None
     truncation_side: _Text | None = None
     model_input_names: Annotated[tuple[_Text, ...], Len(0, 20)] | None = None
@@ -81,8 +81,8 @@ class TokenizerConfig(_SpecialTokens):
     ) = None
 
 
-# These say what to read or what else would be run; transformers is not told.
-_OURS = ("tokenizer_class", "auto_map", "additional_special_tokens")
+# We interpret these fields ourselves; they are not passed to transformers.
+_NOT_PASSED = ("tokenizer_class", "auto_map", "additional_special_tokens")
 
 
 def read_config(folder: Path) -> TokenizerConfig:
@@ -101,7 +101,7 @@ def dump_fields(config: _SpecialTokens) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is None or field.name in _OURS:
+        if value is None or field.name in _NOT_PASSED:
             continue
         if field.name == "added_tokens_decoder":
             value = {id_: _dump_token(token) for id_, token in value.items()}
@@ -127,7 +127,7 @@ def _dump_token(token: _AddedToken) -> dict[str, Any]:
 
 
 def copy_token_files(folder: Path, checked: Path) -> Collection[str]:
-    """Writes what older files say of added tokens, checked; returns these tokens.
+    """Copies the token files of older versions, checked; returns the added tokens.
 
     Args:
         folder: of the tokenizer.
@@ -151,7 +151,7 @@ def copy_token_files(folder: Path, checked: Path) -> Collection[str]:
         if not all(
             type(value) is int and 0 <= value < 1 << 31 for value in ids.values()
         ):
-            raise ValueError(f"{path} holds more than token ids: {REMEDY}")
+            raise ValueError(f"{path} has values that are not token ids: {REMEDY}")
         write_json(checked / path.name, ids)
     return ids
 

@@ -1,9 +1,9 @@
-"""The tokenizer of a folder, read without trust: nothing of the folder is run.
+"""Reads the tokenizer of a folder that may be hostile; none of its code is run.
 
-transformers would look up code that a folder names, and ask on standard input whether
-to run it; and it hands every field of tokenizer_config.json to a constructor. So the
-class is chosen here, from a table, and transformers reads a temporary folder that holds
-the vocabulary and the fields that are checked below, and nothing else.
+transformers would look up code that a folder names and ask on standard input whether to
+run it, and it passes every field of tokenizer_config.json to a constructor. So the
+class is chosen here, from a table, and transformers reads a temporary folder with only
+the vocabulary and the fields that are checked below.
 """
 
 import importlib.util
@@ -27,9 +27,9 @@ from sweet_jax.system.packages import install_extra
 
 _JSON = "tokenizer.json"
 _GENERIC = "PreTrainedTokenizerFast"
-# The largest published vocabulary has 901,629; several times more take minutes.
+# The largest published vocabulary has 901,629 tokens; far larger ones take minutes.
 _MOST_TOKENS = 1_000_000
-# Names of a class, without `Fast` -> the vocabulary files that it reads in place of
+# Name of a class without `Fast` -> the vocabulary files that it reads if there is no
 # tokenizer.json.
 _CLASSES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -66,7 +66,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "TokenizersBackend": (),
 }
 TOKENIZER_FILES = (_JSON, *sorted({f for names in _CLASSES.values() for f in names}))
-# Classes that transformers has no longer: what they were is all in tokenizer.json.
+# Classes that transformers has removed: tokenizer.json alone defines them.
 _FORMER = ("ElectraTokenizer", "LayoutLMTokenizer", "RetriBertTokenizer")
 _BY_FAMILY = {
     "bert": "BertTokenizer",
@@ -84,11 +84,11 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of a folder, as transformers reads it.
 
     Args:
-        folder: holds tokenizer.json, or the vocabulary files of its family.
+        folder: has a tokenizer.json, or the vocabulary files of its family.
 
     Raises:
-        ValueError: no tokenizer file is there; they contradict each other, cannot be
-            read, ask for code of the folder, or take a package that is not installed.
+        ValueError: there is no tokenizer file; or the files contradict each other,
+            cannot be read, ask for code, or need a package that is not installed.
     """
     stated = read_config(folder)
     family, from_encoder = _read_family(folder)
@@ -100,19 +100,19 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         content = _read_json(folder)
         fields = {**_read_normalizer(content), **fields}
     elif used == ("vocab.txt",):
-        # A vocabulary alone does not say whether text is lower-cased first
-        # (transformers would do it always); it shows.
+        # transformers would always lower-case text for a bare vocabulary; the words in
+        # the vocabulary show whether that is right.
         words = find_words({t: 0 for t in _read_tokens(folder / "vocab.txt")})
         fields = {"do_lower_case": not is_cased(words), **fields}
     for file in used:
         if file == "vocab.json":
             _check_length(folder / file, files.read_object(folder / file, REMEDY))
         elif not content:
-            files.read_bytes(folder / file, REMEDY)  # Regular, and not too large.
+            files.read_bytes(folder / file, REMEDY)  # Checks kind and size.
     reader: Any = getattr(transformers, class_name)
     kind = content.get("model", {}).get("type")
     if kind and reader.model is not None and kind != reader.model.__name__:
-        # The class would take the vocabulary for one of its own kind.
+        # This class would read the vocabulary as one of another model type.
         reader = PreTrainedTokenizerFast
     with tempfile.TemporaryDirectory() as temporary:
         checked = Path(temporary)
@@ -138,29 +138,29 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def _check_special_tokens(
     tokenizer: PreTrainedTokenizerFast, added: Container[str], folder: Path
 ) -> None:
-    """Refuses special tokens that the vocabulary lacks.
+    """Raises ValueError if a special token is not in the vocabulary.
 
-    transformers would give them new ids, for which the encoder has no trained row.
+    transformers would give it a new id, for which the encoder has no trained row.
     """
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     for name in ("cls", "sep", "pad", "unk"):
         token = getattr(tokenizer, f"{name}_token")
         if token is not None and token not in vocabulary and token not in added:
             raise ValueError(
-                f"the tokenizer in {folder} has no {files.show(token[:40])}, its"
-                f" {name}_token, in its vocabulary: its files belong to different"
-                " tokenizers; use the tokenizer that belongs to the encoder"
+                f"the tokenizer in {folder} does not have its {name}_token"
+                f" {files.show(token[:40])} in its vocabulary: its files belong to"
+                " different tokenizers; use the tokenizer that belongs to the encoder"
             )
 
 
 def _read_family(folder: Path) -> tuple[str | None, str | None]:
-    """Returns what the encoder's config.json beside it says: family and class."""
+    """Returns family and tokenizer class from the encoder's config.json, or Nones."""
     path = folder / "config.json"
     if not path.is_file():
         return None, None
     attributes = files.read_object(path, REMEDY)
     auto_map = attributes.get("auto_map")
-    # Its own model classes are the encoder's affair: they are not run, either.
+    # An auto_map of model classes only concerns the encoder, and is never run.
     if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map:
         _refuse_code(folder, auto_map, attributes.get("tokenizer_class"))
     family, name = attributes.get("model_type"), attributes.get("tokenizer_class")
@@ -171,7 +171,7 @@ def _read_family(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
-    """Refuses a tokenizer that is code of the folder or of a repository."""
+    """Raises ValueError for a tokenizer that needs code of a folder or repository."""
     wanted = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
     if wanted is None:
         return
@@ -180,15 +180,15 @@ def _refuse_code(folder: Path, auto_map: Any, name: Any) -> None:
     shown = files.show(str(name)[:60]) if name else "its tokenizer"
     raise ValueError(
         f"the tokenizer in {folder} asks for code of its own ({shown}, by auto_map:"
-        f" {code}), which is never run: where {_JSON} says all, remove auto_map from"
-        f" {CONFIG_NAME} and set tokenizer_class to {_GENERIC}"
+        f" {code}), which is never run: if {_JSON} defines it fully, remove auto_map"
+        f" from {CONFIG_NAME} and set tokenizer_class to {_GENERIC}"
     )
 
 
 def _choose_files(
     folder: Path, name: str | None, family: str | None
 ) -> tuple[tuple[str, ...], str]:
-    """Returns the vocabulary files to read, and transformers' class for them."""
+    """Returns the vocabulary files to read and the transformers class for them."""
     has_json = (folder / _JSON).is_file()
     short = name.removesuffix("Fast") if name else None
     if short in _FORMER or (has_json and family in _ALWAYS_GENERIC):
@@ -196,8 +196,8 @@ def _choose_files(
     if short is not None and short not in _CLASSES:
         raise ValueError(
             f"the tokenizer in {folder} is a {files.show(short[:60])}, which is not"
-            f" known here: where {_JSON} says all, set tokenizer_class to {_GENERIC} in"
-            f" {CONFIG_NAME}; known are {', '.join(sorted(_CLASSES))}"
+            f" supported: if {_JSON} defines it fully, set tokenizer_class to"
+            f" {_GENERIC} in {CONFIG_NAME}; supported are {', '.join(sorted(_CLASSES))}"
         )
     stated = short is not None
     if short is None:
@@ -209,7 +209,7 @@ def _choose_files(
     if needed and set(needed) <= set(there):
         _check_package(folder, needed)
         return needed, _find_class(short)
-    # Chinese RoBERTas are published with the vocabulary of a BERT.
+    # Chinese RoBERTas are published with a BERT vocabulary.
     if not stated and "vocab.txt" in there:
         return ("vocab.txt",), "BertTokenizer"
     _check_package(folder, there)
@@ -235,18 +235,18 @@ def _find_class(short: str | None) -> str:
 
 
 def _check_package(folder: Path, used: Iterable[str]) -> None:
-    # Without the package, transformers takes the file for one of another kind.
+    # Without the package, transformers would read the file as another kind.
     models = [file for file in used if file.endswith(".model")]
     if models and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(
-            f"{folder} has no {_JSON}, and it takes the package sentencepiece to"
-            f" read its {models[0]}: {install_extra('sentencepiece')}"
+            f"{folder} has no {_JSON}, and reading its {models[0]} needs the package"
+            f" sentencepiece: {install_extra('sentencepiece')}"
         )
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
     with guard_library(folder):
-        content = files.read_object(folder / _JSON, "it is no tokenizer")
+        content = files.read_object(folder / _JSON, "it is not a tokenizer")
         model = content.get("model")
         if not isinstance(model, dict):
             raise ValueError(f"{_JSON} has no model")
@@ -257,15 +257,15 @@ def _read_json(folder: Path) -> dict[str, Any]:
             isinstance(token, dict) and isinstance(token.get("content"), str)
             for token in tokens
         ):
-            raise ValueError(f"the added_tokens of {_JSON} are no list of tokens")
+            raise ValueError(f"the added_tokens of {_JSON} are not a list of tokens")
     return content
 
 
 def _read_normalizer(content: Mapping[str, Any]) -> dict[str, bool]:
-    """Returns what a BERT's tokenizer.json does to text, under the config's names.
+    """Returns the normaliser of a BERT's tokenizer.json as fields of the config.
 
-    transformers rebuilds that step from tokenizer_config.json alone: where that says
-    nothing, it would lower-case a cased vocabulary.
+    transformers rebuilds the normaliser from tokenizer_config.json alone: without these
+    fields it would lower-case text for a cased vocabulary.
     """
     normalizer = content.get("normalizer")
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":

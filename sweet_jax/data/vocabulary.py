@@ -1,8 +1,8 @@
-"""Whether a tokenizer fits: its own vocabulary says what ordinary text is.
+"""Checks a tokenizer on the words of its own vocabulary.
 
-A tokenizer of the wrong kind raises no error: it gives [UNK] for each word, or a token
-for each character, and a model trains on that. Words that stand whole in the vocabulary
-show it, in any language: each must come back as itself.
+A tokenizer of the wrong kind raises no error: it returns [UNK] for each word, or a
+token for each character, and a model trains on that. Words that are entries of the
+vocabulary reveal it, in any language: each must be tokenised to its own id.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from sweet_jax.system import files
 logger = logging.getLogger(__name__)
 
 _MOST_WORDS = 200
-# How vocabularies mark tokens: after a space (of bytes, of pieces), ending a word,
-# inside a word.
+# Marks of tokens in vocabularies: after a space (byte-level BPE, SentencePiece), at the
+# end of a word, inside a word.
 _BYTES, _PIECES, _END, _INSIDE = "\u0120", "\u2581", "</w>", "##"
 _BELONGS = "use the tokenizer that belongs to the encoder"
 
@@ -32,11 +32,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Checks a tokenizer on the words of its own vocabulary.
 
     Args:
-        tokenizer: without padding or truncation.
-        folder: it was read from, for messages.
+        tokenizer: a tokenizer without padding or truncation.
+        folder: its folder, for messages.
 
     Raises:
-        ValueError: most words become unknown, are cut into pieces or lose their
+        ValueError: most words become unknown, are split into pieces or lose their
             capitals; or texts get token ids or type ids that do not exist.
     """
     backend: Tokenizer = tokenizer.backend_tokenizer
@@ -74,9 +74,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
                 " do_lower_case to false in its tokenizer_config.json"
             )
         raise ValueError(
-            f"the tokenizer in {folder} cuts {len(cut)} of {len(sample)} words of its"
+            f"the tokenizer in {folder} splits {len(cut)} of {len(sample)} words of its"
             f" own vocabulary into pieces, such as {_quote(cut[0])}: its merges or"
-            f" scores are missing or of another vocabulary: {_BELONGS}"
+            f" scores are missing or belong to another vocabulary: {_BELONGS}"
         )
     capitals = [word.title() for word in _spread(lower) if word.title() != word]
     if not upper and capitals:
@@ -94,10 +94,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 @contextlib.contextmanager
 def guard_library(folder: Path) -> Iterator[None]:
-    """Turns any error of the tokenizer's library into one line about the folder.
+    """Turns any error of the tokenizer library into one line about the folder.
 
-    It reads what anyone may have written, a panic of its Rust code is no Exception, and
-    what both libraries print meanwhile may hold any character of the file.
+    The files may be hostile, a panic of the library's Rust code is not an Exception,
+    and both libraries may print any characters of the files.
     """
     try:
         with _silence_stderr():
@@ -114,9 +114,9 @@ def guard_library(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence_stderr() -> Iterator[None]:
-    """Sends standard error nowhere; Rust writes to the descriptor itself."""
+    """Redirects descriptor 2 to /dev/null; Rust does not write through sys.stderr."""
     with contextlib.ExitStack() as stack:
-        # Where it is closed already, nothing can be written to it.
+        # If it is closed already, nothing can be written to it.
         with contextlib.suppress(OSError):
             sys.stderr.flush()
             saved = os.dup(2)
@@ -131,7 +131,7 @@ def _silence_stderr() -> Iterator[None]:
 def find_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
     """Returns the whole words of a vocabulary, as plain text, with their ids.
 
-    Where no entry has two letters (a vocabulary of characters) these are letters.
+    A vocabulary of characters has no whole words: its letters are returned.
     """
     counts = {
         _BYTES: sum(token.startswith(_BYTES) for token in vocabulary),
@@ -143,17 +143,17 @@ def find_words(vocabulary: Mapping[str, int]) -> dict[str, int]:
     words = {}
     for token, token_id in vocabulary.items():
         word = _read_word(token, mark if counts[mark] > 1 else _INSIDE)
-        # Letters, and the marks that are part of them in many scripts.
+        # Letters, and the combining marks of many scripts.
         if word and all(unicodedata.category(c)[0] in "LM" for c in word):
             words[word] = token_id
     return {w: token_id for w, token_id in words.items() if len(w) > 1} or words
 
 
 def is_cased(words: Iterable[str]) -> bool:
-    """Returns whether the words of a vocabulary tell upper from lower case.
+    """Returns whether the words of a vocabulary have upper and lower case.
 
-    They do if 2 % of those that have two cases have a capital: somebody may have added
-    a few to an uncased vocabulary.
+    At least 2 % of the words that have two cases must have a capital, since a few may
+    have been added to an uncased vocabulary.
     """
     both = [word for word in words if word.lower() != word.upper()]
     capitals = sum(word != word.lower() for word in both)
@@ -161,31 +161,31 @@ def is_cased(words: Iterable[str]) -> bool:
 
 
 def _read_word(token: str, mark: str) -> str:
-    """Returns the word that a token stands for; empty where it is none."""
+    """Returns the whole word of a token; empty if it is not a whole word."""
     if mark == _INSIDE:
         return "" if token.startswith(mark) else token
     if mark == _END:
         return token.removesuffix(mark) if token.endswith(mark) else ""
     if not token.startswith(mark):
         return ""
-    # Behind the space, a letter stands for each byte.
+    # In byte-level BPE, a character stands for each byte; the first one is the space.
     return decoders.ByteLevel().decode([token])[1:] if mark == _BYTES else token[1:]
 
 
 def _spread(words: Sequence[str]) -> list[str]:
-    """Returns up to _MOST_WORDS words from all over the vocabulary."""
+    """Returns about _MOST_WORDS words, spread evenly over the vocabulary."""
     step = max(len(words) // _MOST_WORDS, 1)
     return list(itertools.islice(words, 0, None, step))
 
 
 def _encode(backend: Tokenizer, words: Sequence[str], folder: Path) -> list[list[int]]:
-    """Returns the ids of each word, as it is inside of a text: behind a space."""
+    """Returns the ids of each word after a space, as inside a text."""
     with guard_library(folder):
         return [backend.encode(f" {w}", add_special_tokens=False).ids for w in words]
 
 
 def _check_layout(backend: Tokenizer, folder: Path, word: str) -> None:
-    """Checks what a text and a pair get beside their words."""
+    """Checks the special tokens and type ids of a text and a pair."""
     known = set(backend.get_vocab(with_added_tokens=True).values())
     with guard_library(folder):
         encodings = [backend.encode(word), backend.encode(word, word)]
@@ -193,7 +193,7 @@ def _check_layout(backend: Tokenizer, folder: Path, word: str) -> None:
         if unknown := set(encoding.ids) - known:
             raise ValueError(
                 f"the tokenizer in {folder} gives texts the token id"
-                f" {min(unknown)}, which its vocabulary has not: {_BELONGS}"
+                f" {min(unknown)}, which is not in its vocabulary: {_BELONGS}"
             )
         if max(encoding.type_ids, default=0) > 1:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""What is done with the outputs of exits: criteria, temperatures, the exit rule."""
+"""Processing of exit outputs: criteria, temperatures, calibration, the exit rule."""

@@ -1,7 +1,7 @@
-"""What held-out rows say of a model's exits: how to compare them and what they cost.
+"""Calibration of a model: held-out rows, temperatures, score ranges and exit costs.
 
-A run fits a `Calibration` once. Its evaluation, its model folder and the choice of
-thresholds all read that object.
+A run fits a `Calibration` once. Evaluation, the model folder and the choice of
+thresholds all use that object.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from sweet_jax.exits.temperatures import (
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedBank:
-    """A logit bank whose exits can be compared; made by `Calibration.apply`.
+    """A logit bank with calibrated exits; made by `Calibration.apply`.
 
     Attributes:
-        bank: the bank, with calibrated logits and scaled learning-to-exit scores in
-            the place of the raw ones.
-        predictions: the class each exit answers.
-        label_counts: weight of the examples of each class.
+        bank: the bank, with calibrated logits and scaled learning-to-exit scores
+            instead of the raw ones.
+        predictions: the class that each exit predicts.
+        label_counts: total weight of the examples of each class.
     """
 
     bank: LogitBank
@@ -53,11 +53,11 @@ class Calibration:
     Attributes:
         bank: outputs on the rows of both parts, before temperature. Part 0 is for
             fitting, part 1 for choices that read labels.
-        temperatures: of each exit.
-        lte_ranges: lowest and highest learning-to-exit score of each exit; None where
-            no exit has a head for it.
+        temperatures: the temperature of each exit.
+        lte_ranges: lowest and highest learning-to-exit score of each exit; None if
+            exits have no learning-to-exit heads.
         costs_E: cost fraction of leaving at each exit (`costs_from_layers`).
-        metric: of the task's score.
+        metric: the metric of the task's score.
     """
 
     bank: LogitBank
@@ -80,7 +80,7 @@ class Calibration:
         Args:
             bank: outputs on the calibration rows of both parts.
             costs_E: cost fraction of leaving at each exit.
-            metric: of the task's score.
+            metric: the metric of the task's score.
             fit_rows: outputs to fit on; None: part 0 of the bank.
             bounds: lowest and highest temperature.
 
@@ -97,14 +97,14 @@ class Calibration:
         return len(self.temperatures)
 
     def apply(self, bank: LogitBank) -> CalibratedBank:
-        """Returns any outputs of the model, calibrated; see `calibrate_bank`."""
+        """Calibrates any outputs of the model; see `calibrate_bank`."""
         return calibrate_bank(bank, self.temperatures, self.lte_ranges)
 
     def select_part(self, part: int) -> CalibratedBank:
         """Returns the calibrated rows of one part.
 
         Raises:
-            ValueError: it has no rows.
+            ValueError: the part has no rows.
         """
         bank = self.bank.select_part(part)
         if not len(bank.labels):
@@ -115,7 +115,7 @@ class Calibration:
         return self.apply(bank)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the fields of a model description: all but the rows, plain values."""
+        """Returns the fields of a model description: plain values, without the rows."""
         ranges = () if self.lte_ranges is None else self.lte_ranges.tolist()
         return {
             "metric": self.metric,
@@ -133,16 +133,16 @@ def calibrate_bank(
     """Returns the bank with logits and learning-to-exit scores made comparable.
 
     Args:
-        bank: outputs as the model gives them.
-        temperatures: each exit's logits are divided by its own.
-        lte_ranges: each exit's learning-to-exit scores are scaled by its own; None:
-            the calibrated bank has none.
+        bank: the raw outputs of the model.
+        temperatures: each exit's logits are divided by its temperature.
+        lte_ranges: each exit's learning-to-exit scores are scaled by its range; None:
+            the calibrated bank has no such scores.
 
     Raises:
         ValueError: the bank is empty, or some of its logits or scores are not finite.
     """
     if not np.any(bank.weights > 0):
-        raise ValueError("the logit bank has no rows: check the split it was made of")
+        raise ValueError("the logit bank has no rows: check the split it came from")
     finite_NE = np.isfinite(bank.logits).all(axis=2)
     if bank.lte is not None:
         finite_NE &= np.isfinite(bank.lte)

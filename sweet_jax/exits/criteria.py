@@ -1,18 +1,18 @@
 """Exit criteria: causal maps of calibrated logits to scores.
 
 A cascade leaves at the first exit whose score reaches the threshold. The paper uses
-`confidence` (section 3); `entropy` is DeeBERT's and FastBERT's, normalised and turned
-round so that more is surer; `patience` is PABEE's, counted in exits that agree: its
-threshold t is PABEE's patience t - 1, which counts exits that agree with the one before
-(there 0 stands for all layers, here `FULL`); `lte` is what exits have learned to say of
-themselves (`exits.learned`). Scores and thresholds are float32, and a score lies
-in its criterion's range exactly: the lowest threshold of any criterion leaves at exit
-0, whatever softmax rounds to.
+`confidence` (section 3). `entropy` is that of DeeBERT and FastBERT, normalised and
+subtracted from 1, so that higher is more certain. `patience` is PABEE's, but counts
+consecutive exits with equal predictions: threshold t is PABEE's patience t - 1, which
+counts exits that agree with the previous one (0 means all layers there, `FULL` here).
+`lte` is the learning-to-exit score (`exits.learned`). Scores and thresholds are
+float32, and scores are clipped to the criterion's range: the lowest threshold of any
+criterion leaves at exit 0, even if softmax rounds down.
 
-`register_criterion` adds one from outside (docs/extending.md). The evaluator scores all
-exits of a bank at once; the engine scores exit i of the rows that have come so far,
-with zeros behind it. One function does both because it is causal and takes each row
-alone, which is why both are checked when it is registered.
+`register_criterion` adds a criterion from another package (docs/extending.md). The
+evaluator scores all exits of a bank at once; the engine scores exit i of the rows that
+have reached it, with zeros for later exits. The same function serves both only if it is
+causal and treats each row on its own, so both are checked at registration.
 """
 
 import functools
@@ -31,7 +31,7 @@ from sweet_jax.exits.criterion_checks import check_criterion
 from sweet_jax.settings.fields import LOGIT_CRITERIA
 from sweet_jax.settings.registries import CRITERIA
 
-# The threshold that no score reaches: every example runs every exit.
+# A threshold that no score reaches: every example runs every exit.
 FULL = float("inf")
 
 
@@ -40,26 +40,26 @@ def _confidence(logits_NEC: Array) -> Array:
 
 
 def _entropy(logits_NEC: Array) -> Array:
-    # entr(0) is 0 where a probability has underflowed; p * log p would be NaN.
+    # entr(0) is 0 if a probability underflows; p * log p would be NaN.
     entropy_NE = jax.scipy.special.entr(jax.nn.softmax(logits_NEC)).sum(axis=-1)
     return 1.0 - entropy_NE / math.log(logits_NEC.shape[-1])
 
 
 def _margin(logits_NEC: Array) -> Array:
     probs_NEC = jax.nn.softmax(logits_NEC)
-    # The second largest is the largest of the others; a tie leaves the other one, and
-    # so 0. On CPU this is faster than top_k, which sorts.
-    answers_NE1 = jnp.argmax(probs_NEC, axis=-1, keepdims=True)
+    # The second largest is the largest of the others; with a tie the margin is 0. On
+    # CPU this is faster than top_k, which sorts.
+    predictions_NE1 = jnp.argmax(probs_NEC, axis=-1, keepdims=True)
     classes_11C = jnp.arange(probs_NEC.shape[-1])[None, None]
-    others_NEC = jnp.where(classes_11C == answers_NE1, 0.0, probs_NEC)
+    others_NEC = jnp.where(classes_11C == predictions_NE1, 0.0, probs_NEC)
     return probs_NEC.max(axis=-1) - others_NEC.max(axis=-1)
 
 
 def _patience(logits_NEC: Array) -> Array:
-    """Returns how many exits in a row, up to this one, have given its answer."""
+    """Returns how many consecutive exits, up to this one, have its prediction."""
     predictions_NE = jnp.argmax(logits_NEC, axis=-1)
     exits_E = jnp.arange(predictions_NE.shape[1])
-    # A run starts at exit 0 and wherever the prediction differs from the one before.
+    # A streak starts at exit 0 and wherever the prediction differs from the previous.
     differs_NE = jnp.diff(predictions_NE, axis=1, prepend=predictions_NE[:, :1]) != 0
     starts_NE = jnp.where(differs_NE, exits_E[None, :], 0)
     return exits_E[None, :] - jax.lax.cummax(starts_NE, axis=1) + 1
@@ -111,20 +111,19 @@ def register_criterion(
     reads_lte: bool = False,
     replace: bool = False,
 ) -> Any:
-    """Adds an exit criterion, or without `scores_fn` returns a decorator that does.
+    """Adds an exit criterion; without `scores_fn`, returns a decorator that does.
 
     Args:
-        name: what `evaluate.criteria` and `predict` call it.
+        name: its name in `evaluate.criteria` and `predict`.
         scores_fn: see `Criterion`.
         score_range: lowest and highest score, or a function of (num_classes, num_exits)
             that returns them.
         counts: see `Criterion`.
         reads_lte: see `Criterion`.
-        replace: take the name over from an earlier registration.
+        replace: replace an earlier registration of the name.
 
     Raises:
-        ValueError: the name is taken, or the function is no criterion
-            (`check_criterion`).
+        ValueError: the name is taken, or the function fails `check_criterion`.
     """
     if scores_fn is None:
         CRITERIA.check_new(name, replace)
@@ -152,7 +151,7 @@ def compute_scores(
     logits_NEC: Float[Array, "N E C"],
     lte_NE: Float[Array, "N E"] | None = None,
 ) -> Float32[jax.Array, "N E"]:
-    """Returns the score of every exit on every example; more means surer.
+    """Returns the score of every exit on every example; higher is more certain.
 
     Args:
         criterion: a registered name.
@@ -161,21 +160,22 @@ def compute_scores(
             that read them.
 
     Returns:
-        float32 scores within `threshold_range`. Exit i's depend on exits up to i only.
+        float32 scores within `threshold_range`; those of exit i depend only on exits up
+        to i.
 
     Raises:
-        ValueError: the criterion is unknown, or there are fewer than two classes, or
-            it reads learning-to-exit scores and there are none.
+        ValueError: the criterion is unknown, there are fewer than two classes, or the
+            criterion reads learning-to-exit scores and there are none.
     """
     check_lte(criterion, lte_NE is not None)
     _, num_exits, num_classes = logits_NEC.shape
-    threshold_range(criterion, num_classes, num_exits)  # It checks their numbers.
+    threshold_range(criterion, num_classes, num_exits)  # Checks the numbers.
     row = find_criterion(criterion)
     read = (logits_NEC, lte_NE) if row.reads_lte else (logits_NEC,)
     return _compute_scores(row, *read)
 
 
-# By its functions, not by its name, which may be given to others.
+# Compiled per `Criterion`, not per name, because a name may be registered again.
 @functools.partial(jax.jit, static_argnums=0)
 def _compute_scores(row: Criterion, logits_NEC: Array, *lte_NE: Array) -> Array:
     return row.score(logits_NEC, *lte_NE)
@@ -201,10 +201,10 @@ def threshold_range(
 def make_thresholds(
     criterion: str, num_thresholds: int, num_classes: int, num_exits: int
 ) -> Float32[np.ndarray, " T"]:
-    """Returns the grid of thresholds, rising from exit 0 for all to nearly none.
+    """Returns the grid of thresholds, increasing over the criterion's range.
 
-    `num_thresholds` equal steps over the criterion's range, as in the released code; a
-    criterion that counts (patience) has one threshold per count instead.
+    It has `num_thresholds` equal steps, as in the released code; a criterion with
+    `counts` (patience) has one threshold per whole number instead.
     """
     low, high = threshold_range(criterion, num_classes, num_exits)
     if find_criterion(criterion).counts:
@@ -217,10 +217,10 @@ def check_threshold(
 ) -> None:
     """Raises ValueError unless the threshold is in its criterion's range or `FULL`.
 
-    Compared in float32, as scores are: 0.33333333 is 1/3.
+    Compared in float32, like scores: 0.33333333 is accepted for 1/3.
     """
     low, high = threshold_range(criterion, num_classes, num_exits)
-    # Written so that NaN is refused too.
+    # Written so that NaN is refused, too.
     if threshold != FULL and not (
         np.float32(low) <= np.float32(threshold) <= np.float32(high)
     ):
@@ -232,10 +232,7 @@ def check_threshold(
 
 
 def check_lte(criterion: str, has_lte: bool) -> None:
-    """Raises ValueError if the criterion reads scores that a model does not give.
-
-    Or if it is unknown.
-    """
+    """Raises ValueError if a criterion is unknown, or reads scores a model lacks."""
     if find_criterion(criterion).reads_lte and not has_lte:
         raise ValueError(
             f"criterion={criterion} reads learning-to-exit scores, and this model has"

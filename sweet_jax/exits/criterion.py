@@ -12,14 +12,14 @@ RangeFn: TypeAlias = Callable[[int, int], tuple[float, float]]
 
 
 class Criterion(NamedTuple):
-    """What is registered as a criterion.
+    """A registered criterion.
 
     Attributes:
         scores_fn: maps calibrated logits_NEC, and with `reads_lte` also lte_NE, to
-            scores_NE; more means surer. The score of exit i depends on exits up to i
-            and on its own row only. jax traces it.
+            scores_NE; higher is more certain. The score of exit i depends only on exits
+            up to i and on its own row. jax traces it.
         range_fn: maps (num_classes, num_exits) to the lowest and highest score.
-        counts: scores are whole numbers, so the thresholds are all of them.
+        counts: scores are whole numbers, and all of them are thresholds.
         reads_lte: it reads learning-to-exit scores, which not every model has.
     """
 
@@ -32,8 +32,7 @@ class Criterion(NamedTuple):
         """Returns float32 scores within the range."""
         _, num_exits, num_classes = logits_NEC.shape
         scores_NE = self.scores_fn(logits_NEC.astype(jnp.float32), *lte_NE)
-        # Softmax rounds: a sum of C equal float32 shares may fall short of 1, so a
-        # score could miss its own range by an ulp and the lowest threshold would not be
-        # reached.
+        # Softmax rounds: a score could be outside of its range by an ulp, and would
+        # then not reach the lowest threshold.
         low, high = self.range_fn(num_classes, num_exits)
         return jnp.clip(scores_NE.astype(jnp.float32), low, high)

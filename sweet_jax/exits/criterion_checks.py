@@ -1,7 +1,7 @@
-"""Whether a function that is registered as a criterion is one, tried on random logits.
+"""Checks a registered criterion on random logits.
 
-A criterion that reads later exits, or other rows, has fine results in evaluation, where
-all logits are there, and other ones in real early exit, where they are not.
+A criterion that reads later exits or other rows works in evaluation, where all logits
+are known, but gives other results in real early exit, where they are not.
 """
 
 import math
@@ -13,25 +13,25 @@ import numpy as np
 
 from sweet_jax.exits.criterion import Criterion
 
-# Exits and classes; the second has no seam and no third class.
+# (exits, classes); the second has no seam and no third class.
 _SHAPES = ((4, 3), (1, 2))
 _NUM_ROWS = 32
-# Of the range of the scores: beyond the rounding of float32 sums.
+# Relative to the range of the scores: larger than the rounding of float32 sums.
 _TOLERANCE = 1e-4
 _MOST_CHARACTERS = 200
-# What is wrong, and what to do.
+# (What is wrong, what to do.)
 _Problem: TypeAlias = tuple[str, str]
 
 
 def check_criterion(name: str, row: Any) -> None:
-    """Raises ValueError, in one line, unless a criterion keeps its promises.
+    """Raises ValueError, in one line, unless a criterion meets the requirements.
 
-    Scores are finite, within the range, whole numbers where they count; exit i's depend
-    on exits up to i and on their own row only.
+    Scores must be finite and within the range, and whole numbers with `counts`; those
+    of exit i must depend only on exits up to i and on their own row.
 
     Args:
-        name: for the message.
-        row: what was given as a criterion.
+        name: its name, for the message.
+        row: the value to register.
     """
     if not (hasattr(row, "scores_fn") and callable(row.scores_fn)):
         raise ValueError(
@@ -49,10 +49,10 @@ def check_criterion(name: str, row: Any) -> None:
 def _find_problems(
     row: Criterion, num_exits: int, num_classes: int
 ) -> Iterator[_Problem]:
-    """Yields what is wrong with a criterion, the first of which is to be told."""
+    """Yields the problems of a criterion; the first one is reported."""
     try:
         low, high = map(float, row.range_fn(num_classes, num_exits))
-    except Exception as error:  # Of somebody else's code, as below.
+    except Exception as error:  # Another package's code may raise anything.
         yield (
             f"has no score range ({_describe(error)})",
             "score_range is (lowest, highest), or a function of the numbers of classes"
@@ -62,7 +62,7 @@ def _find_problems(
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         yield (
             f"has the score range {low:g} to {high:g}",
-            "the lowest and the highest score are finite and in this order",
+            "the lowest and the highest score must be finite and in this order",
         )
     traced = jax.jit(row.scores_fn)
 
@@ -77,16 +77,16 @@ def _find_problems(
     except Exception as error:
         yield (
             f"fails ({_describe(error)})",
-            "it takes an array [rows, exits, classes]"
+            "it must take an array [rows, exits, classes]"
             + (" and one [rows, exits]" if row.reads_lte else "")
-            + ", and is written with jax.numpy, without Python's if on values",
+            + ", and use jax.numpy without Python's if on values",
         )
 
 
 def _find_wrong_scores(
     scores_NE: np.ndarray, counts: bool, low: float, high: float, num_exits: int
 ) -> Iterator[_Problem]:
-    """Yields what is wrong with scores by themselves."""
+    """Yields the problems of the scores themselves."""
     if scores_NE.shape != (_NUM_ROWS, num_exits) or scores_NE.dtype.kind not in "fiub":
         yield (
             f"returns {scores_NE.dtype.name} of shape {scores_NE.shape} for"
@@ -98,7 +98,7 @@ def _find_wrong_scores(
     if not np.isfinite(scores_NE).all():
         yield (
             "gives scores that are not finite",
-            "equal and saturated logits occur, too (0 * log 0 is NaN; jax.scipy's"
+            "it must allow equal and saturated logits (0 * log 0 is NaN; jax.scipy's"
             " special.entr is 0 there)",
         )
     tolerance = _TOLERANCE * (high - low)
@@ -110,7 +110,7 @@ def _find_wrong_scores(
             "give the true range as score_range",
         )
     if counts and np.any(np.append(scores_NE.ravel(), (low, high)) % 1):
-        yield ("counts, but not in whole numbers", "drop counts=True")
+        yield ("has counts=True, but scores that are not whole", "drop counts=True")
 
 
 def _find_dependence(
@@ -118,7 +118,7 @@ def _find_dependence(
     inputs: tuple[np.ndarray, np.ndarray],
     tolerance: float,
 ) -> Iterator[_Problem]:
-    """Yields what scores depend on that real early exit does not know."""
+    """Yields dependences on values that real early exit does not know."""
     expected_NE = score(*inputs)
 
     def changes(replaced: Any, kept: Any) -> bool:
@@ -128,7 +128,7 @@ def _find_dependence(
         found, expected = score(*changed)[kept], expected_NE[kept]
         return not np.allclose(found, expected, rtol=0, atol=tolerance)
 
-    # What the engine has not computed yet is 0.
+    # As in the engine, outputs that are not computed yet are 0.
     for i in range(expected_NE.shape[1] - 1):
         if changes(np.s_[:, i + 1 :], np.s_[:, : i + 1]):
             yield (
@@ -140,7 +140,7 @@ def _find_dependence(
     if changes(np.s_[half:], np.s_[:half]):
         yield (
             "is not a function of each row alone: scores change with other rows",
-            "a row's batch is another one each time; reduce over classes or exits only",
+            "the other rows of a batch vary; reduce over classes or exits only",
         )
 
 
@@ -155,7 +155,7 @@ def _make_inputs(num_exits: int, num_classes: int) -> tuple[np.ndarray, np.ndarr
 def _make_extremes(
     logits_NEC: np.ndarray, lte_NE: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the inputs with rows that are saturated, and rows of ties."""
+    """Returns the inputs with some saturated rows and rows of ties."""
     logits_NEC, lte_NE = logits_NEC.copy(), lte_NE.copy()
     logits_NEC[0] = 0
     logits_NEC[1] = 1e4 * np.eye(logits_NEC.shape[2])[0]
@@ -165,6 +165,6 @@ def _make_extremes(
 
 
 def _describe(error: Exception) -> str:
-    """Returns the first line of an error of somebody else's code."""
+    """Returns the first line of an error of another package's code."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:_MOST_CHARACTERS]}"

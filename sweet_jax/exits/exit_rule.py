@@ -1,4 +1,4 @@
-"""Who leaves at an exit: the cascade's rule, applied while the exits are being run."""
+"""The exit rule: decides which rows leave at an exit, while the exits are run."""
 
 import dataclasses
 import functools
@@ -25,14 +25,15 @@ from sweet_jax.exits.temperatures import apply_temperatures
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExitRule:
-    """A criterion with its thresholds and what makes the exits comparable.
+    """A criterion with its thresholds and the calibration of the exits.
 
     Attributes:
         criterion: a registered name.
         thresholds: an example leaves at exit i if its score there is at least
-            thresholds[i]; inf: none leaves. The last exit answers whatever it says.
-        temperatures: each exit's logits are divided by its own.
-        lte_ranges: of each exit's learning-to-exit scores; None where there are none.
+            thresholds[i]; inf: none leaves. All remaining rows leave at the last exit.
+        temperatures: each exit's logits are divided by its temperature.
+        lte_ranges: range of each exit's learning-to-exit scores; None if there are no
+            such scores.
     """
 
     criterion: str
@@ -50,9 +51,9 @@ class ExitRule:
         """Returns the rule of a calibrated model.
 
         Args:
-            calibration: of the model.
-            thresholds: one for all exits, or one per exit but the last.
-            criterion: whose scores they are compared with.
+            calibration: the model's calibration.
+            thresholds: one for all exits, or one for each exit except the last.
+            criterion: the criterion whose scores are compared with the thresholds.
 
         Raises:
             ValueError: a threshold is outside of the criterion's range, or the
@@ -62,7 +63,7 @@ class ExitRule:
         early = [*thresholds] * (num_exits - 1 if len(thresholds) == 1 else 1)
         rule = cls(
             criterion,
-            # The last exit answers whatever it says.
+            # Never compared: all remaining rows leave at the last exit.
             np.array([*early, FULL], np.float32),
             calibration.temperatures,
             calibration.lte_ranges,
@@ -89,26 +90,26 @@ class ExitRule:
             )
 
     def leaves_none(self, exit_index: int) -> bool:
-        """Whether no score can leave at this exit."""
+        """Whether no row can leave at this exit."""
         return bool(np.isinf(self.thresholds[exit_index]))
 
     def score(
         self,
         exit_index: int,
         history_NEA: Float[np.ndarray, "N E C_or_more"],
-        answers_NA: Float[Array, "N A"],
+        outputs_NA: Float[Array, "N A"],
     ) -> Float32[jax.Array, " N"] | None:
-        """Starts computing scores on the device, right behind the answers.
+        """Starts computing scores on the device, directly after the exit's outputs.
 
         Args:
             exit_index: i.
             history_NEA: logits of the exits before i, before temperature, and with
-                `reads_lte` their learning-to-exit scores; what stands at i and behind
-                it is not looked at, since every criterion is causal.
-            answers_NA: what exit i says: logits, then perhaps more.
+                `reads_lte` their learning-to-exit scores; entries from i on are not
+                used, since every criterion is causal.
+            outputs_NA: the outputs of exit i: logits, possibly followed by others.
 
         Returns:
-            Scores of exit i; None where `decide` needs none.
+            Scores of exit i; None if `decide` needs none.
         """
         if self._needs_no_score(exit_index) or self.criterion == "lte":
             return None
@@ -116,7 +117,7 @@ class ExitRule:
             find_criterion(self.criterion),
             np.int32(exit_index),
             history_NEA,
-            answers_NA,
+            outputs_NA,
             self.temperatures,
             self.lte_ranges if self.reads_lte else None,
         )
@@ -125,28 +126,28 @@ class ExitRule:
         self,
         exit_index: int,
         scores_N: Float32[np.ndarray, " N"] | None,
-        answers_NA: Float[np.ndarray, "N A"],
+        outputs_NA: Float[np.ndarray, "N A"],
     ) -> Bool[np.ndarray, " N"]:
         """Returns which rows leave at an exit.
 
         Args:
             exit_index: i.
-            scores_N: what `score` began.
-            answers_NA: what exit i says: logits, then its learning-to-exit score if it
-                has one.
+            scores_N: the result of `score`.
+            outputs_NA: the outputs of exit i: logits, then its learning-to-exit score
+                if it has one.
         """
         if self._needs_no_score(exit_index):
             last = exit_index == self.num_exits - 1
-            return np.full(len(answers_NA), last)
+            return np.full(len(outputs_NA), last)
         if self.lte_ranges is not None and self.criterion == "lte":
             ranges = self.lte_ranges[exit_index : exit_index + 1]
-            scores_N = scale_lte(answers_NA[:, -1:], ranges)[:, 0]
+            scores_N = scale_lte(outputs_NA[:, -1:], ranges)[:, 0]
         assert scores_N is not None
         # float32 on both sides, as in the cascade.
         return scores_N >= self.thresholds[exit_index]
 
     def _needs_no_score(self, exit_index: int) -> bool:
-        """The last exit always answers, and no score can reach infinity."""
+        """Whether the decision is known: the last exit, or an infinite threshold."""
         return exit_index == self.num_exits - 1 or self.leaves_none(exit_index)
 
 
@@ -155,18 +156,18 @@ def _score_exit(
     criterion: Criterion,
     exit_index: Any,
     history_NEA: Array,
-    answers_NA: Array,
+    outputs_NA: Array,
     temperatures_E: Array,
     lte_ranges_E2: Array | None,
 ) -> Array:
-    """The evaluator's own functions, in one program per number of rows."""
+    """Computes the evaluator's scores of one exit; compiled per number of rows."""
     width = history_NEA.shape[2]
-    history = jnp.asarray(history_NEA).at[:, exit_index].set(answers_NA[:, :width])
+    history = jnp.asarray(history_NEA).at[:, exit_index].set(outputs_NA[:, :width])
     if lte_ranges_E2 is None:
         return criterion.score(apply_temperatures(history, temperatures_E))[
             :, exit_index
         ]
-    # The last column is what exits have learned to say of themselves.
+    # The last column has the learning-to-exit scores.
     calibrated_NEC = apply_temperatures(history[:, :, :-1], temperatures_E)
     lte_NE = trace_scaled_lte(history[:, :, -1], lte_ranges_E2)
     return criterion.score(calibrated_NEC, lte_NE)[:, exit_index]

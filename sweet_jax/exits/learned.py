@@ -1,10 +1,9 @@
-"""Learning to exit (LTE): each exit's own guess whether it is right.
+"""Learning to exit (LTE): each exit predicts whether its own prediction is correct.
 
-A head per exit is trained on "argmax z_i = y" beside the classifier, and its score u_i
-is a criterion beside confidence (Xin et al., 2021, BERxiT, with one head for all exits;
-the paper's released code with one per exit, as here). The head is a layer of the exit,
-in `models.exit_heads`; what it learns and how its scores become comparable with
-thresholds is here.
+One head per exit is trained on "argmax z_i = y" beside the classifier, and its score
+u_i is a criterion like confidence (Xin et al., 2021, BERxiT, with one head for all
+exits; the paper's released code has one per exit, as here). The head is a layer of the
+exit, in `models.exit_heads`; its loss and the scaling of its scores are here.
 """
 
 from collections.abc import Sequence
@@ -20,10 +19,10 @@ from sweet_jax.arrays import Array, ExitOutput, LogitBank
 def compute_lte_targets(
     logits_BC: Float[Array, "B C"], labels_B: Int[Array, " B"]
 ) -> Float32[Array, " B"]:
-    """Returns 1 where the exit's answer is the label, else 0; without a gradient."""
-    # An argmax has no gradient; the stop says that none is meant, whatever answers.
-    answers_B = jnp.argmax(jax.lax.stop_gradient(logits_BC), axis=-1)
-    return (answers_B == labels_B).astype(jnp.float32)
+    """Returns 1 where the exit's prediction is the label, else 0; has no gradient."""
+    # An argmax has no gradient anyway; the stop makes the intention explicit.
+    predictions_B = jnp.argmax(jax.lax.stop_gradient(logits_BC), axis=-1)
+    return (predictions_B == labels_B).astype(jnp.float32)
 
 
 def compute_squared_error_sum(
@@ -32,8 +31,8 @@ def compute_squared_error_sum(
     weights_B: Float[Array, " B"],
 ) -> Float[Array, ""]:
     """Returns the weighted sum of squared errors; rows of weight 0 add exactly 0."""
-    # Before the square, as for cross-entropies: a NaN of a filling row would make NaN
-    # of the 0 that comes back.
+    # Masked before the square: otherwise a NaN in a padding row would make the gradient
+    # NaN, as for cross-entropies.
     errors_B = jnp.where(weights_B > 0, lte_B - targets_B, 0)
     return (errors_B**2 * weights_B).sum()
 
@@ -43,10 +42,10 @@ def compute_lte_losses(
     labels_B: Int[Array, " B"],
     weights_B: Float[Array, " B"],
 ) -> tuple[Float[Array, ""], ...]:
-    """Returns one scalar loss sum per exit, or () where no exit has a head.
+    """Returns one scalar loss sum per exit, or () if exits have no such head.
 
-    The squared error reaches the exit's pooler and its segment's encoder beside the
-    head, as in the released code; seams hold it back as they do cross-entropies.
+    The squared error trains the exit's pooler and its segment as well as the head, as
+    in the released code; seams stop its gradient like that of cross-entropies.
     """
     return tuple(
         compute_squared_error_sum(
@@ -60,12 +59,12 @@ def compute_lte_losses(
 def fit_lte_ranges(bank: LogitBank) -> Float32[np.ndarray, "E 2"] | None:
     """Returns each exit's lowest and highest score on the rows of `bank`.
 
-    Heads differ in the range they use, and one threshold is compared with all of them.
-    Pass the rows to fit on (calibration part 0; all of them under faithful_release,
-    which are then the test rows); no other row has an influence.
+    Scores of different heads have different ranges, but one threshold is compared with
+    all of them. Pass only the rows to fit on: calibration part 0, or under
+    faithful_release all test rows.
 
     Returns:
-        None where the bank has no learning-to-exit scores.
+        None if the bank has no learning-to-exit scores.
 
     Raises:
         ValueError: the bank has no row of positive weight, or a score is not finite.
@@ -92,11 +91,11 @@ def scale_lte(
 ) -> Float32[np.ndarray, "N E"]:
     """Returns clip((u - min) / (max - min), 0, 1) per exit.
 
-    A head whose score was the same on all rows of the fit says nothing: it scores 0
-    everywhere, so that its exit answers at the threshold 0 alone, whatever the score of
-    a new row. (The released code divides by zero there.)
+    A head with the same score on all rows of the fit has no information: its scaled
+    score is always 0, so that rows leave at its exit only at threshold 0. (The released
+    code divides by zero there.)
     """
-    # float64: a span may be so small that the quotient leaves the range of float32.
+    # float64: with a tiny span the quotient may overflow float32.
     low_E, high_E = np.asarray(ranges_E2, np.float64).T
     span_E = high_E - low_E
     scaled_NE = (lte_NE - low_E[None]) / np.where(span_E > 0, span_E, np.inf)[None]
@@ -106,7 +105,7 @@ def scale_lte(
 def trace_scaled_lte(
     lte_NE: Float[jax.Array, "N E"], ranges_E2: Float[Array, "E 2"]
 ) -> Float[jax.Array, "N E"]:
-    """Returns `scale_lte` in float32, for programs that jax traces."""
+    """Computes `scale_lte` in float32, inside programs that jax traces."""
     low_E, high_E = jnp.asarray(ranges_E2).T
     span_E = jnp.where(high_E > low_E, high_E - low_E, jnp.inf)
     return jnp.clip((lte_NE - low_E[None]) / span_E[None], 0, 1)

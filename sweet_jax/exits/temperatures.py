@@ -1,8 +1,9 @@
 """Temperature scaling: one positive number per exit, fitted by maximum likelihood.
 
-Guo et al. (2017), as the paper uses it before comparing confidences with a threshold.
-The released code runs Adam at ten learning rates for the same one-dimensional problem,
-which is convex in 1/T; a bounded scalar solver finds its optimum in a few evaluations.
+The method is that of Guo et al. (2017); the paper uses it before comparing confidences
+with a threshold. The released code solves this one-dimensional problem, which is convex
+in 1/T, with Adam at ten learning rates; a bounded scalar solver needs only a few
+evaluations.
 """
 
 import math
@@ -14,12 +15,12 @@ from scipy import special
 
 from sweet_jax.arrays import Array, LogitBank
 
-# Where the search ends. On rows that an exit classifies without error the likelihood
-# grows all the way to T = 0, where every score saturates and no threshold tells
-# examples apart; on rows where it knows nothing, it grows to T = infinity.
+# Bounds of the search. If an exit classifies all rows correctly, the likelihood grows
+# until T = 0, where every score saturates and no threshold separates examples; if it
+# has learned nothing, the likelihood grows until T = infinity.
 TEMPERATURE_RANGE = (0.1, 20.0)
-# Under faithful_release, as good as no bounds: Adam's 10,000 steps of at most about 0.1
-# from T = 1 end near 1,000, too, and below 0.001 all but ties saturate in float32.
+# Practically no bounds, for faithful_release: 10,000 Adam steps of at most about 0.1
+# from T = 1 also end near 1,000, and below 0.001 all but ties saturate in float32.
 RELEASED_RANGE = (1e-3, 1e3)
 
 
@@ -39,11 +40,11 @@ def apply_temperatures(
 ) -> Float32[Array, "N E C"]:
     """Returns calibrated logits: each exit's logits divided by its temperature.
 
-    Each row is first shifted so that its largest logit is 0, which no probability sees.
-    The argmax is then kept exactly: two logits an ulp apart may become equal when
-    divided, but no negative number becomes 0. Under `jit`, pass the temperatures as an
-    argument: XLA replaces division by a constant with a product, which rounds
-    differently.
+    Each row is first shifted so that its largest logit is 0, which leaves probabilities
+    unchanged. Division then keeps the argmax exactly, since no negative number becomes
+    0, whereas two large logits an ulp apart might become equal. Under `jit`, pass the
+    temperatures as an argument: XLA replaces division by a constant with a product,
+    which rounds differently.
     """
     logits_NEC = jnp.asarray(logits_NEC, jnp.float32)
     shifted_NEC = logits_NEC - logits_NEC.max(axis=-1, keepdims=True)
@@ -55,17 +56,17 @@ def fit_temperatures(
 ) -> Float32[np.ndarray, " E"]:
     """Returns the temperature of each exit that minimises NLL on the rows of `bank`.
 
-    Pass the rows to fit on (calibration part 0); no other row has an influence. NLL on
-    these rows is never above that of T = 1: where the optimum is no better, T is 1.
+    Pass only the rows to fit on (calibration part 0). NLL on these rows is never above
+    that of T = 1: if the optimum is no better, T is 1.
 
-    With `RELEASED_RANGE` this is the released code's search in intent. It differs in
-    that it finds the minimum: there, Adam starts ten times from T = 1, each with a rate
-    of its own, and stops at the first step after the 51st that improves nothing; of the
-    ten last temperatures the best one is kept. Where the likelihood has its maximum at
-    T = 0 or infinity, such a search ends where its steps do, this one at the bounds.
+    With `RELEASED_RANGE` this replaces the released code's search, but it finds the
+    minimum. There, Adam starts ten times from T = 1, each time with another learning
+    rate, and stops at the first step after the 51st without improvement; the best of
+    the ten final temperatures is kept. If the likelihood is maximal at T = 0 or
+    infinity, that search ends wherever its steps end, this one at the bounds.
 
     Args:
-        bank: the rows of the fit.
+        bank: the rows to fit on.
         bounds: lowest and highest temperature.
 
     Raises:
@@ -89,13 +90,13 @@ def _fit_temperature(
     logits_N1C = bank.logits[:, exit_index : exit_index + 1]
 
     def compute_objective(log_temperature: float) -> float:
-        # The same rounding as at evaluation, so that the promise on NLL holds there.
+        # The same rounding as at evaluation, so that the bound on NLL holds there.
         calibrated_N1C = apply_temperatures(
             logits_N1C, np.array([math.exp(log_temperature)], np.float32)
         )
         return compute_nll(calibrated_N1C[:, 0], bank.labels, bank.weights)
 
-    # In log T the objective is not convex but still has a single valley.
+    # In log T the objective is not convex, but still has a single minimum.
     low, high = (math.log(t) for t in bounds)
     found = optimize.minimize_scalar(
         compute_objective,

@@ -1,4 +1,4 @@
-"""The models of an encoder's config.json with exits: for a run, and for serving."""
+"""Builds the models (encoder and exits) of a run or of a model folder."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ from sweet_jax.settings.fields import ExitSettings
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What models are beside their encoder.
+    """Everything that defines the models except the encoder's config.
 
     Attributes:
-        exits: where the exits are, and what they read; `layers` is filled in.
+        exits: the exits' settings; `layers` is filled in.
         member_exits: the numbers of the exits that each model owns.
         num_classes: number of classes C.
         shared_pooler: one pooler for all exits (faithful_release).
@@ -36,14 +36,14 @@ class ModelSpec:
 def build_models(
     config: EncoderConfig, spec: ModelSpec
 ) -> tuple[MultiExitClassifier, ...]:
-    """Returns the models in order of depth; no parameter is made.
+    """Returns the models in order of depth; no parameters are made.
 
     Args:
-        config: of the encoder, as `load_config` returns it.
-        spec: the rest.
+        config: the encoder's config, from `load_config`.
+        spec: everything else.
 
     Raises:
-        ValueError: the encoder has fewer layers than the last exit reads.
+        ValueError: the encoder has too few layers for the last exit.
     """
     layers, dtype = spec.exits.layers, jnp.dtype(spec.dtype)
     model = MultiExitClassifier(

@@ -1,4 +1,4 @@
-"""What a load of an encoder would do with the files of a folder."""
+"""Reports how the files of an encoder's folder would be loaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +11,10 @@ from sweet_jax.system import files
 
 
 def check_folder(folder: Path) -> Iterator[str]:
-    """Yields lines on what a load of the whole encoder would do with each tensor.
+    """Yields lines about how the whole encoder would be loaded.
 
     Raises:
-        ValueError: the folder does not fit; the line says why.
+        ValueError: the folder cannot be loaded; the message says why.
     """
     config = load_config(folder)
     yield (f"{folder}: {config}")
@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> Iterator[str]:
     )
     if inventory.ignored:
         ignored = files.show_names(inventory.ignored, most=20)
-        yield (f"ignored, no part of the encoder: {ignored}")
+        yield (f"ignored, not part of the encoder: {ignored}")
     inventory.check(folder)
     load_encoder(folder, config, config.num_layers)
     yield ("nothing missing, nothing extra, no weight NaN or infinite")

@@ -1,8 +1,8 @@
-"""Hugging Face's config.json to our configs, refusing what we do not compute.
+"""Converts Hugging Face's config.json to our configs; refuses unknown attributes.
 
 Every attribute of the file is one of three: read into the config, known to change the
-mathematics (only the values we implement pass), or known to be harmless. Anything else
-is refused by name, because silently ignoring it may compute another function.
+mathematics (only values that we implement are accepted), or known to be harmless. Any
+other attribute is an error, because ignoring it might compute another function.
 """
 
 import logging
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 _REMEDY = "copy the encoder's folder again"
-# Above the largest encoders by far. What is made of a wrong one takes minutes, or all
-# of the memory, before its weights are found to contradict it.
+# Far above the largest encoders. A larger, wrong size would take minutes or all of the
+# memory before the weights are found to contradict it.
 _HIGHEST = {"num_hidden_layers": 1000, "num_attention_heads": 1000}
 _HIGHEST_OTHER = 10_000_000
 
@@ -30,8 +30,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Returns the attributes of the folder's config.json.
 
     Raises:
-        ValueError: there is no such file, or it is not a JSON object; or the encoder is
-            a part of the folder.
+        ValueError: there is no such file, it is not a JSON object, or the encoder is
+            in a subfolder.
     """
     path = folder / CONFIG_FILE
     attributes = files.read_object(path, _REMEDY) if path.is_file() else None
@@ -55,12 +55,12 @@ def parse_config(
     ignore_attributes: tuple[str, ...] = (),
     source: str = CONFIG_FILE,
 ) -> EncoderConfig:
-    """Returns our config of the attributes of a config.json.
+    """Returns our config for the attributes of a config.json.
 
     Args:
         attributes: the JSON object.
         ignore_attributes: names to ignore beside the known harmless ones.
-        source: what to call the file in errors.
+        source: the file's name in errors.
 
     Raises:
         ValueError: see `load_config`.
@@ -78,10 +78,10 @@ def parse_config(
             " what the encoder computes; if you know that it does not, add it to"
             " encoder.ignore_attributes"
         )
-    # What is absent has a value, too.
+    # An absent attribute has its default value.
     stated = {**family.defaults, **attributes}
     for name, allowed in family.mathematics.items():
-        # A field that we read cannot be ignored away.
+        # Fields that we read cannot be ignored.
         ignored = name in ignore_attributes and name not in family.fields
         if ignored or name not in stated:
             continue
@@ -111,7 +111,7 @@ def parse_config(
         value = getattr(config, field)
         if field_type in (int, float) and value < lowest:
             raise ValueError(f"{source}: {name}={value} must be at least {lowest}")
-        # A rate is a share; no other number of an encoder is as large as this.
+        # Dropout rates are below 1; no other number of an encoder is as large as 1e12.
         below = 1.0 if field.endswith("dropout") else 1e12
         if field_type is float and not value < below:
             raise ValueError(f"{source}: {name}={value} must be below {below:g}")
@@ -124,8 +124,8 @@ def parse_config(
             )
     if config.max_positions < 1:
         raise ValueError(
-            f"{source}: max_position_embeddings leaves no position for a token: the"
-            " table must be longer"
+            f"{source}: max_position_embeddings leaves no position for a token: use a"
+            " longer table"
         )
     if config.hidden_size % config.num_heads:
         raise ValueError(
@@ -143,16 +143,16 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> Encode
         ignore_attributes: names to ignore beside the known harmless ones.
 
     Raises:
-        ValueError: no readable config.json; a `model_type` we do not have; a value
-            outside what we compute; an unknown, missing or ill-typed attribute.
+        ValueError: config.json cannot be read, its `model_type` or a value is not
+            supported, or an attribute is unknown, missing or of a wrong type.
     """
     source = str(folder / CONFIG_FILE)
     attributes = read_config(folder)
     config = parse_config(attributes, ignore_attributes, source)
     if attributes.get("auto_map") is not None:
         logger.info(
-            "%s names code of its own (auto_map), which is never run: it is read as"
-            " any %s",
+            "%s names its own code (auto_map), which is never run: it is read as a"
+            " standard %s",
             source,
             config.family,
         )
@@ -160,17 +160,17 @@ def load_config(folder: Path, ignore_attributes: tuple[str, ...] = ()) -> Encode
 
 
 def read_classifier_dropout(folder: Path, config: PostNormConfig) -> float:
-    """Returns the rate before the classifier that Hugging Face puts on an encoder.
+    """Returns the dropout rate before Hugging Face's classifier on an encoder.
 
-    `cls_dropout` of a DeBERTa and `classifier_dropout` of other families; where it is
+    This is `cls_dropout` for a DeBERTa and `classifier_dropout` for other families; if
     absent or null, the encoder's own `hidden_dropout_prob`.
 
     Args:
-        folder: with the config.json.
-        config: of the folder.
+        folder: the folder of the config.json.
+        config: the config read from it.
 
     Raises:
-        ValueError: the rate is no number from 0 up to, but not, 1.
+        ValueError: the rate is not a number from 0 to below 1.
     """
     is_deberta = config.family.startswith("deberta")
     name = "cls_dropout" if is_deberta else "classifier_dropout"
@@ -189,7 +189,7 @@ def read_classifier_dropout(folder: Path, config: PostNormConfig) -> float:
 def make_encoder(
     config: EncoderConfig, num_layers: int, dtype: Any, remat: bool = False
 ) -> Encoder:
-    """Returns the config's encoder, `num_layers` deep, to be used with `apply`.
+    """Returns the config's encoder with its first `num_layers` layers.
 
     Raises:
         ValueError: the checkpoint has fewer layers.
@@ -219,7 +219,7 @@ def _find_family(attributes: Mapping[str, Any], source: str) -> Family:
 
 
 def _convert(name: str, value: Any, field_type: type, source: str) -> Any:
-    """Returns the value in the field's type: JSON writes the float 0.0 as 0, too."""
+    """Returns the value as the field's type; JSON may have 0 for the float 0.0."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field_type is float and number and abs(value) < 1e300:
         return float(value)
@@ -235,7 +235,7 @@ def _convert(name: str, value: Any, field_type: type, source: str) -> Any:
 
 
 def _check_sizes(family: Family, attributes: Mapping[str, Any], source: str) -> None:
-    """Refuses sizes that no encoder has, before anything is made of them."""
+    """Raises ValueError for sizes that no encoder has, before they are used."""
     for name, (_, field_type) in family.fields.items():
         value, highest = attributes.get(name), _HIGHEST.get(name, _HIGHEST_OTHER)
         if field_type is int and type(value) is int and value > highest:
@@ -245,9 +245,9 @@ def _check_sizes(family: Family, attributes: Mapping[str, Any], source: str) -> 
 
 
 def _find_part(folder: Path) -> Path | None:
-    """Returns where the encoder lies in a folder of sentence-transformers' first years.
+    """Returns the encoder's subfolder in an old sentence-transformers folder, or None.
 
-    Its modules.json lists the parts; the first is the transformer.
+    Its modules.json lists the parts; the first one is the transformer.
     """
     path = folder / "modules.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The families of encoders: what each `model_type` reads from its config.json."""
+"""The encoder families: how each `model_type` reads its config.json."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -22,15 +22,16 @@ class Family:
     Attributes:
         config_class: our frozen dataclass.
         encoder_class: our Linen module.
-        fields: config attribute -> (field of ours, its type).
-        defaults: values Hugging Face takes where the attribute is absent.
-        mathematics: attributes that change the function computed -> allowed values.
-        unread: attributes of the family's hub configs that its own code never reads.
-        layer_lists: attributes that list something for each layer.
-        unify: rewrites attributes that different versions of transformers name
-            differently into those of `fields`; of (attributes, what to call the file).
-        implied: attributes implemented at one value only -> that value, by the config.
-        lowest: attribute -> its least value, where that is not 1 (0 for rates).
+        fields: config attribute -> (our field, its type).
+        defaults: Hugging Face's default values of absent attributes.
+        mathematics: attributes that change the computed function -> allowed values.
+        unread: attributes of hub configs that Hugging Face's own code never reads.
+        layer_lists: attributes that are lists with an entry for each layer.
+        unify: maps (attributes, file name for errors) to attributes under the names of
+            `fields`, if versions of transformers name them differently.
+        implied: attributes with only one implemented value -> that value, computed
+            from the config.
+        lowest: attribute -> its lowest value, where that is not 1 (0 for rates).
     """
 
     config_class: Callable[..., EncoderConfig]
@@ -47,7 +48,7 @@ class Family:
     lowest: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-# What the post-norm families have in common, under Hugging Face's names.
+# Attributes common to the post-norm families, under Hugging Face's names.
 _FIELDS: dict[str, tuple[str, type]] = {
     "vocab_size": ("vocab_size", int),
     "hidden_size": ("hidden_size", int),
@@ -87,7 +88,7 @@ _BERT_FIELDS: dict[str, tuple[str, type]] = {
     "pad_token_id": ("pad_token_id", int),
 }
 
-# Other families have such widths of their own.
+# Widths that other families set freely.
 _IMPLIED: dict[str, Callable[[Any], Any]] = {
     "embedding_size": lambda config: config.hidden_size,
     "attention_head_size": lambda config: config.hidden_size // config.num_heads,
@@ -113,7 +114,7 @@ _MPNET = Family(
     defaults=_DEFAULTS,
     mathematics={
         **_MATHEMATICS,
-        # Hugging Face's own code ignores other values: they would mean nothing.
+        # Hugging Face's code ignores other values, so they would have no effect.
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "pad_token_id": (1, None),
     },
@@ -157,8 +158,8 @@ _MODERNBERT = Family(
         "mlp_bias": (False,),
         "norm_bias": (False,),
     },
-    # Of heads, fresh weights, kernels; the padding id matters to PyTorch's gradient of
-    # the padding token only.
+    # For heads, initial weights and kernels; the padding id only affects PyTorch's
+    # gradient of the padding token.
     unread=frozenset(
         """
         classifier_activation classifier_bias classifier_pooling decoder_bias
@@ -186,14 +187,14 @@ _DEBERTA = Family(
         "pad_token_id": 0,
         "max_relative_positions": -1,
         "position_biased_input": True,
-        # Without these two, Hugging Face's own is a BERT: refused.
+        # Without these two, Hugging Face's model is a BERT, which is refused.
         "relative_attention": False,
         "pos_att_type": None,
     },
     mathematics={
         **_MATHEMATICS,
         "relative_attention": (True,),
-        # Both, in either order and spelling.
+        # Both terms, in either order and spelling.
         "pos_att_type": ("c2p|p2c", "p2c|c2p", ["c2p", "p2c"], ["p2c", "c2p"]),
         "talking_head": (False,),
     },
@@ -223,7 +224,7 @@ _DEBERTA_V2 = dataclasses.replace(
     mathematics={
         **_DEBERTA.mathematics,
         "norm_rel_ebd": ("layer_norm", "none"),
-        # An even window has no middle: Hugging Face's own fails on it.
+        # An even window has no middle, and Hugging Face's code fails on it.
         "conv_kernel_size": (0, 1, 3, 5, 7, 9),
         "conv_act": tuple(ACTIVATIONS),
         "conv_groups": (1,),
@@ -243,9 +244,9 @@ FAMILIES: dict[str, Family] = {
     "deberta-v2": _DEBERTA_V2,
 }
 
-# Attributes that hub configs carry and that change nothing an encoder computes:
-# bookkeeping, output formats, task heads, text generation, other models' poolers, code
-# of their own (`auto_map`, never run: the family's function is the one computed).
+# Attributes of hub configs that do not change what an encoder computes: bookkeeping,
+# output formats, task heads, text generation, other models' poolers, and their own code
+# (`auto_map`, which is never run: the family's standard encoder is computed).
 HARMLESS = frozenset(
     """
     _name_or_path _num_labels _attn_implementation _attn_implementation_autoset

@@ -1,6 +1,6 @@
-"""Where an encoder's folder comes from: a preset, a local folder, or the hub.
+"""Finds an encoder's folder: a preset, a local folder, or a hub repository.
 
-A preset is a pip-installed distribution that carries a model as data. It is found
+A preset is a pip-installed distribution that contains a model as data. It is found
 through its metadata and never imported, so none of its code runs.
 """
 
@@ -18,13 +18,19 @@ from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
 from sweet_jax.system.packages import INSTALL_EMBEDDED
 
-# Never *.bin and kin: pickles stay where they are.
+# No *.bin and the like: pickles are never downloaded.
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A model inside a distribution: the distribution, the folder, how to install."""
+    """A model inside a distribution.
+
+    Attributes:
+        distribution: the distribution's name.
+        folder: the model's folder in it.
+        install: the command that installs it.
+    """
 
     distribution: str
     folder: str
@@ -43,13 +49,13 @@ PRESETS: dict[str, Preset] = {
 def find_encoder(settings: EncoderSettings) -> Path:
     """Returns a local folder with the encoder's config, safetensors and tokenizer.
 
-    In order: a preset's name, an existing folder, a hub id. A hub id is taken from the
-    local cache where it is complete, so that a cached run needs no network.
+    The name is tried as a preset, an existing folder and a hub id, in this order. A hub
+    id is read from the local cache if it is complete there, without network.
 
     Raises:
-        SettingsError: no such preset, folder or repository; the preset's distribution
-            is not installed; the hub cannot be reached (within about 10 seconds); the
-            repository has no safetensors.
+        SettingsError: there is no such preset, folder or repository; the preset's
+            distribution is not installed; the hub cannot be reached (within about 10
+            seconds); or the repository has no safetensors.
     """
     name = settings.name
     if name in PRESETS:
@@ -63,8 +69,8 @@ def find_encoder(settings: EncoderSettings) -> Path:
         )
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise SettingsError(
-            f"encoder.name={name!r} is no existing folder, and neither a hub id nor one"
-            f" of {', '.join(PRESETS)}"
+            f"encoder.name={name!r} is not an existing folder, a hub id or one of"
+            f" {', '.join(PRESETS)}"
         )
     hint = suggest(name.lower(), PRESETS, cutoff=0.7)
     if hint and "/" not in name:
@@ -96,7 +102,7 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
         )
     if not is_reachable(constants.ENDPOINT):
         raise SettingsError(
-            f"encoder {shown} is no local folder, not in the local hub cache, and"
+            f"encoder {shown} is not a local folder and not in the local hub cache, and"
             f" {constants.ENDPOINT} cannot be reached: connect, or name a local folder"
             f" or one of {', '.join(PRESETS)}"
         )
@@ -119,7 +125,7 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
             " local folder, nor a repository of the hub that you may read"
         ) from error
     except (
-        # The HTTP library's own base error, whichever library the client is built on.
+        # The base error of whichever HTTP library the client uses.
         errors.HTTPError,  # pyright: ignore[reportPrivateImportUsage]
         OSError,
     ) as error:
@@ -138,10 +144,10 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
 
 
 def _find_in_cache(name: str, revision: str | None) -> Path | None:
-    """Returns the cached snapshot if it is whole, else None."""
+    """Returns the cached snapshot if it is complete, else None."""
     try:
-        # The same patterns as when downloading: the client remembers a repository's
-        # files and would miss the pickles that were left there on purpose.
+        # The same patterns as for the download: the client remembers all files of a
+        # repository, and would report the pickles that were not downloaded as missing.
         path = huggingface_hub.snapshot_download(
             name,
             revision=revision,
@@ -152,10 +158,10 @@ def _find_in_cache(name: str, revision: str | None) -> Path | None:
         return None
     except errors.HFValidationError as error:
         raise SettingsError(
-            f"encoder.name={name!r} is no existing folder, no preset and no hub id"
+            f"encoder.name={name!r} is not an existing folder, a preset or a hub id"
         ) from error
     folder = Path(path)
-    # An interrupted download leaves a snapshot, too: it must be completed.
+    # An interrupted download also leaves a snapshot, which must be completed.
     has_tokenizer = any(
         (folder / file).is_file()
         for file in ("tokenizer.json", "vocab.txt", "vocab.json")

@@ -1,9 +1,9 @@
-"""ModernBERT's config.json, in the words of the hub and of transformers 5.
+"""ModernBERT's config.json, with the attributes of the hub and of transformers 5.
 
-Published files say which layers are global by `global_attn_every_n_layers`, and the
-bases of the rotary frequencies by `global_rope_theta` and `local_rope_theta`. What
-transformers 5 writes has `layer_types` and `rope_parameters` in their place, and may
-keep the old ones beside. There the new ones win without a word; here both must agree.
+Published files set the global layers by `global_attn_every_n_layers`, and the bases of
+the rotary frequencies by `global_rope_theta` and `local_rope_theta`. Files written by
+transformers 5 have `layer_types` and `rope_parameters` instead, and may also keep the
+old attributes. transformers then silently uses the new ones; here both must agree.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from sweet_jax.models.modernbert import GLOBAL, LOCAL
 from sweet_jax.system.files import show_names, show_value
 
 _DEFAULT_PERIOD = 3
-# Kind of layer -> (the hub's name of its base, the base where no name says one).
+# Kind of layer -> (the hub's attribute for its base, the default base).
 _THETAS = {
     GLOBAL: ("global_rope_theta", 160_000.0),
     LOCAL: ("local_rope_theta", 10_000.0),
 }
-# What `rope_parameters` may say of a kind; `type` is an older `rope_type`.
+# Allowed keys of a kind in `rope_parameters`; `type` is the older name of `rope_type`.
 _ROTARY_KEYS = {"rope_theta", "rope_type", "type"}
 
 
@@ -26,12 +26,12 @@ def unify_attributes(attributes: Mapping[str, Any], source: str) -> dict[str, An
     """Returns the attributes with `layer_types` and both thetas in one form each.
 
     Args:
-        attributes: of the config.json.
-        source: what to call the file in errors.
+        attributes: the attributes of the config.json.
+        source: the file's name in errors.
 
     Raises:
-        ValueError: an attribute of these has a wrong form, contradicts another one, or
-            asks for rotary positions that are scaled.
+        ValueError: one of these attributes has a wrong form, contradicts another one,
+            or asks for scaled rotary positions.
     """
     try:
         unified = {
@@ -49,12 +49,12 @@ def unify_attributes(attributes: Mapping[str, Any], source: str) -> dict[str, An
 def _read_layer_types(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     num_layers = attributes.get("num_hidden_layers")
     if type(num_layers) is not int:
-        return ()  # refused later, under its own name
+        return ()  # Refused later, under its own name.
     period = attributes.get("global_attn_every_n_layers")
     if period is not None and (type(period) is not int or period < 1):
         raise ValueError(
-            f"global_attn_every_n_layers={show_value(period)} must be a whole number"
-            " from 1 on"
+            f"global_attn_every_n_layers={show_value(period)} must be a whole number of"
+            " at least 1"
         )
     listed = attributes.get("layer_types")
     by_period = tuple(
@@ -95,7 +95,7 @@ def _read_theta(attributes: Mapping[str, Any], kind: str) -> float:
     if "rope_theta" in part:
         given[f"{prefix}.rope_theta"] = part["rope_theta"]
     for name, theta in given.items():
-        # null: versions of transformers disagree on what it stands for.
+        # null is refused: versions of transformers interpret it differently.
         if type(theta) not in (int, float) or theta <= 0:
             raise ValueError(f"{name}={show_value(theta)} must be a number above 0")
     if len(set(given.values())) > 1:
@@ -107,11 +107,11 @@ def _read_theta(attributes: Mapping[str, Any], kind: str) -> float:
 
 
 def _read_mapping(value: Any, name: str, allowed: Any) -> Mapping[str, Any]:
-    """Returns a JSON object with no keys but the allowed ones; null is an empty one."""
+    """Checks that a JSON object has only allowed keys; null counts as empty."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{name}={show_value(value)} is no JSON object")
+        raise ValueError(f"{name}={show_value(value)} is not a JSON object")
     if unknown := sorted(value.keys() - set(allowed)):
         raise ValueError(
             f"{name} has {show_names(unknown)}, not implemented: allowed are"
@@ -121,21 +121,21 @@ def _read_mapping(value: Any, name: str, allowed: Any) -> Mapping[str, Any]:
 
 
 def _check_agreement(attributes: Mapping[str, Any]) -> None:
-    """Checks what would otherwise be ignored, or fail much later.
+    """Checks attributes that would otherwise be ignored, or fail much later.
 
-    Hub files carry `layer_norm_eps` beside `norm_eps`, which alone is read.
+    Hub files have `layer_norm_eps` beside `norm_eps`, but only the latter is read.
     """
     epsilon = attributes.get("norm_eps")
     other = attributes.get("layer_norm_eps")
     if other is not None and other != (1e-5 if epsilon is None else epsilon):
         raise ValueError(
             f"layer_norm_eps={show_value(other)} contradicts"
-            f" norm_eps={show_value(epsilon)}, which alone is read: remove"
+            f" norm_eps={show_value(epsilon)}, the only one that is read: remove"
             " layer_norm_eps"
         )
     size, heads = attributes.get("hidden_size"), attributes.get("num_attention_heads")
     if type(size) is int and type(heads) is int and heads > 0 and size // heads % 2:
         raise ValueError(
-            f"hidden_size={size} over num_attention_heads={heads} leaves heads of odd"
-            " width: rotary positions turn pairs of numbers"
+            f"hidden_size={size} over num_attention_heads={heads} gives heads of odd"
+            " width, but rotary positions need an even one"
         )

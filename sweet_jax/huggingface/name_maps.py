@@ -1,7 +1,7 @@
-"""The name map of each family: one row per tensor, one table per family.
+"""The name map of each family: a table with one row per tensor.
 
-Old names and tensors that are no part of an encoder are rows, too, so nothing is
-ignored by accident.
+Old names, and tensors that are not part of an encoder, are listed too, so that no
+tensor is ignored by accident.
 """
 
 from sweet_jax.huggingface.rules import NameMap, Rule, make_dense_rules, make_norm_rules
@@ -24,7 +24,7 @@ _OLD_NORMS = (
     (r"LayerNorm\.gamma$", "LayerNorm.weight"),
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-# Heads for sentence and token classes; for spans.
+# Heads that classify sentences and tokens; heads that find spans.
 _TASK_HEADS = (r"classifier\..*", r"qa_outputs\..*")
 _ATTENTION_OUTPUT = (
     *make_dense_rules(
@@ -57,7 +57,7 @@ _BERT_RULES = (
 _ROBERTA = NameMap(
     rules=_BERT_RULES,
     renames=((r"^roberta\.", ""), *_OLD_NORMS),
-    # `lm_head`: masked words.
+    # `lm_head`: the head for masked words.
     ignored=(r"lm_head\..*", *_TASK_HEADS),
 )
 
@@ -126,7 +126,7 @@ _MODERNBERT = NameMap(
         Rule("final_norm.weight", "final_norm/scale"),
     ),
     renames=((r"^model\.", ""),),
-    # `head`: in front of both masked words (`decoder`) and classes.
+    # `head` comes before both heads: masked words (`decoder`) and classes.
     ignored=(r"head\..*", r"decoder\..*", *_TASK_HEADS),
     buffers=(r".*rotary_emb\.(original_)?inv_freq",),
 )
@@ -176,7 +176,7 @@ _CONVOLUTION = (
 
 
 def _make_deberta(*further: Rule) -> NameMap:
-    """Returns the table of DeBERTas, whose attention differs."""
+    """Returns the table of a DeBERTa; the rows of its attention are passed."""
     return NameMap(
         rules=(
             _WORDS,
@@ -189,11 +189,11 @@ def _make_deberta(*further: Rule) -> NameMap:
         ),
         renames=((r"^deberta\.", ""), *_OLD_NORMS),
         ignored=(
-            # Published files hold it also where the config says that it is not read.
+            # Published files have it even if the config says that it is not used.
             r"embeddings\.position_embeddings\.weight",
-            # Masked and replaced words.
+            # The heads for masked and replaced words.
             r"(cls|lm_predictions|mask_predictions)\..*",
-            # Of task heads: another activation follows than in our exits.
+            # It belongs to task heads, whose activation differs from that of our exits.
             r"pooler\.dense\..*",
             *_TASK_HEADS,
         ),
@@ -204,7 +204,7 @@ NAME_MAPS: dict[str, NameMap] = {
     "bert": NameMap(
         rules=_BERT_RULES,
         renames=((r"^bert\.", ""), *_OLD_NORMS),
-        # `cls`: masked words and next sentence.
+        # `cls`: the heads for masked words and the next sentence.
         ignored=(r"cls\..*", *_TASK_HEADS),
     ),
     "roberta": _ROBERTA,

@@ -1,4 +1,4 @@
-"""Pickled PyTorch weights as safetensors, the only form that is loaded otherwise."""
+"""Converts pickled PyTorch weights to safetensors, the only format that we load."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,22 @@ from sweet_jax.system.packages import install_extra
 
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-# Tokenizer and config files that travel with the weights.
+# Tokenizer and config files, which are copied with the weights.
 COMPANIONS = ("*.json", "*.txt", "*.model")
 
 
 def convert_from_torch(folder: Path, out: Path) -> str:
     """Writes a folder's pickled weights as safetensors, names and types unchanged.
 
-    torch.load runs with weights_only=True: a pickle that asks for anything but tensors
-    is refused. Config and tokenizer files are copied.
+    torch.load runs with weights_only=True, which refuses a pickle of anything but
+    tensors. Config and tokenizer files are copied.
 
     Returns:
-        One line on what was written.
+        One line that says what was written.
 
     Raises:
-        ValueError: torch is not installed; no pickled weights; a file that torch will
-            not load; `out` holds files already.
+        ValueError: torch is not installed, there are no pickled weights, torch refuses
+            a file, or `out` already has files.
     """
     try:
         import torch
@@ -53,7 +53,7 @@ def convert_from_torch(folder: Path, out: Path) -> str:
             for name, value in loaded.items()
         ):
             raise ValueError(f"{file} is not a dictionary of tensors")
-        # Tied tensors share memory, which safetensors refuses: each gets its own.
+        # Tied tensors share memory, which safetensors refuses, so each is copied.
         tensors.update({k: v.contiguous().clone() for k, v in loaded.items()})
     companions = [
         file
@@ -64,7 +64,7 @@ def convert_from_torch(folder: Path, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     for file in companions:
         files.write_bytes(out / file.name, files.read_bytes(file))
-    # Last: a folder with weights is a whole folder.
+    # Last, so that a folder with weights is always complete.
     with files.write_whole(out / SINGLE_FILE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     return f"{out / SINGLE_FILE}: {len(tensors)} tensors"
@@ -80,10 +80,10 @@ def _find_pickles(folder: Path) -> tuple[Path, ...]:
 
 
 def check_new_folder(out: Path) -> None:
-    """Checks that nothing lies where a folder will be written: nothing is replaced.
+    """Checks that an output folder is new or empty, because no file is overwritten.
 
     Raises:
-        ValueError: it is a file, or holds some.
+        ValueError: it is a file, or has files.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder")

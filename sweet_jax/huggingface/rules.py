@@ -1,6 +1,6 @@
-"""What a name map is: rows that say both names of a tensor, read in both directions.
+"""Name maps: tables whose rows have both names of a tensor.
 
-Loading looks a row up by Hugging Face's name, exporting by our path. `{layer}` stands
+Loading looks up a row by Hugging Face's name, exporting by our path. `{layer}` stands
 for a layer's number. The tables themselves are in `name_maps`.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One tensor under both names; a config may leave it out.
+    """Both names of a tensor; some configs do not have the tensor.
 
     Attributes:
         theirs: Hugging Face's name.
@@ -29,8 +29,8 @@ class Rule:
     transform: str = "same"
 
 
-# What others put before the names of an encoder that they hold as a part: data-parallel
-# training, torch.compile, sentence-transformers, and classes of their own.
+# Prefixes of tensor names from models that contain the encoder: data-parallel training,
+# torch.compile, sentence-transformers, and custom classes.
 _WRAPPER = re.compile(
     r"(module|_orig_mod|model|base_model|auto_model|0\.auto_model|transformer"
     r"|encoder\.(module|_orig_mod|model|auto_model)"
@@ -46,7 +46,7 @@ TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 
 
 def make_dense_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
-    """Returns the two rows of a dense map."""
+    """Returns the two rows of a dense layer."""
     return (
         Rule(f"{theirs}.weight", f"{ours}/kernel", "transpose"),
         Rule(f"{theirs}.bias", f"{ours}/bias"),
@@ -67,12 +67,12 @@ class NameMap:
 
     Attributes:
         rules: one row per tensor.
-        renames: (pattern, replacement) applied in order to a name before the rows:
+        renames: (pattern, replacement), applied in order to a name before the look-up:
             names of older files, prefixes of models with task heads.
-        ignored: patterns of (renamed) tensors that are no part of the encoder, or
-            none where the config leaves their row out.
+        ignored: patterns of (renamed) tensors that are not part of the encoder, or not
+            with every config.
         buffers: patterns of (renamed) tensors that some versions of transformers
-            stored, though they follow from the config.
+            stored, although they follow from the config.
     """
 
     rules: tuple[Rule, ...]
@@ -85,7 +85,7 @@ class NameMap:
 
     @property
     def has_pooler(self) -> bool:
-        """Whether the family's encoders come with a pooler."""
+        """Whether the family's checkpoints have a pooler."""
         return self.to_theirs("pooler/kernel") is not None
 
     def to_ours(self, theirs: str) -> tuple[str, str] | None:
@@ -97,7 +97,7 @@ class NameMap:
         return _translate(ours, self._by_ours)
 
     def rename(self, theirs: str) -> str:
-        """Returns the current name of a tensor that another file may name."""
+        """Returns the current name of a tensor whose name is old or has a prefix."""
         while match := _WRAPPER.match(theirs):
             theirs = theirs[match.end() :]
         for pattern, replacement in self.renames:
@@ -105,7 +105,7 @@ class NameMap:
         return theirs
 
     def find_prefix(self, theirs: str) -> str | None:
-        """Returns what stands before a name that the table knows; None: nothing."""
+        """Returns the prefix before a name that the table has, or None."""
         parts = theirs.split(".")
         for i in range(1, min(len(parts), 10)):
             if self.to_ours(self.rename(".".join(parts[i:]))) is not None:
@@ -113,12 +113,12 @@ class NameMap:
         return None
 
     def is_ignored(self, theirs: str) -> bool:
-        """Whether a (renamed) tensor is known to be no part of the encoder."""
+        """Whether a (renamed) tensor is known not to be part of the encoder."""
         known = (*self.ignored, *self.buffers)
         return any(re.fullmatch(pattern, theirs) for pattern in known)
 
     def is_buffer(self, theirs: str) -> bool:
-        """Whether a (renamed) tensor follows from the config: nothing is lost."""
+        """Whether a (renamed) tensor follows from the config and is safe to ignore."""
         return any(re.fullmatch(pattern, theirs) for pattern in self.buffers)
 
     @functools.cached_property
@@ -133,7 +133,7 @@ class NameMap:
 def _translate(name: str, rows: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
     layer = ""
     if name not in rows and (match := re.search("[0-9]+", name)):
-        # The first number of a name is its layer's; files may hold many names.
+        # The first number in a name is that of its layer.
         layer = match[0]
         name = f"{name[: match.start()]}{{layer}}{name[match.end() :]}"
     if name not in rows:

@@ -1,6 +1,7 @@
-"""Encoders from and to Hugging Face safetensors, strictly: nothing is left to chance.
+"""Loads encoders from Hugging Face safetensors and exports them, strictly.
 
-Reading never unpickles and never runs code from a folder.
+Missing, extra and misshapen tensors are errors. Loading never unpickles and never runs
+code from a folder.
 """
 
 import collections
@@ -31,22 +32,22 @@ from sweet_jax.models.shared_tables import join_tables
 from sweet_jax.system import files
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
-# Layers of a checkpoint behind the second have the second's shapes, in every family.
+# In every family, all layers after the second have the shapes of the second.
 _DIFFERENT_LAYERS = 2
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedEncoder:
-    """What a folder holds.
+    """The parameters of an encoder's folder.
 
     Attributes:
         encoder: float32 parameters under the encoder's own paths.
         pooler: `{"kernel": [D, D], "bias": [D]}`, or None.
-        final_norm: `{"scale": [D]}`, the norm behind the last layer; None in families
+        final_norm: `{"scale": [D]}`, the norm after the last layer; None in families
             whose layers end in a norm.
-        ignored: tensors of the files that are no part of the encoder; buffers, which
-            follow from the config, aside.
+        ignored: tensors that are not part of the encoder, without buffers, which follow
+            from the config.
         digest: 16 hex digits of the weight files' bytes.
     """
 
@@ -59,7 +60,7 @@ class LoadedEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where one of our parameters lies: file, their name, row's transform."""
+    """The tensor of a parameter: its file, Hugging Face's name, and the transform."""
 
     file: Path
     name: str
@@ -68,17 +69,16 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Inventory:
-    """The tensors of a folder, sorted by what a load would do with them.
+    """The tensors of a folder, sorted by how they would be loaded.
 
     Attributes:
         wanted: our path -> tensor.
-        deeper: tensors of layers past the truncated depth.
-        ignored: tensors that are no part of the encoder.
-        missing: Hugging Face names that the encoder needs and no file has.
-        extra: tensors that the table does not know, or that come twice.
-        wrong: sentences on shapes and types that contradict the config.
-        prefix: what stands before the names that the table knows, in most extra
-            tensors; empty: nothing.
+        deeper: tensors of layers deeper than the truncated encoder.
+        ignored: tensors that are not part of the encoder.
+        missing: Hugging Face names that the encoder needs but no file has.
+        extra: tensors that the table does not have, or duplicates.
+        wrong: descriptions of shapes and types that contradict the config.
+        prefix: the common prefix before known names in most extra tensors, or empty.
     """
 
     wanted: dict[str, Tensor]
@@ -117,14 +117,14 @@ def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> Loaded
     """Reads embeddings, the first `num_layers` layers, final norm and pooler.
 
     Args:
-        folder: holds model.safetensors, or shards with their index.
-        config: of the same folder.
-        num_layers: layers wanted; deeper ones of the checkpoint are not read.
+        folder: has model.safetensors, or shards with their index.
+        config: the config of the same folder.
+        num_layers: the number of layers to read; deeper ones are not read.
 
     Raises:
-        ValueError: no safetensors; a damaged file; missing and extra tensors (both
-            listed); shapes that contradict the config (the first three listed); weights
-            that are NaN or infinite.
+        ValueError: there are no safetensors, a file is damaged, tensors are missing or
+            extra (both are listed), shapes contradict the config (the first three are
+            listed), or weights are NaN or infinite.
     """
     inventory = take_inventory(folder, config, num_layers)
     inventory.check(folder)
@@ -137,9 +137,9 @@ def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> Loaded
             for path in paths:
                 tensor = inventory.wanted[path]
                 to_ours, _ = TRANSFORMS[tensor.transform]
-                # numpy has no bfloat16 of its own: importing jax taught it.
+                # numpy has no bfloat16; importing jax has added it.
                 array = to_ours(tensors.get_tensor(tensor.name))
-                with np.errstate(over="ignore"):  # Found as infinite below.
+                with np.errstate(over="ignore"):  # `_check_finite` reports overflow.
                     flat[path] = np.ascontiguousarray(array, dtype=np.float32)
                 _check_finite(flat[path], tensor)
     tree = unflatten_paths({path: flat[path] for path in inventory.wanted})
@@ -155,10 +155,10 @@ def load_encoder(folder: Path, config: EncoderConfig, num_layers: int) -> Loaded
 
 
 def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inventory:
-    """Sorts the folder's tensors by name and shape alone; no weights are read.
+    """Sorts the folder's tensors by name and shape; no weights are read.
 
     Raises:
-        ValueError: no safetensors, or a damaged file.
+        ValueError: there are no safetensors, or a file is damaged.
     """
     name_map = NAME_MAPS[config.family]
     shapes = compute_shapes(config, num_layers)
@@ -184,8 +184,7 @@ def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inve
                 view = tensors.get_slice(name)
                 shape = tuple(view.get_shape())
                 _, to_theirs = TRANSFORMS[transform]
-                # broadcast_to gives the expected shape its layout in their file
-                # without memory behind it.
+                # broadcast_to makes an array of the expected shape without memory.
                 expected = to_theirs(np.broadcast_to(0.0, shapes[path])).shape
                 if shape != expected:
                     wrong.append(f"{files.show(name)} is {shape}, expected {expected}")
@@ -195,11 +194,11 @@ def take_inventory(folder: Path, config: EncoderConfig, num_layers: int) -> Inve
                         " (quantised weights are not read: take the original ones)"
                     )
     missing = [path for path in shapes if path not in wanted]
-    # A checkpoint may have no pooler; half a pooler is an error.
+    # A checkpoint may have no pooler, but a part of a pooler is an error.
     if not any(path.startswith("pooler/") for path in wanted):
         missing = [path for path in missing if not path.startswith("pooler/")]
     return Inventory(
-        # In the encoder's own order, whatever the order in the files.
+        # In the encoder's order, not that of the files.
         wanted={path: wanted[path] for path in shapes if path in wanted},
         deeper=tuple(deeper),
         ignored=tuple(ignored),
@@ -221,19 +220,19 @@ def export_encoder(
     """Writes an encoder as a folder that Hugging Face's PyTorch classes load.
 
     Args:
-        params: the encoder's parameters; their layers give the depth written, and
-            copies of tables that layers share must be equal.
+        params: the encoder's parameters, with as many layers as are to be written; the
+            copies of shared tables must be equal.
         pooler: `{"kernel", "bias"}`, or None: the folder then has no pooler.
-        config: of the encoder.
-        source_config_json: attributes of the config.json the encoder came from; kept
-            but for the depth.
-        out: the folder; made where missing. Tokenizer files are the caller's.
-        final_norm: the norm behind the last layer, in families that have one; of a
-            model with exits, the norm of one of them.
+        config: the encoder's config.
+        source_config_json: attributes of the config.json that the encoder was loaded
+            with; only the depth is changed.
+        out: the folder, created if missing. The caller writes the tokenizer files.
+        final_norm: the norm after the last layer, in families that have one; for a
+            model with exits, the norm of one exit.
 
     Raises:
-        ValueError: parameters that the table does not know or of another shape;
-            tables that layers share have drifted apart between segments.
+        ValueError: a parameter is not in the table or has another shape, or the
+            segments' copies of shared tables differ.
     """
     params = join_tables(params)
     behind = {"final_norm": final_norm, "pooler": pooler}
@@ -252,12 +251,12 @@ def export_encoder(
     for path, leaf in flat.items():
         name, transform = _to_theirs(config, path)
         _, to_theirs = TRANSFORMS[transform]
-        # safetensors writes the buffer as it lies: a transposed view must be copied.
+        # safetensors writes the buffer as it is: a transposed view must be copied.
         tensors[name] = np.ascontiguousarray(to_theirs(np.asarray(leaf, np.float32)))
     attributes = {**source_config_json, "num_hidden_layers": num_layers}
     for name in FAMILIES[config.family].layer_lists & attributes.keys():
         attributes[name] = attributes[name][:num_layers]
-    # Code of its own does not travel: the encoder was read as one of its family.
+    # The folder's own code is not exported: the encoder was read without it.
     attributes.pop("auto_map", None)
     out.mkdir(parents=True, exist_ok=True)
     with files.write_whole(out / SINGLE_FILE) as temporary:
@@ -268,9 +267,9 @@ def export_encoder(
 def compute_shapes(
     config: EncoderConfig, num_layers: int
 ) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of all that a checkpoint may hold, without memory.
+    """Returns path -> shape of all parameters of a checkpoint, without memory.
 
-    These are the encoder's parameters, and `final_norm/...` and `pooler/...` where the
+    These are the encoder's parameters, and `final_norm/...` and `pooler/...` if the
     family has them.
     """
     ids = jnp.zeros((1, 1), jnp.int32)
@@ -307,7 +306,7 @@ def _check_finite(array: np.ndarray, tensor: Tensor) -> None:
 
 
 def _find_prefix(name_map: NameMap, extra: Sequence[str]) -> str:
-    """Returns the prefix before known names in most of the extra tensors, if any."""
+    """Returns the common prefix before known names in most extra tensors, or ""."""
     prefixes = collections.Counter(map(name_map.find_prefix, extra[:1000]))
     del prefixes[None]
     prefix, count = next(iter(prefixes.most_common(1)), ("", 0))

@@ -19,10 +19,10 @@ from sweet_jax.system import files
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# Other things that people publish in an encoder's place -> what to do.
+# Other files that are published instead of safetensors -> what they are, what to do.
 _OTHERS = {
     "adapter_config.json": (
-        "an adapter (PEFT), which is no encoder: merge it into its base model"
+        "an adapter (PEFT), which is not an encoder: merge it into its base model"
         " (merge_and_unload) and save that"
     ),
     "tf_model.h5": "TensorFlow weights: save them with PyTorch's transformers",
@@ -33,7 +33,7 @@ _OTHERS = {
         "an OpenVINO program, which cannot be trained: take the original weights"
     ),
 }
-# Of the largest published encoders a header has 0.1 MB; 100 MB take the library long.
+# Headers of the largest published encoders have 0.1 MB; 100 MB would take very long.
 _MOST_HEADER_BYTES = 4 << 20
 _MOST_SHARDS = 1000
 _REMEDY = "copy or download it again"
@@ -43,7 +43,8 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
     """Returns the folder's safetensors files: the single one, or all shards.
 
     Raises:
-        ValueError: there are none (says how to convert pickles), or a shard is gone.
+        ValueError: there are none (the message says how to convert pickles), or a shard
+            is missing.
     """
     if (folder / SINGLE_FILE).is_file():
         return (folder / SINGLE_FILE,)
@@ -64,7 +65,7 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class _ShardIndex:
-    """What a shard index says: tensor -> file beside it."""
+    """The content of a shard index: tensor -> file in the same folder."""
 
     weight_map: Annotated[dict[str, str], Len(1, 100_000)]
 
@@ -73,8 +74,8 @@ def find_shards(index: Path) -> tuple[Path, ...]:
     """Returns the weight files that an index lists, which lie beside it.
 
     Raises:
-        ValueError: it cannot be read, or names a file outside of its folder, or a shard
-            is gone.
+        ValueError: the index cannot be read, or names a file outside of its folder, or
+            a shard is missing.
     """
     try:
         content = files.read_as(index, _ShardIndex, remedy=_REMEDY)
@@ -110,10 +111,10 @@ def compute_file_digest(files: tuple[Path, ...]) -> str:
 
 @contextlib.contextmanager
 def open_weights(file: Path) -> Iterator[Any]:
-    """Opens a safetensors file; its header must be of a sane length."""
+    """Opens a safetensors file after checking the length of its header."""
     try:
         if not file.is_file():
-            raise ValueError(f"{file} is no regular file: {_REMEDY}")
+            raise ValueError(f"{file} is not a regular file: {_REMEDY}")
         with file.open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
         if 8 + header <= file.stat().st_size and header > _MOST_HEADER_BYTES:
@@ -128,7 +129,7 @@ def open_weights(file: Path) -> Iterator[Any]:
         raise ValueError(
             f"{file} is damaged or cut short ({reason}): copy or download it again"
         ) from error
-    # It is mapped as a whole, which a limit on memory may forbid.
+    # The whole file is mapped into memory, which a memory limit may forbid.
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} cannot be read ({reason}): {_REMEDY}") from error

@@ -1,8 +1,8 @@
-"""Self-attention in pieces: heads, scores, probabilities, context.
+"""The parts of self-attention: heads, scores, probabilities, context.
 
-The step from scores to probabilities is a function of its own (`AttentionFn`), so that
-a layer's attention can be replaced without touching the layer. Families with other
-scores (disentangled, rotary) use the same pieces.
+A separate function (`AttentionFn`) computes probabilities from scores, so that a
+layer's attention can be replaced without changing the layer. Families with other scores
+(disentangled, rotary) use the same parts.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ def compute_masked_softmax(
 ) -> Float[jax.Array, "B H L M"]:
     """Returns softmax over the keys where `mask` is True.
 
-    A row without a single readable key becomes uniform, not NaN, and passes no
-    gradient: that is why the fill is finfo.min and not -inf.
+    The fill is finfo.min, not -inf: a row without any readable key then becomes
+    uniform instead of NaN, and passes no gradient.
     """
     lowest = jnp.finfo(scores_BHLM.dtype).min
     return jax.nn.softmax(jnp.where(mask, scores_BHLM, lowest), axis=-1)
@@ -41,10 +41,10 @@ def compute_scores(
     query_BLHK: Float[jax.Array, "B L H K"], key_BMHK: Float[jax.Array, "B M H K"]
 ) -> Float[jax.Array, "B H L M"]:
     """Returns float32 scores q k / sqrt(K)."""
-    # Scaling the queries costs K operations per row where scaling the scores costs M.
+    # Scaling queries costs K operations per row; scaling scores would cost M.
     scaled_BLHK = query_BLHK * (query_BLHK.shape[-1] ** -0.5)
-    # Heads first in both: on CPU, XLA is several times slower where a product has to
-    # move axes itself.
+    # Heads first in both: on CPU, XLA is several times slower if the product has to
+    # move axes.
     return jnp.einsum(
         "BHLK,BHMK->BHLM",
         scaled_BLHK.swapaxes(1, 2),
@@ -57,7 +57,7 @@ def compute_context(
     probabilities_BHLM: Float[jax.Array, "B H L M"],
     value_BMHK: Float[jax.Array, "B M H K"],
 ) -> Float[jax.Array, "B L D"]:
-    """Returns the mean of the values under the probabilities, heads side by side."""
+    """Returns the values averaged by the probabilities, with heads concatenated."""
     # The product runs in the values' computation type; probabilities are float32.
     context_BHLK = jnp.einsum(
         "BHLM,BHMK->BHLK",
@@ -71,16 +71,16 @@ def compute_context(
 class SelfAttention(nn.Module):
     """Post-norm self-attention block: norm(x + dropout(output(attend(x)))).
 
-    A family whose queries meet their keys otherwise overrides `compare` alone.
+    A family with other scores overrides only `compare`.
 
     Attributes:
         num_heads: H; must divide the hidden size.
         attention_dropout: rate on the probabilities.
-        hidden_dropout: rate after the output map.
+        hidden_dropout: rate after the output layer.
         norm_epsilon: added to the variance.
         init_std: standard deviation of fresh kernels.
         dtype: computation type; scores and probabilities are float32.
-        attention_fn: scores and mask to probabilities.
+        attention_fn: maps scores and mask to probabilities.
     """
 
     num_heads: int
@@ -102,10 +102,10 @@ class SelfAttention(nn.Module):
         """Returns the block's output, [B, L, D].
 
         Args:
-            x_BLD: what queries, keys and values are made of.
+            x_BLD: the input of queries, keys and values.
             mask: True where a key may be read.
             train: whether dropout is on.
-            shared: what `compare` reads of tables that layers share.
+            shared: arrays from the shared tables, for `compare`.
         """
         scores_BHLM, value_BMHK = self.compare(x_BLD, train, *shared)
         probabilities_BHLM = self.attention_fn(scores_BHLM, mask)
@@ -128,9 +128,9 @@ class SelfAttention(nn.Module):
         """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
 
         Args:
-            x_BLD: what queries, keys and values are made of.
+            x_BLD: the input of queries, keys and values.
             train: whether dropout is on.
-            shared: nothing, or a bias added to the scores, [#B, H, L, L].
+            shared: empty, or a bias added to the scores, [#B, H, L, L].
         """
         (bias,) = shared or (None,)
         query_BLHK, key_BMHK, value_BMHK = (
@@ -143,5 +143,5 @@ class SelfAttention(nn.Module):
         return scores_BHLM, value_BMHK
 
     def make_map(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
-        """Returns a dense map of the block to `features`."""
+        """Returns a dense layer of the block with `features` outputs."""
         return make_dense(features, self.init_std, self.dtype, name, use_bias)

@@ -1,8 +1,8 @@
 """BERT encoder (Devlin et al., 2019): learned absolute positions, post-norm layers.
 
 Departures from Hugging Face's BertModel: no pooler (every exit owns one), no decoder
-and no cross-attention, masks by finfo.min, and a depth that may stop short of the
-checkpoint's (`num_layers`).
+and no cross-attention, masks by finfo.min, and possibly fewer layers than the
+checkpoint (`num_layers`).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from sweet_jax.models.post_norm import Embeddings, PostNormConfig, PostNormLayer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig(PostNormConfig):
-    """What defines a BERT.
+    """The config of a BERT.
 
     Attributes:
         pad_token_id: id of the padding token.

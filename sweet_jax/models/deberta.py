@@ -1,12 +1,13 @@
 """DeBERTa (He et al., 2021): a post-norm encoder with disentangled attention.
 
-All layers read one table of distances, a row for each within reach to either side;
-further ones share the outermost row (section 3.1, equation 3).
+All layers read one table of relative distances. It has a row for each distance within
+`reach` on either side; larger distances share the outermost row (section 3.1, equation
+3).
 
-Departures from Hugging Face's DebertaModel: inputs are at most `num_positions` tokens
-long, also where no table of positions bounds them; states of padding, which nothing
-reads, are not set to zero after the embeddings, and padding reads the tokens as all
-others do. There is no enhanced mask decoder, as there.
+Departures from Hugging Face's DebertaModel: inputs have at most `num_positions` tokens,
+even without a position table; states of padding, which are never read, are not set to
+zero after the embeddings, and padding tokens attend like all others. As there, there is
+no enhanced mask decoder.
 """
 
 import dataclasses
@@ -29,11 +30,11 @@ from sweet_jax.models.shared_tables import fix_length
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DebertaConfig(BertConfig):
-    """What defines a DeBERTa.
+    """The config of a DeBERTa.
 
     Attributes:
         max_relative_positions: reach of distances; below 1: `num_positions`.
-        position_biased_input: whether embeddings add absolute positions, too.
+        position_biased_input: whether embeddings also add absolute positions.
     """
 
     max_relative_positions: int
@@ -46,19 +47,19 @@ class DebertaConfig(BertConfig):
 
     @property
     def reach(self) -> int:
-        """Distances, in tokens, that are told apart from further ones."""
+        """The number of distances on either side that have a row of their own."""
         if self.max_relative_positions < 1:
             return self.num_positions
         return self.max_relative_positions
 
     @property
     def span(self) -> int:
-        """Rows of the table of distances to either side."""
+        """Rows of the distance table on either side."""
         return self.reach
 
     @property
     def has_distance_norm(self) -> bool:
-        """Whether the table of distances goes through a norm."""
+        """Whether the distance table is normed."""
         return False
 
     def compute_buckets(
@@ -69,21 +70,22 @@ class DebertaConfig(BertConfig):
 
 
 class DistanceTable(nn.Module):
-    """The table of distances that all layers read, and its norm.
+    """The distance table that all layers read, and its norm.
 
     Attributes:
-        config: its size, whether it is normed, and the spread of fresh tables.
+        config: its size, whether it is normed, and the standard deviation of fresh
+            tables.
     """
 
     config: DebertaConfig
 
     @nn.compact
     def __call__(self, length: Size) -> tuple[jax.Array, jax.Array]:
-        """Returns what `disentangled` reads for inputs of `length` tokens.
+        """Returns the inputs of `disentangled` for `length` tokens.
 
         Returns:
-            The rows that occur, float32 [R, D], and the place among them of each of
-            the 2L - 1 distances, [S]. For a symbolic length, R is that of the longest.
+            The rows that occur, float32 [R, D], and for each of the 2L - 1 distances
+            its index in them, [S]. With a symbolic length, R is that of the longest.
         """
         config = self.config
         longest = fix_length(length, config.max_positions)
@@ -95,7 +97,7 @@ class DistanceTable(nn.Module):
         rows_RD = jnp.take(table, rows_R, axis=0, mode="clip")
         if config.has_distance_norm:
             rows_RD = make_norm(config.norm_epsilon, jnp.float32, "norm")(rows_RD)
-        # All of them, unless the length is a symbol.
+        # All distances, unless the length is symbolic.
         return rows_RD, jnp.asarray(place_S)[longest - length : longest + length - 1]
 
 

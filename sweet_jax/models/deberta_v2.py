@@ -1,11 +1,11 @@
 """DeBERTa-v2 and v3 (He et al., 2021 and 2023): buckets of distances, a convolution.
 
-Beside DeBERTa: queries, keys and values have maps of their own; far distances share
-logarithmic buckets; the table of distances may be normed; layer 0 may be followed by a
-convolution over its input (v2 only). v3 differs from v2 in its training, not here.
+Differences from DeBERTa: separate query, key and value kernels; logarithmic buckets for
+far distances; the distance table may be normed; a convolution over the input of layer 0
+may follow that layer (v2 only). v3 differs from v2 only in its pretraining.
 
 Departures from Hugging Face's DebertaV2Model are those of `deberta`. The convolution
-reads zeros at padding, as there, where padding's embeddings are zero.
+reads zeros at padding, as there, where the embeddings of padding are zero.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from sweet_jax.models.post_norm import Embeddings, PostNormLayer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DebertaV2Config(DebertaConfig):
-    """What defines a DeBERTa-v2 or v3.
+    """The config of a DeBERTa-v2 or v3.
 
     Attributes:
-        position_buckets: buckets to either side; below 1: one for each distance.
-        share_att_key: whether contents' maps to query and key are positions', too.
-        norm_rel_ebd: `layer_norm` or `none`: what the table of distances goes through.
-        conv_kernel_size: tokens under the convolution after layer 0; 0: there is none.
+        position_buckets: buckets on either side; below 1: one for each distance.
+        share_att_key: whether positions use the query and key kernels of contents.
+        norm_rel_ebd: the norm of the distance table, `layer_norm` or `none`.
+        conv_kernel_size: window of the convolution after layer 0; 0: none.
         conv_act: its activation, a key of `layers.ACTIVATIONS`.
     """
 
@@ -44,10 +44,10 @@ class DebertaV2Config(DebertaConfig):
     conv_act: str
 
     def __post_init__(self) -> None:
-        """Checks that buckets grow.
+        """Checks that the logarithmic buckets can grow.
 
         Raises:
-            ValueError: half of the buckets reach as far as all are to reach.
+            ValueError: half of the buckets already cover all distances.
         """
         if self.position_buckets > 0 and not (
             0 < self.position_buckets // 2 < self.reach - 1
@@ -60,12 +60,12 @@ class DebertaV2Config(DebertaConfig):
 
     @property
     def span(self) -> int:
-        """Rows of the table of distances to either side."""
+        """Rows of the distance table on either side."""
         return self.reach if self.position_buckets < 1 else self.position_buckets
 
     @property
     def has_distance_norm(self) -> bool:
-        """Whether the table of distances goes through a norm."""
+        """Whether the distance table is normed."""
         return self.norm_rel_ebd == "layer_norm"
 
     def compute_buckets(
@@ -80,15 +80,15 @@ class DebertaV2Config(DebertaConfig):
 def compute_log_buckets(
     distances: Int[np.ndarray, " S"], num_buckets: int, reach: int
 ) -> Int[np.ndarray, " S"]:
-    """Returns the bucket of each distance, negative for negative ones.
+    """Returns the bucket of each distance, negative for negative distances.
 
-    Up to half of the buckets hold one distance each; the others hold ranges that grow
-    geometrically, up to distance `reach` - 1.
+    The first half of the buckets have one distance each; the others have ranges that
+    grow geometrically, up to distance `reach` - 1.
     """
     half = num_buckets // 2
     far = np.abs(distances)
-    # In float32, as in PyTorch: some distances lie on the edges of buckets. Near ones
-    # are replaced below; half keeps their logarithm at 0.
+    # In float32, as in PyTorch, because some distances are at edges of buckets. Near
+    # distances are replaced below; the maximum keeps their logarithm at 0.
     ratio = np.maximum(far, half).astype(np.float32) / np.float32(half)
     steps = np.log(ratio) / np.log(np.float32((reach - 1) / half))
     steps = np.ceil(steps * np.float32(half - 1)).astype(np.int64)
@@ -96,7 +96,7 @@ def compute_log_buckets(
 
 
 class Convolution(nn.Module):
-    """norm(y + act(dropout(conv(x)))), over neighbouring tokens.
+    """A convolution over neighbouring tokens: norm(y + act(dropout(conv(x)))).
 
     Attributes:
         config: sizes and rates.
@@ -117,13 +117,13 @@ class Convolution(nn.Module):
         """Returns [B, L, D].
 
         Args:
-            x_BLD: what the convolution reads, at real tokens.
-            y_BLD: what it is added to.
+            x_BLD: the input of the convolution, used at real tokens.
+            y_BLD: the states that its output is added to.
             mask: True at real tokens.
             train: whether dropout is on.
         """
         config = self.config
-        # A window that reaches past the last token reads zeros, in a padded row, too.
+        # A window past the last real token reads zeros, also in padded rows.
         real_BLD = jnp.where(mask[:, 0, 0, :, None], x_BLD, 0)
         conv = nn.Conv(
             config.hidden_size,
@@ -138,13 +138,13 @@ class Convolution(nn.Module):
 
 
 class DebertaV2Layer(PostNormLayer):
-    """A post-norm layer with disentangled attention and, it may be, a convolution.
+    """A post-norm layer with disentangled attention, optionally with a convolution.
 
     Attributes:
-        convolved: whether a convolution over the layer's input follows it.
+        convolved: whether a convolution over the layer's input follows the layer.
     """
 
-    # Narrower than the base's: nobody sets it again.
+    # A narrower type than in the base class, which is safe because it is never set.
     config: DebertaV2Config  # pyright: ignore[reportIncompatibleVariableOverride]
     convolved: bool = False
 

@@ -1,15 +1,16 @@
-"""Disentangled self-attention (He et al., 2021): contents and distances meet apart.
+"""Disentangled self-attention (He et al., 2021), with separate content and distance.
 
 The score of query i and key j has three terms (section 3.1, equation 4):
 
     (q_i k_j + q_i pk_(i-j) + k_j pq_(i-j)) / sqrt(3 K)
 
-content to content, content to position (c2p) and position to content (p2c); pk and pq
-are made, by each layer, of one table of distances that all layers share. As in the
-released models, both read the row of i - j, where the equation has j - i in p2c.
+content to content, content to position (c2p) and position to content (p2c). Each layer
+computes pk and pq from one distance table that all layers share. As in the released
+models, both read the row of i - j, where the equation has j - i in p2c.
 
-Departure from Hugging Face: only rows of distances that occur are mapped, and terms go
-from distances to pairs of positions by reshaping, not by gathering L * L indices.
+Departure from Hugging Face: only rows of distances that occur are projected, and terms
+are spread from distances to pairs of positions by reshaping, not by a gather of L * L
+indices.
 """
 
 from typing import NamedTuple
@@ -23,21 +24,21 @@ from jaxtyping import Float, Int
 from sweet_jax.models.attention import SelfAttention, split_heads
 from sweet_jax.models.layers import Dropout
 
-# Terms of a score: their sum has three times the variance of one.
+# Terms of a score; their sum has three times the variance of one term.
 NUM_TERMS = 3
 
 
 def find_rows(
     buckets: Int[np.ndarray, " S"], span: int
 ) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " S"]]:
-    """Returns the rows of a table of distances that buckets read.
+    """Returns the rows of a distance table that the buckets read.
 
     Args:
-        buckets: of S distances, query position minus key position.
-        span: rows to either side; buckets past them read the outermost row.
+        buckets: the buckets of S distances, query position minus key position.
+        span: rows on either side; buckets beyond read the outermost row.
 
     Returns:
-        The R rows that are read, rising, and for each bucket its place among them.
+        The R rows that are read, increasing, and each bucket's index in them.
     """
     rows_R, place_S = np.unique(
         np.clip(buckets + span, 0, 2 * span - 1), return_inverse=True
@@ -51,11 +52,12 @@ def spread_distances(
     """Returns spread[..., i, j] = terms[..., i, j - i + L - 1].
 
     Args:
-        terms_BHLS: of each position i and the S = 2L - 1 distances j - i, rising.
+        terms_BHLS: the terms of each position i and the S = 2L - 1 increasing distances
+            j - i.
     """
     *leading, length, num_distances = terms_BHLS.shape
-    # With one column more, the entry of distance 0 of the next row lies S entries on:
-    # rows of S entries, cut from the first one of distance 0, begin at j = 0.
+    # With one padded column, the entries for j = 0 (distance -i in row i) are S apart:
+    # reshaping to rows of S entries, from the first of them on, aligns j.
     padded = jnp.pad(terms_BHLS, [(0, 0)] * (terms_BHLS.ndim - 1) + [(0, 1)])
     flat = padded.reshape(*leading, length * (num_distances + 1))
     flat = flat[..., length - 1 : length - 1 + length * num_distances]
@@ -63,7 +65,7 @@ def spread_distances(
 
 
 class Projections(NamedTuple):
-    """Contents and rows of distances, mapped and split into heads."""
+    """Projections of contents and of distance rows, split into heads."""
 
     query_BLHK: jax.Array
     key_BMHK: jax.Array
@@ -73,7 +75,7 @@ class Projections(NamedTuple):
 
 
 class DisentangledAttention(SelfAttention):
-    """The post-norm block with disentangled scores; subclasses say how to map."""
+    """The post-norm block with disentangled scores; subclasses define `project`."""
 
     def compare(
         self, x_BLD: Float[jax.Array, "B L D"], train: bool, *shared: jax.Array | None
@@ -81,10 +83,10 @@ class DisentangledAttention(SelfAttention):
         """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
 
         Args:
-            x_BLD: what queries, keys and values are made of.
+            x_BLD: the input of queries, keys and values.
             train: whether dropout is on.
-            shared: of the table of distances, the rows that are read, [R, D], and the
-                row of each distance, query minus key, rising from 1 - L, [S].
+            shared: the rows of the distance table that are read, [R, D], and the index
+                in them of each distance, query minus key, increasing from 1 - L, [S].
         """
         rows_RD, place_S = shared
         assert rows_RD is not None
@@ -94,8 +96,8 @@ class DisentangledAttention(SelfAttention):
         scale = (NUM_TERMS * parts.query_BLHK.shape[-1]) ** -0.5
         query_BLHK = parts.query_BLHK * scale
         scores_BHLM = _multiply("BLHK,BMHK->BHLM", query_BLHK, parts.key_BMHK)
-        # A term lies by the position whose content it reads: c2p by queries, with key
-        # minus query rising; p2c by keys, with query minus key rising.
+        # A term is indexed by the position whose content it reads: c2p by queries, with
+        # increasing key - query; p2c by keys, with increasing query - key.
         key_SHK = jnp.take(parts.position_key_RHK, place_S[::-1], axis=0, mode="clip")
         c2p_BHLS = _multiply("BLHK,SHK->BHLS", query_BLHK, key_SHK)
         query_RHK = parts.position_query_RHK * scale
@@ -107,17 +109,17 @@ class DisentangledAttention(SelfAttention):
     def project(
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
     ) -> Projections:
-        """Returns the maps of contents and rows."""
+        """Returns the projections of contents and distance rows."""
         raise NotImplementedError
 
 
 class PackedAttention(DisentangledAttention):
-    """Of DeBERTa: one map of contents to all three, whose keys have no bias."""
+    """DeBERTa's attention: one kernel for query, key and value; keys have no bias."""
 
     def project(
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
     ) -> Projections:
-        """Returns the maps of contents and rows."""
+        """Returns the projections of contents and distance rows."""
         features, heads = x_BLD.shape[-1], self.num_heads
 
         def make_bias(name: str) -> jax.Array:
@@ -125,7 +127,7 @@ class PackedAttention(DisentangledAttention):
             return split_heads(jnp.asarray(bias_D, self.dtype), heads)[None, None]
 
         packed = self.make_map(3 * features, "query_key_value", use_bias=False)
-        # Packed within each head: its query, then its key, then its value.
+        # Packed within each head: first its query, then its key, then its value.
         query_BLHK, key_BMHK, value_BMHK = jnp.split(
             split_heads(packed(x_BLD), heads), 3, axis=-1
         )
@@ -141,12 +143,12 @@ class PackedAttention(DisentangledAttention):
 
 
 class SeparateAttention(DisentangledAttention):
-    """Of DeBERTa-v2: a map for each of contents' query, key and value."""
+    """DeBERTa-v2's attention: separate kernels for query, key and value."""
 
     def project(
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
     ) -> Projections:
-        """Returns the maps of contents and rows."""
+        """Returns the projections of contents and distance rows."""
         features, heads = x_BLD.shape[-1], self.num_heads
         query, key, value = (
             self.make_map(features, name) for name in ("query", "key", "value")
@@ -163,7 +165,7 @@ class SeparateAttention(DisentangledAttention):
     def get_position_maps(
         self, query: nn.Dense, key: nn.Dense
     ) -> tuple[nn.Dense, nn.Dense]:
-        """Returns the rows' own maps to query and key."""
+        """Returns separate query and key layers for distance rows."""
         return (
             self.make_map(query.features, "position_query"),
             self.make_map(key.features, "position_key"),
@@ -171,12 +173,12 @@ class SeparateAttention(DisentangledAttention):
 
 
 class TiedAttention(SeparateAttention):
-    """Of DeBERTa-v2 with `share_att_key`: contents' maps are those of rows, too."""
+    """DeBERTa-v2's attention with `share_att_key`: rows use the contents' kernels."""
 
     def get_position_maps(
         self, query: nn.Dense, key: nn.Dense
     ) -> tuple[nn.Dense, nn.Dense]:
-        """Returns the contents' maps."""
+        """Returns the contents' query and key layers."""
         return query, key
 
 

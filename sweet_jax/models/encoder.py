@@ -1,7 +1,7 @@
-"""What every family of encoders is: embeddings, then layers that run in any range.
+"""The base class of all encoder families: embeddings, then a stack of layers.
 
-A family says which classes its parts have; the loop over the layers, rematerialisation
-and the tables that layers share are here, once.
+A family defines the classes of its parts; the loop over layers, rematerialisation and
+the shared tables are implemented here.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from flax import linen as nn
 from sweet_jax.arrays import Batch
 from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
 
-# What travels along the layers: `x_BLD`, `mask_BL`, and `shared`, what the layers read
-# of tables that they share.
+# The state passed from layer to layer: `x_BLD`, `mask_BL`, and `shared`, the arrays
+# from the shared tables.
 Carry: TypeAlias = dict[str, Any]
 
 
 @runtime_checkable
 class EncoderConfig(Protocol):
-    """What the rest of the house may ask of any family's config."""
+    """The attributes that the config of every family has."""
 
     @property
     def family(self) -> str:
@@ -29,7 +29,7 @@ class EncoderConfig(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the word table."""
+        """Rows of the word embedding table."""
         ...
 
     @property
@@ -61,8 +61,8 @@ class EncoderConfig(Protocol):
 class Encoder(nn.Module):
     """Embeddings and the first `num_layers` layers of a checkpoint.
 
-    `run_layers(run_layers(c, 0, k), k, n)` equals `run_layers(c, 0, n)`: whoever places
-    exits, seams or early stops between layers needs nothing else.
+    `run_layers(run_layers(c, 0, k), k, n)` equals `run_layers(c, 0, n)`, so that exits,
+    seams and early stops can be placed between any two layers.
 
     Attributes:
         config: sizes and rates of the checkpoint.
@@ -71,18 +71,20 @@ class Encoder(nn.Module):
         remat: recompute each layer's activations in the backward pass.
         attention_fns: one function per layer from scores and mask to probabilities;
             None: masked softmax everywhere.
-        table_starts: the layers from which on a further copy of the shared tables is
-            read, rising from 0.
+        table_starts: the layers at which each copy of the shared tables begins to be
+            read, increasing from 0.
     """
 
-    # Of (config, dtype): token_ids, type_ids, train -> x_BLD.
+    # Made from (config, dtype); maps token_ids, type_ids, train to x_BLD.
     embeddings_class: ClassVar[Callable[..., nn.Module]]
-    # Of (config, dtype, attention_fn): x_BLD, mask, train, *shared -> x_BLD.
+    # Made from (config, dtype, attention_fn); maps x_BLD, mask, train, *shared to
+    # x_BLD.
     layer_class: ClassVar[Callable[..., nn.Module]]
-    # Of (config): length -> shared, a tuple of arrays; None: layers share nothing.
+    # Made from (config); maps a length to `shared`, a tuple of arrays; None: layers
+    # share no tables.
     tables_class: ClassVar[Callable[..., nn.Module] | None] = None
-    # In Hugging Face's sentence classifiers, a key of `layers.ACTIVATIONS`; our exits
-    # take it under faithful_release only.
+    # The pooler's activation in Hugging Face's classifiers, a key of
+    # `layers.ACTIVATIONS`; our exits use it only under faithful_release.
     pooler_activation: ClassVar[str] = "tanh"
 
     config: Any
@@ -93,10 +95,10 @@ class Encoder(nn.Module):
     table_starts: tuple[int, ...] = (0,)
 
     def setup(self) -> None:
-        """Builds the parts: `embeddings/...`, `layer_0/...`, `shared_0/...` on."""
+        """Builds the parts at `embeddings/...`, `layer_0/...`, `shared_0/...`."""
         layer_class: Any = type(self).layer_class
         if self.remat:
-            # `train` (argument 3 behind self) decides what is traced: it stays static.
+            # `train` (argument 3 after self) decides what is traced, so it is static.
             layer_class = nn.remat(layer_class, static_argnums=(3,))
         fns = self.attention_fns or (compute_masked_softmax,) * self.num_layers
         embeddings_class: Any = type(self).embeddings_class
@@ -118,20 +120,20 @@ class Encoder(nn.Module):
         ]
 
     def describe_layer(self, i: int) -> dict[str, Any]:
-        """Returns the further attributes of layer i, in families whose layers differ.
+        """Returns additional attributes of layer i, in families whose layers differ.
 
         Args:
-            i: the layer's number in the checkpoint, whatever the segment it runs in.
+            i: the layer's number in the checkpoint.
         """
         return {}
 
     @nn.nowrap
     def make_final_norm(self) -> nn.Module | None:
-        """Returns the norm that checkpoints have behind their last layer.
+        """Returns the norm that checkpoints have after their last layer, or None.
 
-        Layers of pre-norm families leave their output without a norm, so whoever reads
-        a state reads it through one: every exit makes one of its own (whence `nowrap`:
-        its parameters are the exit's, not the encoder's). None: layers end in a norm.
+        The layers of pre-norm families do not norm their output, so every exit owns a
+        norm (hence `nowrap`: its parameters belong to the exit, not the encoder). None:
+        layers end in a norm.
         """
         return None
 
@@ -139,7 +141,7 @@ class Encoder(nn.Module):
         """Returns the carry before layer 0.
 
         Raises:
-            ValueError: the input is longer than the encoder's positions.
+            ValueError: the input has more tokens than the encoder has positions.
         """
         length = batch.token_ids.shape[1]
         if length > self.config.max_positions:
@@ -153,11 +155,11 @@ class Encoder(nn.Module):
     def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
         """Returns the carry after layers start, ..., stop - 1."""
         x_BLD, shared = carry["x_BLD"], carry["shared"]
-        # Every query reads the same keys, those of real tokens.
+        # Every query reads the same keys: those of real tokens.
         mask_B11L = carry["mask_BL"][:, None, None, :] != 0
         for i in range(start, stop):
             if self.tables and i in self.table_starts:
-                # From here on in place of what came through the seam.
+                # Replaces the arrays that came through the seam.
                 shared = self.tables[self.table_starts.index(i)](x_BLD.shape[1])
             x_BLD = self.layers[i](x_BLD, mask_B11L, train, *shared)
         return {**carry, "x_BLD": x_BLD, "shared": shared}

@@ -1,7 +1,7 @@
 """Exits: a pooler and a classifier on the output of one layer.
 
-Behind the layers of a pre-norm encoder every exit has, before its pooler, a copy of the
-checkpoint's final norm: shared, it would carry what one exit learns to the others.
+On a pre-norm encoder, every exit also has its own copy of the checkpoint's final norm
+before the pooler: a shared norm would pass what one exit learns to the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ def pool_states(
 ) -> Float[Array, "B D"]:
     """Returns the CLS state, or the mean state over real tokens, in float32.
 
-    A row without real tokens (it fills a batch) gives zeros, not NaN.
+    A row without real tokens (a padding row) gives zeros, not NaN.
     """
     if pooling == "cls":
         return x_BLD[:, 0].astype(jnp.float32)
-    # Summed in float32: a bfloat16 sum over hundreds of tokens loses its last terms.
+    # Summed in float32: a bfloat16 sum over hundreds of tokens would lose terms.
     states_BLD = jnp.where(mask_BL[:, :, None] > 0, x_BLD, 0).astype(jnp.float32)
     count_B = jnp.maximum(mask_BL.sum(axis=1), 1)
     return states_BLD.sum(axis=1) / count_B[:, None]
@@ -33,13 +33,13 @@ def pool_states(
 class Exit(nn.Module):
     """One exit: z = W drop(tanh(P pool(norm(x)))) (paper section 3).
 
-    The released code shares one pooler among all exits, which leaks weights between
-    them, and its DeBERTa has GELU in place of tanh; here every exit owns its pooler
-    unless one is passed to `__call__`.
+    The released code shares one pooler among all exits, which couples their weights,
+    and its DeBERTa has GELU instead of tanh; here every exit owns its pooler unless one
+    is passed to `__call__`.
 
-    Learning to exit adds u = sigmoid(v . drop(tanh(P pool(norm(x))))), the exit's own
-    guess whether argmax z is right. It reads the very state that the classifier reads,
-    dropout included, so that it judges the answer given and not another.
+    Learning to exit adds u = sigmoid(v . drop(tanh(P pool(norm(x))))), which predicts
+    whether argmax z is correct. It reads the same state as the classifier, with the
+    same dropout, so that it judges the classifier's actual prediction.
 
     Attributes:
         num_classes: number of classes C.
@@ -51,7 +51,7 @@ class Exit(nn.Module):
         init_scale: standard deviation of fresh kernels.
         make_norm: returns the encoder's final norm, which the exit then owns, or None.
         learn_to_exit: whether there is a learning-to-exit head.
-        activation: of the pooler, a key of `layers.ACTIVATIONS`.
+        activation: the pooler's activation, a key of `layers.ACTIVATIONS`.
     """
 
     num_classes: int
@@ -66,7 +66,7 @@ class Exit(nn.Module):
     activation: str
 
     def setup(self) -> None:
-        """Makes the norm, the pooler, the dropout, the classifier and the lte head."""
+        """Makes the norm, the pooler, the dropout, the classifier and the LTE head."""
         given = self.pooling in ("mean", "cls") and self.dropout >= 0
         assert given, "settings are resolved before a model is made of them"
         init = nn.initializers.normal(self.init_scale)
@@ -74,7 +74,7 @@ class Exit(nn.Module):
         if self.owns_pooler:
             self.pooler = nn.Dense(self.features, dtype=self.dtype, kernel_init=init)
         self.drop = nn.Dropout(self.dropout)
-        # float32 logits: softmax scores near 1 decide where examples leave.
+        # float32 logits: softmax scores near 1 decide at which exit examples leave.
         self.classifier = nn.Dense(
             self.num_classes, dtype=jnp.float32, kernel_init=init
         )
@@ -88,7 +88,7 @@ class Exit(nn.Module):
         train: bool,
         shared_pooler: nn.Module | None = None,
     ) -> ExitOutput:
-        """Returns the exit's logits and, where it has a head for it, its lte score."""
+        """Returns the exit's logits and, if it has an LTE head, its LTE score."""
         pooler = self.pooler if shared_pooler is None else shared_pooler
         if self.norm is not None:
             x_BLD = self.norm(x_BLD)
@@ -105,11 +105,11 @@ class Exits(nn.Module):
     """The exits of one model, at paths `exit_<number>`.
 
     Attributes:
-        numbers: the exits' numbers in the run; a multi_model member owns one of them,
+        numbers: the exits' numbers in the run; a multi_model member has one of them,
             under the same name, so that equal seeds give equal initial weights.
         shared_pooler: one pooler for all exits, as in the released code.
         learn_to_exit: whether each exit has a learning-to-exit head.
-        activation: of the poolers.
+        activation: the poolers' activation.
     """
 
     numbers: tuple[int, ...]
@@ -125,7 +125,7 @@ class Exits(nn.Module):
     activation: str
 
     def setup(self) -> None:
-        """Makes the exits and, where it is shared, their pooler."""
+        """Makes the exits and, if it is shared, their pooler."""
         if self.shared_pooler:
             self.pooler = nn.Dense(
                 self.features,
@@ -161,12 +161,12 @@ class Exits(nn.Module):
 
 
 def pooler_paths(numbers: Sequence[int], shared_pooler: bool) -> tuple[str, ...]:
-    """Returns the paths of all poolers, for starting them from a checkpoint."""
+    """Returns the paths of all poolers, to initialise them from a checkpoint."""
     if shared_pooler:
         return ("exits/pooler",)
     return tuple(f"exits/exit_{number}/pooler" for number in numbers)
 
 
 def norm_paths(numbers: Sequence[int]) -> tuple[str, ...]:
-    """Returns the paths of the exits' norms, for starting them from a checkpoint."""
+    """Returns the paths of the exits' norms, to initialise them from a checkpoint."""
     return tuple(f"exits/exit_{number}/norm" for number in numbers)

@@ -15,7 +15,7 @@ from sweet_jax.trees import flatten_paths, merge_strict, unflatten_paths
 
 
 def make_example_batch(rows: int = 1, length: int = 8) -> Batch:
-    """Returns a batch of zeros, for shapes only."""
+    """Returns a batch of zeros, used only for its shapes."""
     ids = np.zeros((rows, length), np.int32)
     row = np.zeros(rows, np.int32)
     return Batch(ids, ids, ids, row, row.astype(np.float32), row)
@@ -38,14 +38,14 @@ def init_params(
 
     Args:
         model: the model.
-        rng: key of the fresh exits; an exit of the same number gets the same values
-            in every method, because Linen derives them from the path.
-        encoder: the checkpoint's encoder, as deep as the model's; each segment's copy
-            of a table that layers share starts equal.
-        pooler: the checkpoint's pooler {kernel, bias}, copied into every exit's; None
-            for fresh poolers.
-        final_norm: the checkpoint's norm behind the last layer, copied into every
-            exit; None in families whose layers end in a norm.
+        rng: key of the fresh exits; the exit of a number gets the same values under
+            every method, because Linen derives them from the path.
+        encoder: the checkpoint's encoder, as deep as the model's; all segments' copies
+            of a shared table start equal.
+        pooler: the checkpoint's pooler {kernel, bias}, copied into every exit; None:
+            fresh poolers.
+        final_norm: the checkpoint's norm after the last layer, copied into every exit;
+            None in families whose layers end in a norm.
 
     Raises:
         ValueError: the checkpoint does not fit the model; all leaves are listed.
@@ -60,7 +60,7 @@ def init_params(
     fresh = flatten_paths(jax.jit(init_exits)(rng))
     poolers = pooler_paths(model.exit_numbers, model.shared_pooler)
     norms = norm_paths(model.exit_numbers)
-    # A norm is never fresh: without the checkpoint's, the merge misses it.
+    # A norm is never fresh: if the checkpoint has none, the merge reports it missing.
     fresh = {
         path: leaf
         for path, leaf in fresh.items()

@@ -1,7 +1,7 @@
-"""Parts that encoder families share: dense maps, norms, dropout, feed-forward.
+"""Parts that encoder families share: dense layers, norms, dropout, feed-forward.
 
 Parameters are float32; `dtype` is the computation type of the matrix products. Norm
-statistics are float32 whatever `dtype` is. Every part carries an explicit name, because
+statistics are float32 for every `dtype`. Every part has an explicit name, because
 parameter paths are API (checkpoints, conversion tables, learning-rate groups).
 """
 
@@ -17,9 +17,9 @@ from jaxtyping import Float
 def compute_gelu(x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
     """Returns x * Phi(x) with the exact normal distribution function.
 
-    Written with erf, as PyTorch does: `jax.nn.gelu(approximate=False)` goes through
-    erfc, which takes more than twice the time on CPU and differs only in the far left
-    tail, where both are below 1e-6.
+    Written with erf, as in PyTorch: `jax.nn.gelu(approximate=False)` uses erfc, which
+    takes more than twice the time on CPU and differs only in the far left tail, where
+    both are below 1e-6.
     """
     return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
 
@@ -29,8 +29,8 @@ def compute_gelu_tanh(x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
     return jax.nn.gelu(x, approximate=True)
 
 
-# Hugging Face's `hidden_act` -> function. Several names are one function there, too,
-# written in other ways (`gelu_fast` cuts a constant behind its tenth digit).
+# Hugging Face's `hidden_act` -> function. Several names mean the same function there,
+# too, written differently (`gelu_fast` rounds a constant to ten digits).
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": compute_gelu,
     "gelu_new": compute_gelu_tanh,
@@ -49,7 +49,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def make_dense(
     features: int, init_std: float, dtype: Any, name: str, use_bias: bool = True
 ) -> nn.Dense:
-    """Returns a dense map with a normal kernel [in, out] and a zero bias, if any."""
+    """Returns a dense layer with a normal kernel [in, out] and a zero bias, if any."""
     return nn.Dense(
         features,
         use_bias=use_bias,
@@ -60,7 +60,7 @@ def make_dense(
 
 
 def make_embed(rows: int, features: int, init_std: float, name: str) -> nn.Embed:
-    """Returns a float32 table of embeddings, `{name}/embedding` [rows, features]."""
+    """Returns a float32 embedding table, `{name}/embedding` [rows, features]."""
     return nn.Embed(
         rows,
         features,
@@ -73,7 +73,7 @@ def make_norm(
     epsilon: float, dtype: Any, name: str | None, use_bias: bool = True
 ) -> nn.LayerNorm:
     """Returns a layer norm whose statistics are float32."""
-    # The two-pass variance: E[x^2] - E[x]^2 cancels where |mean| is large.
+    # The two-pass variance: E[x^2] - E[x]^2 loses precision if |mean| is large.
     return nn.LayerNorm(
         epsilon=epsilon,
         dtype=dtype,
@@ -86,9 +86,9 @@ def make_norm(
 class Dropout(nn.Module):
     """Zeroes entries at random, with keys from the rng collection `dropout`.
 
-    Each entry costs 16 random bits, half of one 32-bit draw, where `nn.Dropout` spends
-    two draws: with threefry on CPU that is about a third of its time. The rate is
-    rounded to 1/65536, and the kept entries are scaled by the rounded rate, so the
+    Each entry uses 16 random bits, half of one 32-bit draw, whereas `nn.Dropout` uses
+    two draws: this takes about a third of its time with threefry on CPU. The rate is
+    rounded to 1/65536, and kept entries are scaled by the rounded rate, so the
     expectation is exact.
 
     Attributes:
@@ -101,17 +101,17 @@ class Dropout(nn.Module):
     def __call__(
         self, x: Float[jax.Array, "..."], train: bool
     ) -> Float[jax.Array, "..."]:
-        """Returns x where not `train`, otherwise x with entries dropped."""
+        """Returns x with entries dropped if `train`, otherwise x."""
         if not train or self.rate == 0:
             return jnp.asarray(x)
-        # At least one of 65536 values keeps and one drops, so both fit 16 bits.
+        # Between 1 and 65535 of the 65536 values keep an entry, which fits 16 bits.
         keep = min(max(round((1 - self.rate) * 65536), 1), 65535)
         *leading, size = x.shape
         bits = jax.random.bits(
             self.make_rng("dropout"), (*leading, -(-size // 2)), jnp.uint32
         )
-        # One 32-bit draw becomes two neighbours along the last axis only, so a sharded
-        # leading axis stays where it is; an odd size leaves one half unused.
+        # One 32-bit draw gives two neighbours along the last axis only, so that a
+        # sharded leading axis is not moved; an odd size leaves one half unused.
         halves = jax.lax.bitcast_convert_type(bits, jnp.uint16)
         halves = halves.reshape(*leading, -1)[..., :size]
         return jnp.where(halves < keep, x * (65536 / keep), jnp.zeros((), x.dtype))
@@ -121,9 +121,9 @@ class FeedForward(nn.Module):
     """Post-norm feed-forward block: norm(x + dropout(down(act(up(x))))).
 
     Attributes:
-        features: width F between the two maps.
+        features: width F between the two layers.
         activation: a key of `ACTIVATIONS`.
-        dropout: rate after the second map.
+        dropout: rate after the second layer.
         norm_epsilon: added to the variance.
         init_std: standard deviation of fresh kernels.
         dtype: computation type.

@@ -1,13 +1,13 @@
 """ModernBERT (Warner et al., 2024): pre-norm layers, rotary positions, gated units.
 
-A block adds to the state what it computes of the normed state, so the state itself is
-never normed: whoever reads it (an exit) does so through the final norm. Most layers are
-local: a token reads the tokens near it, the others are out of its window.
+A block norms the state only for its own input and adds its output, so the state itself
+is never normed: exits read it through the final norm. Most layers are local: a token
+attends only to tokens within a window.
 
-No map and no norm has a bias, as in all published checkpoints. Departures from Hugging
-Face's ModernBertModel: the final norm belongs to the exits, the depth may stop short of
-the checkpoint's, inputs longer than `max_position_embeddings` are refused, and type ids
-that a tokenizer gives are ignored (there is no table for them).
+Layers and norms have no bias, as in all published checkpoints. Departures from Hugging
+Face's ModernBertModel: the final norm belongs to the exits, there may be fewer layers
+than in the checkpoint, inputs longer than `max_position_embeddings` are refused, and a
+tokenizer's type ids are ignored (there is no table for them).
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ from sweet_jax.models.layers import (
 )
 from sweet_jax.models.rotary import rotate
 
-# What Hugging Face calls the two kinds of layers.
+# Hugging Face's names of the two kinds of layers.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModernbertConfig:
-    """What defines a ModernBERT.
+    """The config of a ModernBERT.
 
     Attributes:
         family: Hugging Face's `model_type`.
@@ -50,16 +50,16 @@ class ModernbertConfig:
         hidden_size: width D.
         num_layers: layers of the checkpoint.
         num_heads: heads H of each layer.
-        intermediate_size: feed-forward width F, behind the gate.
+        intermediate_size: feed-forward width F, after the gate.
         hidden_act: a key of `layers.ACTIVATIONS`.
         embedding_dropout: rate after the embeddings.
         attention_dropout: rate on attention probabilities and after their block.
-        mlp_dropout: rate between the feed-forward maps.
+        mlp_dropout: rate between the feed-forward layers.
         max_positions: longest input in tokens.
         layer_types: `GLOBAL` or `LOCAL`, for each layer.
         global_theta: base of the rotary frequencies in global layers.
-        local_theta: the same in local layers.
-        local_attention: tokens of the window, both sides together.
+        local_theta: base of the rotary frequencies in local layers.
+        local_attention: width of the window in tokens, both sides together.
         norm_epsilon: added to the variance in each norm.
         initializer_range: standard deviation of fresh kernels and tables.
     """
@@ -91,7 +91,7 @@ def make_window(length: Size, reach: int) -> Bool[jax.Array, "1 1 L L"]:
 
 
 class ModernbertEmbeddings(nn.Module):
-    """Word embeddings, normed: positions enter in the layers, types nowhere.
+    """Normed word embeddings; the layers add positions, and type ids are unused.
 
     Attributes:
         config: sizes and rates.
@@ -124,9 +124,9 @@ class RotaryAttention(nn.Module):
     Attributes:
         config: sizes and rates.
         theta: base of the rotary frequencies.
-        has_norm: False: x is normed already.
+        has_norm: whether x is normed; False if it is normed already.
         dtype: computation type; scores and probabilities are float32.
-        attention_fn: scores and mask to probabilities.
+        attention_fn: maps scores and mask to probabilities.
     """
 
     config: ModernbertConfig
@@ -153,7 +153,7 @@ class RotaryAttention(nn.Module):
         if self.has_norm:
             norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
             normed_BLD = norm(x_BLD)
-        # One kernel, as in checkpoints: queries of all heads, then keys, then values.
+        # One kernel, as in checkpoints: first all queries, then keys, then values.
         parts = jnp.split(make_map(3 * features, "qkv")(normed_BLD), 3, axis=-1)
         query, key, value = (split_heads(part, config.num_heads) for part in parts)
         scores_BHLM = compute_scores(rotate(query, self.theta), rotate(key, self.theta))
@@ -188,7 +188,7 @@ class GatedFeedForward(nn.Module):
             return make_dense(width, std, self.dtype, name, use_bias=False)
 
         norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
-        # One kernel, as in checkpoints: what the activation sees, then the gate.
+        # One kernel, as in checkpoints: first the activation's input, then the gate.
         up = make_map(2 * config.intermediate_size, "up")
         hidden_BLF, gate_BLF = jnp.split(up(norm(x_BLD)), 2, axis=-1)
         hidden_BLF = ACTIVATIONS[config.hidden_act](hidden_BLF) * gate_BLF
@@ -202,9 +202,9 @@ class ModernbertLayer(nn.Module):
     Attributes:
         config: sizes and rates.
         dtype: computation type.
-        attention_fn: scores and mask to probabilities.
+        attention_fn: maps scores and mask to probabilities.
         layer_type: `GLOBAL` or `LOCAL`.
-        is_first: the embeddings' norm stands for the attention's.
+        is_first: whether the attention has no norm, as after the embeddings' norm.
     """
 
     config: ModernbertConfig
@@ -224,7 +224,7 @@ class ModernbertLayer(nn.Module):
         config = self.config
         is_local = self.layer_type == LOCAL
         if is_local:
-            # Half the window on each side, the token itself not counted.
+            # Half the window on each side, not counting the token itself.
             mask = mask & make_window(x_BLD.shape[1], config.local_attention // 2)
         x_BLD = RotaryAttention(
             config,
@@ -249,5 +249,5 @@ class ModernbertEncoder(Encoder):
 
     @nn.nowrap
     def make_final_norm(self) -> nn.Module:
-        """Returns the norm that every exit reads the state through."""
+        """Returns the norm that every exit applies to the state."""
         return make_norm(self.config.norm_epsilon, self.dtype, None, use_bias=False)

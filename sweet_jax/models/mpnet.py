@@ -1,11 +1,11 @@
 """MPNet (Song et al., 2020): a BERT without types, with T5's relative position bias.
 
 All layers add the same bias to their scores: one number per head and bucket of
-distances, looked up in one table that the layers share.
+distances, from one table that the layers share.
 
-As in Hugging Face's MPNetModel, three numbers are constants, whatever the config says:
-the buckets, the largest distance, and the padding row that positions start behind.
-Departure: positions count the tokens of the row (see `roberta`).
+As in Hugging Face's MPNetModel, three numbers are constants and ignore the config: the
+number of buckets, the largest distance, and the padding row after which positions
+start. Departure: positions count the tokens of the row (see `roberta`).
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from sweet_jax.models.post_norm import Embeddings, PostNormConfig, PostNormLayer
 from sweet_jax.models.shared_tables import fix_length
 
 NUM_BUCKETS = 32
-# Distances from here on share the last bucket of their direction.
+# Distances from here on share the last bucket on their side.
 MAX_DISTANCE = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MpnetConfig(PostNormConfig):
-    """What defines an MPNet."""
+    """The config of an MPNet."""
 
     @property
     def position_offset(self) -> int:
@@ -41,15 +41,15 @@ class MpnetConfig(PostNormConfig):
 def compute_buckets(distances: Int[np.ndarray, " S"]) -> Int[np.ndarray, " S"]:
     """Returns the bucket of each distance, key position minus query position.
 
-    Half of the buckets are for keys behind the query. In each half the first 8 hold
-    one distance each, the others ranges that grow geometrically up to `MAX_DISTANCE`
+    Half of the buckets are for keys after the query. In each half the first 8 have one
+    distance each, the others have ranges that grow geometrically up to `MAX_DISTANCE`
     (Raffel et al., 2020, section 2.1).
     """
     half = NUM_BUCKETS // 2
     num_exact = half // 2
     far = np.abs(distances)
-    # In float32, as in PyTorch: 16, 32 and 64 lie on the edges of buckets. Distances
-    # below num_exact are replaced; 1 keeps their logarithm finite.
+    # In float32, as in PyTorch, because 16, 32 and 64 are at edges of buckets.
+    # Distances below num_exact are replaced; the maximum keeps their logarithm finite.
     ratio = np.maximum(far, 1).astype(np.float32) / np.float32(num_exact)
     steps = np.log(ratio) / np.float32(math.log(MAX_DISTANCE / num_exact))
     large = num_exact + (steps * np.float32(half - num_exact)).astype(np.int64)
@@ -61,7 +61,7 @@ class PositionBias(nn.Module):
     """The table of biases, spread over pairs of positions.
 
     Attributes:
-        config: the number of heads and the spread of fresh tables.
+        config: the number of heads and the standard deviation of fresh tables.
     """
 
     config: MpnetConfig
@@ -75,7 +75,7 @@ class PositionBias(nn.Module):
             self.config.initializer_range,
             "position_bias",
         ).embedding
-        # 2L - 1 distances first, so that no array of L * L buckets is compiled in.
+        # Buckets of 2L - 1 distances, so that no L * L constant is compiled in.
         longest = fix_length(length, self.config.max_positions)
         buckets = compute_buckets(np.arange(1 - longest, longest))
         by_distance_SH = jnp.take(table, buckets, axis=0, mode="clip")

@@ -1,7 +1,8 @@
-"""Multi-exit models: an encoder cut into segments at its exits, and sets of models.
+"""Multi-exit models: an encoder split into segments at its exits, and sets of models.
 
-Both classes offer the same calls: `start`, `run_segment`, `exit_outputs`; `__call__`
-is their composition. Training, one-pass evaluation and real early exit all run them.
+Both classes have the same methods `start`, `run_segment` and `exit_outputs`, and
+`__call__` composes them. Training, one-pass evaluation and real early exit all use
+them.
 """
 
 import re
@@ -22,10 +23,10 @@ from sweet_jax.settings.fields import ExitSettings
 def scale_seam(carry: dict[str, Any], scale: float) -> dict[str, Any]:
     """Scales the gradient that crosses a seam; the forward pass is bit-identical.
 
-    scale 0 is SWEET's stop_gradient (paper section 4), 1 is joint training. Between,
-    s + a (h - s) with s = stop_gradient(h): h - s is exactly 0, so the value stays h,
-    and only a of the gradient passes. Everything the layers share goes through the
-    seam, not the hidden states alone: a shared table would leak gradients otherwise.
+    Scale 0 is SWEET's stop_gradient (paper section 4), scale 1 is joint training. A
+    scale a between is s + a (h - s) with s = stop_gradient(h): h - s is exactly 0, so
+    the value stays h, and the share a of the gradient passes. The shared arrays are
+    scaled like the hidden states: otherwise shared tables would leak gradients.
     """
     if scale == 1:
         return carry
@@ -43,15 +44,15 @@ class MultiExitClassifier(nn.Module):
     """One encoder with an exit after each segment.
 
     Attributes:
-        encoder: unbound, at least as deep as the last exit.
-        exit_layers: the layer each exit reads, counted from 0, rising.
+        encoder: an unbound module, at least as deep as the last exit.
+        exit_layers: the layer that each exit reads, counted from 0, increasing.
         exit_numbers: the exits' numbers in the run (0.. for sweet and early_exit; one
             number for a multi_model member).
         num_classes: number of classes C.
         features: hidden size D.
         settings: pooling and dropout of the exits, and whether they learn to exit.
-        shared_pooler: exits as released (faithful_release): one pooler for all, with
-            the family's activation; tables that layers share pass the seams.
+        shared_pooler: as in the released code (faithful_release), all exits share one
+            pooler, with the family's activation, and seams do not scale shared tables.
         dtype: computation type.
         init_scale: standard deviation of fresh kernels.
     """
@@ -106,21 +107,21 @@ class MultiExitClassifier(nn.Module):
     def exit_outputs(
         self, i: int, carry: dict[str, Any], train: bool = False
     ) -> ExitOutput:
-        """Returns what exit i says about the carry after segment i."""
+        """Returns the output of exit i on the carry after segment i."""
         return self.exits(i, carry["x_BLD"], carry["mask_BL"], train)
 
     @nn.nowrap
     def split_carry(self, carry: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        """Returns what belongs to the carry's rows, and what rows of a length share."""
+        """Splits the carry into its per-row part and the part that all rows share."""
         return {name: carry[name] for name in ("x_BLD", "mask_BL")}, carry["shared"]
 
     @nn.nowrap
     def join_carry(self, rows: dict[str, Any], shared: Any) -> dict[str, Any]:
-        """Returns the carry again, with these rows or others of their length."""
+        """Joins a carry that was split; the rows may be others of the same length."""
         return {**rows, "shared": shared}
 
     def run_exits(self, x_BLD: jax.Array, mask_BL: jax.Array) -> list[ExitOutput]:
-        """Runs every exit on the same states: how the exits alone are initialised."""
+        """Runs every exit on the same states, to initialise only the exits."""
         numbers = range(self.num_segments)
         return [self.exits(i, x_BLD, mask_BL, False) for i in numbers]
 
@@ -144,25 +145,25 @@ class MultiExitClassifier(nn.Module):
         carry, outputs = self.start(batch, train), []
         for i in range(self.num_segments):
             carry = self.run_segment(i, carry, train)
-            # The exit reads the state before the seam, so it trains its own segment.
+            # The exit reads the state before the seam, so that it trains its segment.
             read = carry if state_scale is None else scale_seam(carry, state_scale[i])
             outputs.append(self.exit_outputs(i, read, train))
             if seam_scale is not None and i < len(seam_scale):
                 shared = carry["shared"]
                 carry = scale_seam(carry, seam_scale[i])
                 if self.shared_pooler:
-                    # The released DeBERTa hands its table to every segment anew: all
-                    # exits train it, the seams notwithstanding.
+                    # The released DeBERTa passes its table to every segment again, so
+                    # all exits train it despite the seams.
                     carry = {**carry, "shared": shared}
         return tuple(outputs)
 
 
 class MultiModelSet(nn.Module):
-    """Separate models, one per exit, behind the calls of one multi-exit model.
+    """Separate models, one per exit, with the methods of one multi-exit model.
 
-    Every segment starts from the tokens again: a cascade pays for each model it runs.
-    The set serves and evaluates; members are trained alone, outside of it, because
-    Linen folds a parent's name into the dropout keys of its children.
+    Every segment starts from the tokens again, so a cascade pays for each model it
+    runs. The set is used for evaluation and serving. Members are trained alone, outside
+    of it, because Linen folds a parent's name into the dropout keys of its children.
     """
 
     member: tuple[MultiExitClassifier, ...]
@@ -192,17 +193,17 @@ class MultiModelSet(nn.Module):
     def exit_outputs(
         self, i: int, carry: dict[str, Any], train: bool = False
     ) -> ExitOutput:
-        """Returns what member i's exit says."""
+        """Returns the output of member i's exit."""
         return self.member[i].exit_outputs(0, carry, train)
 
     @nn.nowrap
     def split_carry(self, carry: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        """Returns the rows' tokens, from which the next member starts, and nothing."""
+        """Returns the tokens, from which the next member starts; nothing is shared."""
         return {"batch": carry["batch"]}, ()
 
     @nn.nowrap
     def join_carry(self, rows: dict[str, Any], shared: Any) -> dict[str, Any]:
-        """Returns the carry again."""
+        """Returns the carry: the tokens of the rows."""
         return rows
 
     def __call__(self, batch: Batch, train: bool = False) -> tuple[ExitOutput, ...]:
@@ -222,10 +223,10 @@ def split_model(
     """Returns one model per member, each as deep as its last exit.
 
     Args:
-        model: with every exit of the run.
+        model: a model with every exit of the run.
         member_exits: the numbers of the exits that each member owns.
         separate_tables: whether each segment of a member has its own copy of the
-            tables that layers share.
+            shared tables.
     """
 
     def cut(exits: Sequence[int]) -> MultiExitClassifier:
@@ -244,16 +245,16 @@ def split_model(
 def join_models(
     models: Sequence[MultiExitClassifier],
 ) -> MultiExitClassifier | MultiModelSet:
-    """Returns what evaluation and serving run: the model, or the set of several."""
+    """Returns the model for evaluation and serving; several become a set."""
     return models[0] if len(models) == 1 else MultiModelSet(tuple(models))
 
 
 def find_segment(path: str, exit_layers: Sequence[int]) -> int:
     """Returns the segment that owns the parameter at `path` of a multi-exit model.
 
-    Exit i belongs to segment i, as does its copy of tables that layers share; the
-    embeddings to segment 0, and so does a table that all segments share.
-    A pooler shared by all exits (faithful_release) has no owner and counts as 0.
+    Segment i owns exit i and its copy of the shared tables; segment 0 also owns the
+    embeddings and a table that all segments share. A pooler shared by all exits
+    (faithful_release) has no owner and counts as segment 0.
     """
     if match := re.match(r"exits/exit_(\d+)/", path):
         return int(match[1])

@@ -1,6 +1,6 @@
-"""What the post-norm families share: config, embeddings with absolute positions, layer.
+"""Parts of the post-norm families: config, embeddings with absolute positions, layer.
 
-BERT, RoBERTa and MPNet are these parts with other tables.
+BERT, RoBERTa and MPNet use these parts with different tables.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from sweet_jax.models.layers import Dropout, FeedForward, make_embed, make_norm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PostNormConfig:
-    """What defines a post-norm encoder: sizes, activation, rates, epsilon.
+    """The config of a post-norm encoder: sizes, activation, rates, epsilon.
 
     Attributes:
         family: Hugging Face's `model_type`.
@@ -35,8 +35,8 @@ class PostNormConfig:
         hidden_act: a key of `layers.ACTIVATIONS`.
         hidden_dropout: rate after embeddings and after each block.
         attention_dropout: rate on attention probabilities.
-        num_positions: rows of the position table; where there is none, most tokens.
-        num_types: rows of the token type table; 0 where a family has none.
+        num_positions: rows of the position table; without one, the maximum length.
+        num_types: rows of the token type table; 0 if a family has none.
         norm_epsilon: added to the variance in each norm.
         initializer_range: standard deviation of fresh kernels and tables.
     """
@@ -96,12 +96,12 @@ class Embeddings(nn.Module):
         x_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
         if config.num_types:
             types = make_embed(config.num_types, size, std, "type")
-            # A family of one type has its tokenizer's type ids, if any, ignored.
+            # With only one type, the tokenizer's type ids are ignored.
             one = config.num_types == 1
             x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
         if config.has_position_table:
             table = make_embed(config.num_positions, size, std, "position").embedding
-            # Positions always rise by 1 from the offset: a slice, no gather.
+            # Positions increase by 1 from the offset, so a slice replaces a gather.
             first = config.position_offset
             x_BLD = x_BLD + table[None, first : first + length]
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
@@ -114,7 +114,7 @@ class PostNormLayer(nn.Module):
     Attributes:
         config: sizes and rates.
         dtype: computation type.
-        attention_fn: scores and mask to probabilities.
+        attention_fn: maps scores and mask to probabilities.
     """
 
     config: PostNormConfig
@@ -131,7 +131,7 @@ class PostNormLayer(nn.Module):
     ) -> jax.Array:
         """Returns the layer's output, [B, L, D].
 
-        Keys are read where `mask` is True; the attention reads what is `shared`.
+        Keys are read where `mask` is True; `shared` is passed to the attention.
         """
         config = self.config
         x_BLD = self.get_attention_class()(
@@ -155,5 +155,5 @@ class PostNormLayer(nn.Module):
         )(x_BLD, train)
 
     def get_attention_class(self) -> Callable[..., nn.Module]:
-        """Returns the class of the attention block, in families of other scores."""
+        """Returns the class of the attention block; families may override it."""
         return SelfAttention

@@ -1,9 +1,9 @@
-"""Tables that the layers of an encoder share, and who owns them.
+"""Tables that the layers of an encoder share, and their copies per segment.
 
-A shared table is read by every layer, so under `sweet` it would let each exit change
-what the others compute. There every segment has a copy of its own, equal at the start:
-copy i at `encoder/shared_i/...`, read from the first layer of segment i on. Otherwise
-there is one copy, `encoder/shared_0/...`, as in checkpoints.
+Every layer reads a shared table, so under `sweet` training one exit would change what
+the others compute. There every segment has its own copy, equal at the start: copy i at
+`encoder/shared_i/...`, read from the first layer of segment i on. Other methods have
+one copy, `encoder/shared_0/...`, as in checkpoints.
 """
 
 import re
@@ -24,11 +24,11 @@ def compute_table_starts(exit_layers: Sequence[int]) -> tuple[int, ...]:
 
 
 def fix_length(length: Size, longest: int) -> int:
-    """Returns for how many tokens a table is spread while a program is traced.
+    """Returns the number of tokens that a table is spread over during tracing.
 
-    That is the length; where it is a symbol, because the program is exported for all
-    lengths, the longest. Which rows of a table occur is known then for the longest
-    input, and shorter ones read the middle of its distances.
+    This is the length or, if it is symbolic because the program is exported for all
+    lengths, the longest one. Rows are then selected for the longest input, and shorter
+    inputs read the middle of its distances.
     """
     return longest if export.is_symbolic_dim(length) else length
 

@@ -154,7 +154,7 @@ def prepare(settings: Settings) -> Prepared:
     check_vocabulary(tokenizer, config.vocab_size, pad_id)
     loaded = load_encoder(folder, config, depth)
     if loaded.ignored:
-        logger.info("no part of the encoder: %s", show_names(loaded.ignored))
+        logger.info("not part of the encoder: %s", show_names(loaded.ignored))
     if settings.faithful_release:
         assert isinstance(config, PostNormConfig), "both released families are"
         settings = resolve_released_exits(

@@ -83,7 +83,7 @@ class JobPaths:
         for path in found:
             kind = path.lstat().st_mode
             if not stat.S_ISREG(kind):
-                what = "a link" if stat.S_ISLNK(kind) else "no regular file"
+                what = "a link" if stat.S_ISLNK(kind) else "not a regular file"
                 raise JobError(
                     f"{show(str(path))} is {what}, and a job writes to files of its own"
                     " only: name another --output"

@@ -35,10 +35,11 @@ class PredictOptions:
         text_columns: of a table; without them, those of the training, else usual names.
         id_column: of a table, written beside each answer as `id`.
         keep_columns: of a table, written beside each answer; `all`: every one.
-        threshold: leave at the first exit with this score.
+        threshold: exit at the first exit whose score reaches this threshold.
         speedup: choose a threshold for this speed-up.
-        milliseconds: choose one for this mean time per input on this device.
-        max_accuracy_loss: choose one that loses so little, with probability 0.9.
+        milliseconds: choose a threshold for this mean time per input on this device.
+        max_accuracy_loss: choose a threshold that loses at most this much accuracy,
+            with probability 0.9.
         choose: for a speedup or milliseconds: `cost`, the dearest threshold within it,
             or `score`, the one of the best score.
         criterion: whose scores decide.

@@ -1,4 +1,4 @@
-"""Config files: finding one, its overrides on the command line, its settings."""
+"""Config files: finding one, running it, and applying command line overrides."""
 
 import ast
 import csv
@@ -20,7 +20,7 @@ from sweet_jax.system.files import show
 from sweet_jax.system.names import describe_unknown
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
-# What the module of a config file is called.
+# The module name that a config file runs under.
 _MODULE = "sweet_jax_config_file"
 
 
@@ -28,9 +28,10 @@ def make_config(text: str = "", **fields: Any) -> Any:
     """Returns the ConfigDict of a config file.
 
     Args:
-        text: what follows the colon in `--config=file.py:task=sst2,seed=1`.
-        **fields: what the file changes, as section dicts or top-level values; the
-            text wins over them. With `study`, the config is that of a study.
+        text: what follows the colon in `--config=file.py:task=sst2,seed=1`; it
+            overrides `fields`.
+        **fields: the file's changes, as section dicts or top-level values. With
+            `study`, this is the config of a study.
 
     Raises:
         SettingsError: the text is malformed.
@@ -51,11 +52,11 @@ def list_configs() -> list[str]:
 
 
 def find_config(text: str) -> str:
-    """Returns the value of `--config` with the path of its file.
+    """Returns the value of `--config` with its name replaced by a path.
 
     Args:
-        text: a path that ends in .py, or a name of `list_configs`; then, after a
-            colon, what is handed to the file.
+        text: a path that ends in .py, or a name of `list_configs`; then optionally a
+            colon and the argument of the file's `get_config`.
 
     Raises:
         SettingsError: there is no such file or name.
@@ -64,8 +65,8 @@ def find_config(text: str) -> str:
     if not (name.endswith(".py") or "/" in name or "\\" in name):
         if name not in (known := list_configs()):
             raise SettingsError(
-                f"{describe_unknown('--config', name, known)}, or the path of a"
-                " file of yours that ends in .py"
+                f"{describe_unknown('--config', name, known)}, or the path of your"
+                " own file, ending in .py"
             )
         name = str(_PACKAGED / f"{name}.py")
     elif not Path(name).is_file():
@@ -78,7 +79,7 @@ def find_config(text: str) -> str:
 
 def _split(text: str) -> tuple[str, str, str]:
     """Splits the value of `--config` at its colon."""
-    # A Windows path has a colon of its own.
+    # A Windows path contains a colon, too.
     match = re.fullmatch(r"(?s)((?:.:\\)?.*?)(?:(:)(.*))?", text)
     assert match is not None
     return match[1], match[2] or "", match[3] or ""
@@ -91,8 +92,8 @@ def load_config(text: str) -> Any:
         text: the value of `--config`; see `find_config`.
 
     Raises:
-        SettingsError: there is no such config, or its file fails: one line that says
-            where.
+        SettingsError: there is no such config, or its file fails; the message has the
+            line of the file.
     """
     from ml_collections import ConfigDict
 
@@ -115,8 +116,7 @@ def read_config(arguments: Sequence[str]) -> Any:
     """Returns the config of a command line.
 
     Args:
-        arguments: its flags `--config=FILE` and `--config.section.field=value`, and no
-            others.
+        arguments: only flags `--config=FILE` and `--config.section.field=value`.
 
     Raises:
         SettingsError: a file, a field or a value is wrong.
@@ -135,7 +135,7 @@ def read_config(arguments: Sequence[str]) -> Any:
     arguments = quote_names(arguments)
     _check_fields(arguments, config)
     values = flags.FlagValues()
-    # ml_collections' own errors are of many kinds.
+    # ml_collections raises many kinds of exceptions.
     try:
         holder = config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=arguments
@@ -145,7 +145,7 @@ def read_config(arguments: Sequence[str]) -> Any:
         raise SettingsError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise SettingsError(
-            f"unexpected argument {rest[1]!r}: fields go as --config.x=y"
+            f"unexpected argument {rest[1]!r}: set fields with --config.x=y"
         )
     return holder.value
 
@@ -161,12 +161,12 @@ def _take_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
             continue
         name = match[2] if match[1] else next(rest, None)
         if name is None:
-            raise SettingsError("--config has no value: say --config=sweet")
+            raise SettingsError("--config has no value: give one, as --config=sweet")
     return name, others
 
 
 def _run_file(path: Path) -> ModuleType:
-    # Not by import: a person's file may be named like a package.
+    # Not by import: a user's file may have the name of a package.
     loader = SourceFileLoader(_MODULE, str(path))
     spec = importlib.util.spec_from_loader(_MODULE, loader)
     assert spec is not None
@@ -176,7 +176,7 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _describe(error: BaseException, path: Path) -> str:
-    """Returns in one line how a config file failed, and in which of its lines."""
+    """Returns one line with the error of a config file and its line number."""
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
@@ -190,7 +190,7 @@ def _describe(error: BaseException, path: Path) -> str:
 
 
 def _check_fields(arguments: Sequence[str], config: Any) -> None:
-    """Raises SettingsError if a flag changes a field that the config lacks."""
+    """Raises SettingsError if a flag sets a field that the config does not have."""
     known = [name for name in _list_fields() if name.split(".")[0] in config]
     for argument in arguments:
         match = re.match(r"--?(?:no)?config\.([\w.]*)", argument)
@@ -198,18 +198,17 @@ def _check_fields(arguments: Sequence[str], config: Any) -> None:
             continue
         if match[1].startswith("study.") and "study" not in config:
             raise SettingsError(
-                f"--config.{match[1]} is for a study, and the config is that of a run:"
-                " say --config=study"
+                f"--config.{match[1]} is for a study, but this is the config of a run:"
+                " use --config=study"
             )
         raise make_unknown_key_error(match[1], known)
 
 
 def quote_names(argv: Sequence[str]) -> list[str]:
-    """Returns arguments in which lists of names are Python tuples.
+    """Returns the arguments with lists of names written as Python tuples.
 
     ml_collections reads `0,1` as a list, but `title,body` as one name. A name with a
-    comma is given in quotes: `"'last, first',title"`. A flag that comes again adds to
-    the list.
+    comma needs quotes: `"'last, first',title"`. A repeated flag adds to the list.
     """
     fields = {n for n, kind in _list_fields().items() if kind == tuple[str, ...]}
     found: dict[str, list[str]] = {}
@@ -225,7 +224,7 @@ def quote_names(argv: Sequence[str]) -> list[str]:
             quoted.append(argument)
             continue
         if not has_value and (value := next(rest, None)) is None:
-            quoted.append(argument)  # Its value is missing, as absl will say.
+            quoted.append(argument)  # absl reports the missing value.
             break
         found.setdefault(name, []).extend(split_names(value))
         if name not in places:
@@ -236,7 +235,7 @@ def quote_names(argv: Sequence[str]) -> list[str]:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Splits a list of names, written as a Python value or as they are."""
+    """Splits a list of names, written as a Python value or separated by commas."""
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -245,20 +244,20 @@ def split_names(text: str) -> tuple[str, ...]:
         return (value,)
     if isinstance(value, tuple | list) and all(isinstance(v, str) for v in value):
         return tuple(value)
-    # Numbers are names, too. Whoever knows the other form may forget its quotes.
+    # Numbers are names, too, and a Python list may lack the quotes: (0,1) or [a,b].
     if text[:1] + text[-1:] in ("()", "[]"):
         text = text[1:-1]
     quote = "'" if "'" in text and '"' not in text else '"'
     try:
         row = next(csv.reader([text], quotechar=quote, skipinitialspace=True), [])
     except csv.Error as error:
-        raise SettingsError(f"{text!r} is no list of names: {error}") from error
+        raise SettingsError(f"{text!r} is not a list of names: {error}") from error
     return tuple(name.strip() for name in row if name.strip())
 
 
 @functools.cache
 def _list_fields() -> dict[str, Any]:
-    """Returns the dotted fields of a config, and their types."""
+    """Returns dotted field -> type, for all fields of a config."""
     sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
     for name, kind in get_type_hints(Settings).items():
         if dataclasses.is_dataclass(kind):

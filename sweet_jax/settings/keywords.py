@@ -21,13 +21,13 @@ _SHORT_NAMES = {
 def nest_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Returns keyword arguments as the nested fields of a config.
 
-    A name is that of a field, without its section where no other section has it
-    (`max_length`), with it otherwise (`evaluate.batch_size`), or one of `_SHORT_NAMES`.
-    numpy's numbers become Python's. None leaves a field at its default.
+    A keyword is the name of a field (`max_length`), with its section if several
+    sections have that field (`evaluate.batch_size`), or one of `_SHORT_NAMES`. numpy
+    numbers become Python numbers. None leaves a field at its default.
 
     Raises:
-        SettingsError: a name is unknown or in several sections, or two names are one
-            field.
+        SettingsError: a name is unknown or in several sections, or two names mean the
+            same field.
     """
     nested: dict[str, Any] = {}
     given: dict[str, str] = {}
@@ -37,8 +37,8 @@ def nest_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
         field = _find_field(keyword)
         if field in given:
             raise SettingsError(
-                f"{given[field]} and {keyword} are one setting, {field}: drop one of"
-                " the two"
+                f"{given[field]} and {keyword} are the same setting, {field}: drop one"
+                " of the two"
             )
         given[field] = keyword
         section, _, name = field.rpartition(".")
@@ -63,7 +63,7 @@ def _find_field(keyword: str) -> str:
     if found:
         ways = " or ".join(f'**{{"{field}": ...}}' for field in found)
         raise SettingsError(
-            f"the setting {keyword!r} is in several sections: say {ways}"
+            f"the setting {keyword!r} is in several sections: use {ways}"
         )
     known = {**dict.fromkeys(fields), **dict.fromkeys(by_name), **_SHORT_NAMES}
     hint = suggest(keyword, known, cutoff=0.5) or "docs/python.md lists them"
@@ -71,7 +71,7 @@ def _find_field(keyword: str) -> str:
 
 
 def _to_python(value: Any) -> Any:
-    """Returns numpy's scalars and arrays as Python's numbers and lists."""
+    """Converts numpy scalars and arrays to Python numbers and lists."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, tuple | list):

@@ -1,8 +1,8 @@
-"""What other packages may add to, by the names that settings, commands and files use.
+"""The registries that other packages may add to (docs/extending.md).
 
-The values lie above: the module named with each registry registers ours. So settings
-are checked by name alone, without importing any of them, and each room gives the type
-of its values where it looks one up. docs/extending.md adds one of each.
+The comment at each registry names the module that registers our own values. Settings
+are checked by name alone, without importing these modules. Each room states the type of
+its values where it looks one up.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from sweet_jax.system.registry import Registry
 
 
 def _check_method(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as a method cannot be called."""
+    """Raises SettingsError if the value of a method is not callable."""
     if not callable(value):
         raise SettingsError(
             f"method {name!r} is a {type(value).__name__}: register a function of the"
@@ -25,7 +25,7 @@ def _check_method(name: str, value: object) -> None:
 
 
 def _check_analysis(name: str, value: object) -> None:
-    """Raises SettingsError if what is registered as an analysis cannot be called."""
+    """Raises SettingsError if the value of an analysis is not callable."""
     if not callable(value):
         raise SettingsError(
             f"analysis {name!r} is a {type(value).__name__}: register a subclass of"
@@ -37,18 +37,18 @@ def _check_analysis(name: str, value: object) -> None:
 METHODS: Registry[Any] = Registry(
     "method", "sweet_jax.methods", builtin=BUILTIN_METHODS, check=_check_method
 )
-# analysis.registry: what can be measured while a run trains.
+# analysis.registry: measurements during training.
 ANALYSES: Registry[Any] = Registry(
     "analysis",
     "sweet_jax.analyses",
     builtin=("gradient_conflict",),
     check=_check_analysis,
 )
-# exits.criteria: what thresholds are compared with.
+# exits.criteria: scores that are compared with thresholds.
 CRITERIA: Registry[Any] = Registry(
     "criterion", "sweet_jax.criteria", builtin=BUILTIN_CRITERIA
 )
-# evaluation.metrics: what `score` means.
+# evaluation.metrics: definitions of `score`.
 METRICS: Registry[Any] = Registry(
     "metric",
     "sweet_jax.metrics",
@@ -60,5 +60,5 @@ SOURCES: Registry[Any] = Registry(
     "sweet_jax.sources",
     builtin=("embedded", "file", "folder", "hub", "tfds", "rows"),
 )
-# engine.engine: what computes the segments of a model.
+# engine.engine: runtimes that compute the segments of a model.
 BACKENDS: Registry[Any] = Registry("backend", "sweet_jax.backends", builtin=("jax",))

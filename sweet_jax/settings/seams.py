@@ -1,7 +1,7 @@
 """The share of the gradient that crosses the seams: one number, several, a schedule.
 
-Three fields of the settings, of which one is set, under method=sweet. As a text they
-are a part of the method's name: `sweet(a=0.2)`.
+Three fields of the settings hold it, for method=sweet only; at most one of them is set.
+As text it is part of the method's name: `sweet(a=0.2)`.
 """
 
 import re
@@ -18,18 +18,18 @@ _SEPARATORS = {"/": "boundary_gradient_scales", ">": "boundary_gradient_phases"}
 
 
 def parse_method(text: str) -> dict[str, Any]:
-    """Parses a method as `Settings.method_label` shows it.
+    """Parses a method as `Settings.method_label` formats it.
 
     Args:
         text: a method's name, or `sweet(a=0.2)`, `sweet(a=0.2/0.5/0)` (one share per
             seam), `sweet(a=1>0)` (one for each equal part of the training).
 
     Returns:
-        Dotted field names to values: `method`, and what the parentheses set. Whether
-        they are in range is checked with all other fields.
+        Dotted field name -> value: `method`, and the field that the parentheses set.
+        Their ranges are checked later, with all other fields.
 
     Raises:
-        SettingsError: the text is none of these.
+        SettingsError: the text has another form.
     """
     match = re.fullmatch(r"(\w+)\(a=([^()]*)\)", text)
     name = match[1] if match else text
@@ -50,7 +50,7 @@ def parse_method(text: str) -> dict[str, Any]:
 
 
 def check_seams(settings: Settings) -> None:
-    """Raises SettingsError unless at most one of the three fields says how much."""
+    """Raises SettingsError unless at most one of the three fields is set, and valid."""
     a = settings.boundary_gradient_scale
     if not 0 <= a < 1:
         raise SettingsError(
@@ -65,7 +65,7 @@ def check_seams(settings: Settings) -> None:
             raise SettingsError(f"{name}={scales}: allowed are numbers from 0 to 1")
         if all(scale == 1 for scale in scales):
             raise SettingsError(
-                f"{name}={scales} holds nothing back: set method=early_exit, or lower"
+                f"{name}={scales} stops no gradient: set method=early_exit, or lower"
                 " one of the numbers"
             )
         if len(scales) == 1:
@@ -87,7 +87,7 @@ def check_seams(settings: Settings) -> None:
 
 
 def check_seam_scales(scales: tuple[float, ...], num_exits: int) -> None:
-    """Raises SettingsError unless there is one number per seam, or none at all."""
+    """Raises SettingsError unless there is one number per seam, or no number."""
     if scales and len(scales) != num_exits - 1:
         raise SettingsError(
             f"boundary_gradient_scales={scales} has {len(scales)} numbers, but"

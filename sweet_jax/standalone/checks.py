@@ -123,7 +123,7 @@ def read_json(path: Path, remedy: str = _AGAIN) -> Any:
         raise FolderError(f"{path} is missing: {remedy}")
 
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not valid JSON")
 
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     manifest = read_json(path)
     if type(manifest) is not dict:
-        raise FolderError(f"{path} holds no JSON object: {_AGAIN}")
+        raise FolderError(f"{path} is not a JSON object: {_AGAIN}")
     if _is_int(manifest.get("schema"), SCHEMA + 1):
         raise FolderError(f"{folder} is newer than this loader: update sweet_jax")
     for name, fits in _FIELDS.items():

@@ -167,7 +167,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
         if name in members:
             raise StudyError(f"{path} holds {shown} twice: {_MADE_BY}")
         if kind not in (0, stat.S_IFREG):
-            raise StudyError(f"{path}: {shown} is no regular file: {_MADE_BY}")
+            raise StudyError(f"{path}: {shown} is not a regular file: {_MADE_BY}")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise StudyError(f"{path}: {shown} is not deflated: {_MADE_BY}")
         members[name] = member

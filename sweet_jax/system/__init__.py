@@ -1,1 +1,1 @@
-"""What every command needs of its machine: files, caches, signals, streams, network."""
+"""Operating system services: files, caches, signals, streams, network."""

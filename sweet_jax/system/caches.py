@@ -1,7 +1,7 @@
-"""Where caches are kept: ours, and those of the libraries that a command uses.
+"""Cache directories: ours, and those of the libraries that a command uses.
 
-docs/caches.md lists them. A command tells the libraries before it imports them; what a
-person has set for a library wins.
+docs/caches.md lists them. A command sets the libraries' environment variables before it
+imports them; variables that the user has set keep their values.
 """
 
 import contextlib
@@ -12,21 +12,21 @@ from pathlib import Path
 
 OWN = "SWEET_JAX_CACHE"
 _COMMON = "XDG_CACHE_HOME"
-# Variable -> folder in the place that the person has named. Hugging Face's libraries,
+# Variable -> folder in the user's cache directory. Hugging Face's libraries,
 # matplotlib's fonts and fontconfig follow XDG_CACHE_HOME; these do not.
 _PLACES = {
     "MPLCONFIGDIR": "matplotlib",
     "TFDS_DATA_DIR": "tensorflow_datasets",
     "CUDA_CACHE_PATH": "cuda",
 }
-# Written to see whether a folder takes files; a full disk takes empty ones.
+# Written to test whether a folder is writable: a full disk still accepts empty files.
 _PROBE = bytes(1 << 16)
 
 
 def find_cache() -> Path:
     """Returns the directory of our caches: SWEET_JAX_CACHE, or the user's cache home.
 
-    Without a home it is a folder of the temporary directory.
+    Without a home directory it is a folder in the temporary directory.
     """
     if os.environ.get(OWN):
         return Path(os.environ[OWN]).absolute()
@@ -38,20 +38,20 @@ def find_cache() -> Path:
 
 
 def set_places() -> str | None:
-    """Sets the variables of this process, before libraries are imported.
+    """Sets the cache variables of this process; call it before importing libraries.
 
     Returns:
-        A line about a cache that cannot be used; None if all is well.
+        A warning about a cache that cannot be used, or None.
     """
     wanted, warning = find_cache(), None
     if problem := _try_folder(wanted):
         place = _find_temporary()
         warning = (
             f"caches go to {place}, since {wanted} cannot be written ({problem}): set"
-            f" {OWN} to a folder that can"
+            f" {OWN} to a writable folder"
         )
         os.environ[OWN] = str(place)
-        # Nobody can have set these to the same unusable home on purpose.
+        # Libraries would fail on an unusable XDG_CACHE_HOME, so it is not intended.
         if os.environ.get(_COMMON) and _try_folder(Path(os.environ[_COMMON])):
             del os.environ[_COMMON]
     if os.environ.get(OWN):
@@ -73,7 +73,7 @@ def _set_default(name: str, path: Path) -> None:
 
 
 def _keep_token() -> None:
-    """Lets huggingface_hub read the person's token, which lies beside its cache."""
+    """Keeps the user's Hugging Face token in use; it is stored beside the cache."""
     if any(os.environ.get(name) for name in ("HF_HOME", "HF_TOKEN_PATH", _COMMON)):
         return
     with contextlib.suppress(OSError, RuntimeError):
@@ -83,9 +83,9 @@ def _keep_token() -> None:
 
 
 def _try_folder(folder: Path) -> str | None:
-    """Returns why files cannot be written to a folder, made if need be; None: they can.
+    """Returns why a folder (created if missing) is not writable; None if it is.
 
-    Trying is all that tells: permissions, read-only file systems, quotas.
+    Only writing a file tests permissions, read-only file systems and quotas alike.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,8 @@ def _try_folder(folder: Path) -> str | None:
 def _find_temporary() -> Path:
     """Returns a folder in the temporary directory that only this user can write.
 
-    Programs are loaded from a cache and run, so one that somebody else has made at our
-    name is not used.
+    Compiled programs are loaded from the cache and run, so a folder of our name that
+    another user has made is not used.
     """
     user = os.geteuid()
     folder = Path(tempfile.gettempdir()) / f"sweet_jax-{user}"

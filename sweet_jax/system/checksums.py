@@ -1,12 +1,12 @@
-"""checksums.json: what the files of a folder were when they were written.
+"""checksums.json: the checksums of a folder's files.
 
-A folder that is written once, such as the checkpoint of a step, lists every file that
-it holds. A work directory lists the files that later commands read, each as it becomes
-final; one that differs, or is not listed, is no file of the run. It lists sizes, too:
-another size needs no reading, however large the file.
+A folder that is written once, such as a checkpoint, lists all of its files. A work
+directory lists the files that later commands read, each once it is final; a file that
+differs or is not listed does not belong to the run. A work directory also lists sizes,
+so that a file of another size is rejected without reading it.
 
-A JSON file that changes while others do not carries its own checksum instead: a process
-killed between the two writes would leave a file without a valid one.
+A JSON file that changes during a run contains its own checksum instead: a process
+killed between writing the file and checksums.json would leave the two in disagreement.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from sweet_jax.system.files import (
 
 FILE_NAME = "checksums.json"
 _SEAL = "sha256"
-# A sha256; in a work directory also a number of bytes.
+# A sha256; in a work directory followed by the number of bytes.
 _MARK = r"[0-9a-f]{64}(:[0-9]{1,18})?"
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """Returns name -> sha256 of every file below a folder, but for checksums.json."""
+    """Returns name -> sha256 of every file below a folder, except checksums.json."""
     found = (file for file in folder.rglob("*") if file.is_file())
     names = sorted(file.relative_to(folder).as_posix() for file in found)
     return {name: hash_file(folder / name) for name in names if name != FILE_NAME}
@@ -48,8 +48,8 @@ def read_checksums(folder: Path, remedy: str = COPY_AGAIN) -> dict[str, str]:
     """Reads checksums.json.
 
     Args:
-        folder: that has it.
-        remedy: what the person can do about a damaged file, for the message.
+        folder: the folder that contains it.
+        remedy: what the user should do about a bad file, for the error message.
 
     Raises:
         FileError: it is missing or damaged, or lists nothing.
@@ -72,13 +72,13 @@ def check_folder(
     remedy: str = COPY_AGAIN,
     most_bytes: int | None = None,
 ) -> None:
-    """Checks that a folder holds the files that its checksums.json lists, and no more.
+    """Checks that a folder contains exactly the files that its checksums.json lists.
 
     Args:
-        folder: written once, as a whole.
-        needed: names that must be among them.
-        remedy: what the person can do about a damaged file, for the message.
-        most_bytes: a larger file is refused before it is read; None: none is.
+        folder: a folder that was written once, as a whole.
+        needed: names that must be listed.
+        remedy: what the user should do about a bad file, for the error message.
+        most_bytes: a larger file is refused before it is read; None: no limit.
 
     Raises:
         FileError: checksums.json is damaged, or a file is missing, altered or extra.
@@ -89,7 +89,8 @@ def check_folder(
             check_file(file, remedy, most_bytes)
     found = hash_folder(folder)
     for name in sorted({*checksums, *found, *needed}):
-        # Names are of the folder itself, or harmless: only what lies there was opened.
+        # A hostile name in checksums.json does no harm: only files found in the folder
+        # were opened.
         path = f"{folder}/{show(name[:200])}"
         if name not in found:
             raise FileError(f"{path} is missing: {remedy}")
@@ -100,7 +101,7 @@ def check_folder(
 
 
 def check_recorded(folder: Path, name: str, remedy: str) -> None:
-    """Checks that a file or folder of a work directory is as it was recorded.
+    """Checks that a file or folder of a work directory matches its record.
 
     Raises:
         FileError: it is missing, altered or was never recorded.
@@ -115,12 +116,12 @@ def check_recorded(folder: Path, name: str, remedy: str) -> None:
 
 
 def find_recorded(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """Returns those of some files and folders that are recorded, whatever they are."""
+    """Returns the given names that are recorded, whether or not they still match."""
     return frozenset(_read_recorded(folder)).intersection(names)
 
 
 def find_intact(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """Returns those of some files and folders that are as they were recorded."""
+    """Returns the given names whose files or folders match their record."""
     recorded = _read_recorded(folder)
     return frozenset(
         name
@@ -130,19 +131,19 @@ def find_intact(folder: Path, names: Iterable[str]) -> frozenset[str]:
 
 
 def record(folder: Path, *names: str) -> None:
-    """Adds files and folders, or what they are now, to a work directory's record."""
+    """Records the present content of files and folders of a work directory."""
     added = {name: _make_mark(folder / name) for name in names}
     _write(folder, _read_recorded(folder) | added)
 
 
 def forget(folder: Path, kept: Collection[str]) -> None:
-    """Removes all but some names from a work directory's record."""
+    """Removes all names except `kept` from a work directory's record."""
     recorded = _read_recorded(folder)
     _write(folder, {k: v for k, v in recorded.items() if k in kept})
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object with its own checksum, whole or not at all."""
+    """Writes a JSON object that contains its own checksum, atomically."""
     write_json(path, {**content, _SEAL: _hash_json(content)})
 
 
@@ -159,7 +160,7 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def is_as_recorded(path: Path, mark: str) -> bool:
-    """Whether a file or folder is what `record` noted of it."""
+    """Whether a file or folder matches the mark that `record` wrote for it."""
     _, _, num_bytes = mark.partition(":")
     if num_bytes and _count_bytes(path) != int(num_bytes):
         return False
@@ -167,13 +168,13 @@ def is_as_recorded(path: Path, mark: str) -> bool:
 
 
 def mark_text(text: str) -> str:
-    """Returns what `record` would note of a file with this text."""
+    """Returns the mark that `record` would write for a file with this text."""
     data = text.encode()
     return f"{hashlib.sha256(data).hexdigest()}:{len(data)}"
 
 
 def _make_mark(path: Path) -> str:
-    """Returns the sha256 and size of a file, or of all that is in a folder."""
+    """Returns the mark (sha256 and size) of a file or of a folder's content."""
     if path.is_dir():
         names = (file.relative_to(path).as_posix() for file in _list_files(path))
         digest = _hash_json([(name, hash_file(path / name)) for name in names])
@@ -197,7 +198,7 @@ def _hash_json(value: Any) -> str:
 
 
 def _read_recorded(folder: Path) -> dict[str, str]:
-    """Returns what is recorded; nothing where it cannot be read."""
+    """Returns the record, name -> mark; empty if it cannot be read."""
     try:
         return read_checksums(folder)
     except FileError:

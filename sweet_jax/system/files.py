@@ -1,8 +1,7 @@
-"""Small files, read without trust and written whole.
+"""Reads small files that may be hostile, and writes files atomically.
 
-A folder may come from anyone, so a reader takes nothing for granted: a file has a size
-limit, its JSON is strict, its content has a schema. What is written is there as a whole
-or not at all, and may be read by whoever the umask allows.
+A folder may come from anyone, so the readers limit the size, parse strict JSON and
+check its schema. Written files have the permissions that the umask allows.
 """
 
 import contextlib
@@ -20,10 +19,10 @@ from typing import IO, Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-# Far above every file of ours, and read in a second.
+# Far above the size of our own files, and still read within a second.
 _MOST_BYTES = 64 << 20
 COPY_AGAIN = "copy it again"
-_NONE = object()  # A field that one side lacks.
+_NONE = object()  # Stands for a missing field.
 
 
 class FileError(ValueError):
@@ -37,11 +36,11 @@ def read_bytes(
 
     Args:
         path: the file.
-        remedy: what the person can do, for the message.
+        remedy: what the user should do about a bad file, for the error message.
         most_bytes: a larger file is refused before it is read.
 
     Raises:
-        FileError: it is missing, no regular file, too large, or cannot be read.
+        FileError: it is missing, not a regular file, too large, or cannot be read.
     """
     check_file(path, remedy, most_bytes)
     try:
@@ -58,15 +57,15 @@ def check_file(
 
     Args:
         path: the file.
-        remedy: what the person can do, for the message.
-        most_bytes: its largest size; None: any.
+        remedy: what the user should do about a bad file, for the error message.
+        most_bytes: the largest size allowed; None: no limit.
 
     Raises:
-        FileError: it is missing, no regular file or too large.
+        FileError: it is missing, not a regular file, or too large.
     """
     try:
         if not path.is_file():
-            what = "is no regular file" if path.exists() else "is missing"
+            what = "is not a regular file" if path.exists() else "is missing"
             raise FileError(f"{path} {what}: {remedy}")
         size = path.stat().st_size
     except OSError as error:
@@ -108,7 +107,7 @@ def parse_json(data: bytes, path: Path, remedy: str = COPY_AGAIN) -> Any:
     """Returns the value of strict JSON in UTF-8: no NaN, no infinity.
 
     Raises:
-        FileError: it is no such thing, or deeper or longer than Python reads.
+        FileError: it is not strict JSON, or too deep or too long for Python to read.
     """
     try:
         return json.loads(
@@ -118,7 +117,7 @@ def parse_json(data: bytes, path: Path, remedy: str = COPY_AGAIN) -> Any:
         )
     except RecursionError as error:
         raise FileError(f"{path} is nested too deeply for JSON: {remedy}") from error
-    except ValueError as error:  # Not UTF-8, no JSON, 5,000 digits.
+    except ValueError as error:  # Not UTF-8, not JSON, or a number of 5,000 digits.
         raise FileError(f"{path} is damaged ({error}): {remedy}") from error
 
 
@@ -135,11 +134,11 @@ def read_object(path: Path, remedy: str = COPY_AGAIN) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        FileError: see `read_json`; or it holds another kind of value.
+        FileError: see `read_json`; or the value is not an object.
     """
     content = read_json(path, remedy)
     if not isinstance(content, dict):
-        raise FileError(f"{path} holds no JSON object: {remedy}")
+        raise FileError(f"{path} is not a JSON object: {remedy}")
     return content
 
 
@@ -148,14 +147,15 @@ def read_as(
 ) -> T:
     """Reads a JSON file as a dataclass or pydantic model, strictly.
 
-    Nothing is converted but what JSON has no type for: lists become tuples, whole
-    numbers floats. Fields that `kind` lacks are ignored.
+    Values are converted only where JSON lacks a type: lists become tuples, and whole
+    numbers become floats. Fields that `kind` does not have are ignored.
 
     Args:
         path: the file.
-        kind: what it holds; its annotations are the schema, with limits in `Annotated`.
-        schema: the newest version that this package reads; None: the file has none.
-        remedy: what the person can do about a damaged file, for the message.
+        kind: the class to read; its annotations are the schema, with limits in
+            `Annotated`.
+        schema: the newest version that this package reads; None: no version is stated.
+        remedy: what the user should do about a bad file, for the error message.
 
     Raises:
         FileError: the file cannot be read, has a newer schema, or a field is missing,
@@ -164,17 +164,17 @@ def read_as(
     data = read_bytes(path, remedy)
     content = parse_json(data, path, remedy)
     if not isinstance(content, dict):
-        raise FileError(f"{path} holds no JSON object: {remedy}")
+        raise FileError(f"{path} is not a JSON object: {remedy}")
     if schema is not None:
         check_schema(content, schema, path, remedy)
     return _validate(data, kind, path, remedy)
 
 
 def check_as(content: Any, kind: type[T], path: Path, remedy: str = COPY_AGAIN) -> T:
-    """Checks a value that was read from a JSON file; see `read_as`.
+    """Checks a value from a JSON file against a schema; see `read_as`.
 
     Raises:
-        FileError: as `read_as`, of fields.
+        FileError: a field is missing, of another type or outside of its limits.
     """
     return _validate(json.dumps(content).encode(), kind, path, remedy)
 
@@ -191,10 +191,10 @@ def _validate(data: bytes, kind: type[T], path: Path, remedy: str) -> T:
 def check_schema(
     content: dict[str, Any], newest: int, path: Path, remedy: str = COPY_AGAIN
 ) -> None:
-    """Checks the version that a file of ours states.
+    """Checks the schema version that a file states.
 
     Raises:
-        FileError: there is none, or a newer one than `newest`.
+        FileError: the version is missing, or newer than `newest`.
     """
     schema = content.get("schema")
     if type(schema) is not int or schema < 1:
@@ -210,8 +210,8 @@ def list_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """Returns `name was 1, now 2` for each field that differs.
 
     Args:
-        old: fields that a file holds.
-        new: fields that are asked for; one that either lacks counts as `(none)` there.
+        old: the fields of a file.
+        new: the requested fields. A field missing on one side is shown as `(none)`.
     """
     lacking = dict.fromkeys(old.keys() | new.keys(), _NONE)
     before, now = lacking | dict(old), lacking | dict(new)
@@ -234,18 +234,18 @@ def hash_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def write_whole(path: Path, tag: str = "") -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which replaces it when the body ends.
+    """Yields a temporary path beside `path`, and renames it to `path` at the end.
 
     Its name is `.NAME.{tag}PID.tmp`.
 
-    Where the body or the disk fails, `path` stays as it was, and the temporary file is
-    removed. An OSError without a file's name gets it: "No space left on device" alone
-    does not say which disk.
+    If the body or the disk fails, `path` is unchanged and the temporary file is
+    removed. An OSError without a file name gets one: "No space left on device" alone
+    does not tell which disk is full.
     """
     temporary = path.with_name(f".{path.name}.{tag}{os.getpid()}.tmp")
     try:
         with _name_path(temporary, path):
-            # A link there must not be written through.
+            # If it is a symbolic link, its target must not be overwritten.
             temporary.unlink(missing_ok=True)
             yield temporary
             allow_reading(temporary)
@@ -257,16 +257,16 @@ def write_whole(path: Path, tag: str = "") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`, which replaces it when the body ends.
+    """Yields a temporary folder beside `path`, and renames it to `path` at the end.
 
-    Where the body or the disk fails, `path` stays as it was, and nothing is left
-    behind; errors are named as in `write_whole`.
+    If the body or the disk fails, `path` is unchanged and the temporary folder is
+    removed. Errors name the file as in `write_whole`.
     """
     path = path.resolve()
     temporary, old = (path.with_name(f".{path.name}.{end}") for end in ("tmp", "old"))
     try:
         with _name_path(temporary, path):
-            for leftover in (temporary, old):  # Of a process that was killed.
+            for leftover in (temporary, old):  # A killed process may leave them.
                 shutil.rmtree(leftover, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
@@ -280,7 +280,7 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _name_path(temporary: Path, path: Path) -> Iterator[None]:
-    """Gives errors of the system the name of what is written, not of a temporary."""
+    """Makes system errors name `path` instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -288,7 +288,7 @@ def _name_path(temporary: Path, path: Path) -> Iterator[None]:
             name = str(error.filename or temporary)
             error.filename = name.replace(str(temporary), str(path))
         raise
-    # safetensors and tokenizers have errors of their own for what the system says.
+    # safetensors and tokenizers raise their own exceptions for system errors.
     except Exception as error:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             code = int(number[1])
@@ -297,34 +297,37 @@ def _name_path(temporary: Path, path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     with write_whole(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all; NaN and infinity are refused (ValueError)."""
+    """Writes JSON atomically; raises ValueError for NaN and infinity."""
     write_bytes(path, format_json(value).encode())
 
 
 def format_json(value: Any) -> str:
     """Returns the text that `write_json` writes."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # Half of a pair, such as a byte of a path that is not UTF-8, is no text in UTF-8.
+    # A lone surrogate, such as a non-UTF-8 byte of a path, cannot be encoded in UTF-8.
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def allow_reading(path: Path) -> None:
-    """Gives a file the mode of a new one: some libraries write for the owner alone."""
+    """Sets a file's default mode: some libraries make files readable by the owner only.
+
+    The default mode is that of a new file under the umask.
+    """
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
 
 
 def take_lock(path: Path) -> IO[str] | None:
-    """Locks a file, made if need be; None where another process has.
+    """Locks a file (created if missing); returns None if another process holds it.
 
-    The lock ends when what is returned is closed, or with the process.
+    Closing the returned file, or the end of the process, releases the lock.
     """
     file = path.open("a", encoding="utf-8")
     try:
@@ -336,30 +339,30 @@ def take_lock(path: Path) -> IO[str] | None:
 
 
 def show(text: str) -> str:
-    r"""Returns the text as a terminal may have it: control characters as `\x1b`.
+    r"""Makes a text safe for a terminal: control characters are escaped as `\x1b`.
 
-    Names in files may hold anything, and a terminal obeys what is no visible character
-    (colours, titles, a cursor that moves, a direction of writing that changes).
+    Names in files may contain any character, and terminals obey invisible ones: they
+    change colours, the title, the cursor's position or the writing direction.
     """
     return "".join(map(_show_character, text))
 
 
 def show_names(names: Iterable[str], most: int = 4) -> str:
-    """Returns names of a file for one line: the first few, cut, and how many more."""
+    """Returns the first few names from a file, truncated, and how many more."""
     every = list(names)
     shown = ", ".join(show(name[:80]) for name in every[:most])
     return f"{shown} and {len(every) - most} more" if len(every) > most else shown
 
 
 def show_value(value: object) -> str:
-    """Returns a value of a file for one line, as Python writes it, and cut."""
+    """Returns the truncated `repr` of a value from a file, safe for a terminal."""
     text = show(repr(value))
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _show_character(character: str) -> str:
-    # Cc: controls; Cf: invisible ones, directions among them; Cs: halves of a pair. The
-    # two joiners are part of words and of emoji.
+    # Cc: controls; Cf: invisible, such as writing direction; Cs: lone surrogates; Zl,
+    # Zp: line breaks. The two joiners are part of words and emoji.
     hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     if not hidden or character in "\u200c\u200d":
         return character
@@ -367,7 +370,7 @@ def _show_character(character: str) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _parse_float(text: str) -> float:
@@ -378,7 +381,7 @@ def _parse_float(text: str) -> float:
 
 
 def _describe(error: Any) -> str:
-    """Returns the first of pydantic's complaints in a few words."""
+    """Returns pydantic's first error, truncated."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{show(place[:80])}: {first['msg'][:120]}" if place else first["msg"][:120]

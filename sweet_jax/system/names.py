@@ -1,18 +1,18 @@
-"""Names that a person gave, against those that there are."""
+"""Error messages for unknown names, with the closest known names."""
 
 import difflib
 from collections.abc import Iterable
 
-# Of names in a message.
+# More names are only counted in a message.
 _MOST_NAMES = 30
 
 
 def describe_unknown(what: str, name: object, allowed: Iterable[str]) -> str:
-    """Returns the line for a name that is not among those allowed.
+    """Returns the error message for a name that is not allowed.
 
     Args:
-        what: the setting, option or kind that the name was given as.
-        name: as given.
+        what: the setting, option or kind of the name.
+        name: the unknown name.
         allowed: all names.
     """
     allowed = tuple(allowed)
@@ -26,12 +26,12 @@ def describe_unknown(what: str, name: object, allowed: Iterable[str]) -> str:
 def suggest(
     name: str, allowed: Iterable[str], cutoff: float = 0.6, most: int = 1
 ) -> str:
-    """Returns `did you mean X?`, or an empty text where nothing is close.
+    """Returns `did you mean X?`, or an empty string if no name is close.
 
     Args:
-        name: as given.
+        name: the unknown name.
         allowed: all names.
-        cutoff: how alike two names must be, from 0 to 1.
+        cutoff: the smallest similarity to suggest, from 0 to 1.
         most: how many names to show.
     """
     close = find_close(name, allowed, cutoff, most)
@@ -41,5 +41,5 @@ def suggest(
 def find_close(
     name: str, allowed: Iterable[str], cutoff: float = 0.6, most: int = 1
 ) -> list[str]:
-    """Returns the names that are most alike, best first; see `suggest`."""
+    """Returns the closest names, best first; see `suggest`."""
     return difflib.get_close_matches(name, tuple(allowed), n=most, cutoff=cutoff)

@@ -1,4 +1,4 @@
-"""Whether anything can be fetched, asked before a library retries for minutes."""
+"""Tests whether a server is reachable, before a library retries for minutes."""
 
 import functools
 import ssl
@@ -12,29 +12,29 @@ _PROBE_SECONDS = 8.0
 
 @functools.cache
 def is_reachable(address: str, seconds: float = _PROBE_SECONDS) -> bool:
-    """Returns whether anything answers at the address; asked once a process.
+    """Returns whether a server responds; tested once per process.
 
     Args:
-        address: of a server, such as https://huggingface.co.
-        seconds: limit of the whole attempt.
+        address: the server's URL, such as https://huggingface.co.
+        seconds: time limit of the whole attempt.
     """
-    answers: list[bool] = []
+    results: list[bool] = []
 
     def probe() -> None:
         request = urllib.request.Request(address, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=seconds).close()
-            answers.append(True)
+            results.append(True)
         except urllib.error.HTTPError:
-            answers.append(True)
+            results.append(True)
         except urllib.error.URLError as error:
-            # A certificate urllib does not trust still comes from someone there.
-            answers.append(isinstance(error.reason, ssl.SSLError))
+            # A certificate that urllib does not trust still proves a server is there.
+            results.append(isinstance(error.reason, ssl.SSLError))
         except OSError:
-            answers.append(False)
+            results.append(False)
 
-    # A daemon: a name look-up that hangs must not keep the process alive either.
+    # A daemon thread: a hanging name look-up must not keep the process alive.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(seconds)
-    return bool(answers) and answers[0]
+    return bool(results) and results[0]

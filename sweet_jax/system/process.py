@@ -1,7 +1,7 @@
-"""What every command does with its process: streams, signals, caches, exit status.
+"""The process of a command: streams, signals, caches, exit status.
 
-0: done; 1: a bug of ours, with its traceback; 2: an input, an option or a disk, in one
-line; 75: stopped, in one line, and the same command goes on.
+Exit status 0: done. 1: a bug in our code, with a traceback. 2: a wrong input or option
+or a disk error, in one line. 75: stopped, in one line; the same command resumes.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from sweet_jax.system.files import show
 
 ERROR_STATUS = 2
 _PACKAGE = str(Path(__file__).parents[1])
-# A value of the user's in an error may be longer than a screen.
+# A user's value in an error message may be longer than a screen.
 _MOST_CHARACTERS = 2000
 _REMEDIES = {
     errno.ENOSPC: "free space there, then run the same command again",
@@ -39,7 +39,7 @@ _REMEDIES = {
 
 @functools.cache
 def prepare() -> str | None:
-    """Prepares the process of a command, before it imports what takes seconds.
+    """Prepares the process of a command, before it imports slow libraries.
 
     Returns:
         A warning about the caches, for `run`.
@@ -50,16 +50,16 @@ def prepare() -> str | None:
 
 
 def run(work: Callable[[], int | None]) -> NoReturn:
-    """Runs a command to the end of its process.
+    """Runs a command, then exits the process.
 
     Args:
-        work: returns the exit status; None is 0.
+        work: the command; it returns the exit status, where None is 0.
     """
     if warning := prepare():
         complain(f"warning: {warning}")
     try:
         status = guard(work)
-        if stopping.is_unwinding():  # A library kept the exception to itself.
+        if stopping.is_unwinding():  # A library swallowed the exception.
             stopping.end(stopping.MESSAGE)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and str(error):
@@ -72,14 +72,14 @@ def run(work: Callable[[], int | None]) -> NoReturn:
 
 
 def guard(work: Callable[[], int | None]) -> int:
-    """Does the work of a command; a user's error is one line and status 2.
+    """Runs a command and reports a user's error in one line, with status 2.
 
-    A ValueError of a library is a complaint about our code: a bug of ours, and raised.
+    A ValueError raised by a library means a bug in our code, so it is raised again.
     """
     try:
         try:
             status = work() or 0
-        except SystemExit as stop:  # argparse's, of --help.
+        except SystemExit as stop:  # argparse raises it for --help.
             status = stop.code if isinstance(stop.code, int) else 0
         sys.stdout.flush()
     except (ValueError, OSError) as error:
@@ -97,13 +97,13 @@ def guard(work: Callable[[], int | None]) -> int:
 
 
 def say(text: str) -> None:
-    """Prints lines of a result; names in them cannot control the terminal."""
+    """Prints lines of a result, with control characters escaped."""
     print("\n".join(map(show, text.split("\n"))))
 
 
 def tell(text: str) -> None:
     """Prints lines to standard error, if there is one; see `say`."""
-    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+    with contextlib.suppress(OSError):  # Standard error itself may be closed.
         print("\n".join(map(show, text.split("\n"))), file=sys.stderr, flush=True)
 
 
@@ -135,7 +135,7 @@ def is_raised_here(error: BaseException) -> bool:
 
 
 def _drop_output() -> None:
-    """Leaves nothing to the interpreter's exit that could fail there."""
+    """Flushes or drops the output, so that the interpreter's exit cannot fail on it."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

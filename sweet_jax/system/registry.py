@@ -1,13 +1,13 @@
-"""Registries: names that settings, commands and files use, and what they stand for.
+"""Registries map the names in settings, commands and files to objects.
 
 Each kind of extension (methods, criteria, metrics, ...) has one registry. A package
-adds to it by calling its `register` function, or without being imported by anybody,
-through an entry point in its own pyproject.toml:
+adds to it by calling its `register` function, or, without being imported, by an entry
+point in its own pyproject.toml:
 
     [project.entry-points."sweet_jax.criteria"]
     my_criterion = "my_package.criteria:my_criterion"
 
-Looking up our own names loads no entry point; asking for another name does.
+Looking up a built-in name loads no entry point; looking up another name does.
 """
 
 import re
@@ -24,16 +24,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for, in the order in which they were registered.
-
-    Safe to use from several threads.
+    """A map from names to objects, in order of registration; thread-safe.
 
     Attributes:
-        kind: what is registered, in the singular, as messages call it: `criterion`.
-        group: of entry points that add to it; empty: none do.
-        check: raises ValueError for a value that cannot serve under the name; our own
-            values are not checked. The module of the values may set it: a registry of
-            the settings' knows nothing of what lies above them.
+        kind: the noun for one object in messages, such as `criterion`.
+        group: the entry point group that adds to it; empty: there is none.
+        check: raises ValueError for an unsuitable value; built-in values are not
+            checked. The module that defines the values may set it, since the registries
+            of `settings` cannot import that module.
     """
 
     def __init__(
@@ -44,13 +42,13 @@ class Registry(Generic[T]):
         builtin: Iterable[str] = (),
         check: Callable[[str, T], None] | None = None,
     ) -> None:
-        """Loads nothing yet.
+        """Makes the registry; no value is loaded yet.
 
         Args:
             kind: see the attribute.
             group: see the attribute.
-            builtin: names of our own, known before the module that registers them is
-                imported: settings are checked without importing jax.
+            builtin: our own names. They are known before the module that registers them
+                is imported, so that settings are checked without importing jax.
             check: see the attribute.
         """
         self.kind, self.group = kind, group
@@ -71,9 +69,9 @@ class Registry(Generic[T]):
 
         Args:
             name: lower-case letters, digits and underscores.
-            value: what it stands for.
-            replace: take the name over from an earlier registration, as when a cell of
-                a notebook runs again; our own names cannot be taken over.
+            value: the object to register.
+            replace: replace an earlier registration, for example when a notebook cell
+                runs again; built-in names cannot be replaced.
 
         Returns:
             The value, unchanged.
@@ -93,8 +91,8 @@ class Registry(Generic[T]):
     def check_new(self, name: Any, replace: bool = False) -> None:
         """Raises ValueError if the name is taken or malformed.
 
-        Decorators call it before they have anything to register: one that is used
-        without a name takes the function for it.
+        Decorators call it first: a decorator used without a name gets the function as
+        its name.
         """
         if callable(name):
             raise ValueError(
@@ -113,10 +111,10 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} {name!r} is registered already: {advice}")
 
     def lookup(self, name: str) -> T:
-        """Returns what the name stands for.
+        """Returns the object registered under the name.
 
         Raises:
-            ValueError: the name is unknown, or the package that adds it fails.
+            ValueError: the name is unknown, or the package that adds it cannot load.
         """
         with self._lock:
             if name not in self._values:
@@ -127,20 +125,20 @@ class Registry(Generic[T]):
     def check_name(self, name: str) -> None:
         """Raises ValueError, with the closest name, if the name is unknown.
 
-        It loads no value: whoever checks settings need not wait for imports.
+        It loads no value, so that checking settings does not wait for imports.
         """
         if name not in self:
             raise ValueError(describe_unknown(self.kind, name, self.names()))
 
     def names(self) -> tuple[str, ...]:
-        """Returns all names: ours, those of entry points, those registered."""
+        """Returns all names: built-in, registered and of entry points."""
         with self._lock:
             return tuple(
                 dict.fromkeys((*self._builtin, *self._values, *self._find_entries()))
             )
 
     def is_builtin(self, name: str) -> bool:
-        """Whether the name is one of ours."""
+        """Whether the name is built in."""
         return name in self._builtin
 
     def __contains__(self, name: object) -> bool:
@@ -157,7 +155,7 @@ class Registry(Generic[T]):
         if self._entry_points is None:
             self._entry_points = {}
             if self.group:
-                # Reads the metadata of every installed package: not before it is asked.
+                # Reads the metadata of every installed package, so only on demand.
                 from importlib import metadata
 
                 for entry in metadata.entry_points(group=self.group):

@@ -1,10 +1,11 @@
 """Stopping a command: one line on the terminal and exit status 75, within seconds.
 
+SIGTERM, SIGINT (ctrl-C) and SIGHUP (the terminal is closed) raise `Stopped` in the main
 thread, so temporary files and locks are cleaned up as after an error. Libraries may
-swallow the exception, and Python runs no handler while XLA compiles: a thread ends
-the process a few seconds later. This loses nothing, since files are written whole or
-not at all. Training is given longer, to finish and save its step. A second signal ends
-the process at once.
+swallow the exception, and Python runs no handler while XLA compiles, so a thread ends
+the process a few seconds later. Nothing is lost, since files are written atomically.
+Training gets more time, to finish and save its step. A second signal ends the process
+at once.
 """
 
 import atexit
@@ -20,40 +21,41 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command goes on.
+STOPPED_STATUS = 75  # EX_TEMPFAIL: the same command resumes.
 MESSAGE = "stopped; the same command goes on from there"
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# Slurm and Kubernetes kill a process 30 s after they have asked it to stop.
+# Slurm and Kubernetes kill a process 30 s after asking it to stop.
 _HELD_SECONDS = 25.0
 _UNWIND_SECONDS = 4.0
-# `timeout` and a terminal may send a signal to a process and to its group.
+# `timeout` and a terminal may send one signal twice: to a process and to its group.
 _TWICE_SECONDS = 0.5
 _POLL_SECONDS = 0.1
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to stop; the text says how to go on."""
+    """The process was asked to stop; the message says how to resume."""
 
     def __init__(self, message: str = MESSAGE) -> None:
-        """Takes the line that the command ends with."""
+        """Sets the last line that the command prints."""
         super().__init__(message)
 
 
 class _State:
-    """What is known of this process; replaced when it starts to catch signals.
+    """Signal state of this process; replaced when it starts to catch signals.
 
     Attributes:
-        catches: whether the signals are ours, in this process.
+        catches: whether this process catches the signals.
         asked: set by the first signal.
-        holds: how many `hold` are entered.
-        limit: when the process is ended by force, in `time.monotonic`.
-        unwinding: whether an exception was raised for it, and nothing is printed.
-        status: of a command that has done its work and only has to exit.
-        stderr: where the line goes: a copy of descriptor 2.
-        is_shared: whether a library hears of SIGTERM, too.
-        tell_library: its handler.
+        holds: the number of `hold` contexts that are entered.
+        limit: the `time.monotonic` at which the process is ended by force.
+        unwinding: whether `Stopped` was raised; then nothing more is printed.
+        status: the exit status once the command has done its work; None before.
+        stderr: a copy of descriptor 2, for the last line.
+        is_shared: whether a library handles SIGTERM, too.
+        tell_library: the library's handler.
         hooks: called before the process exits with status 75.
+        line_lock: held by the thread that prints the last line.
     """
 
     def __init__(self) -> None:
@@ -74,7 +76,7 @@ _state = _State()
 
 
 def catch_signals() -> None:
-    """Makes the signals stop this process, a command, in good order."""
+    """Makes the signals stop this process cleanly; for commands only."""
     global _state
     if _state.catches:
         return
@@ -87,23 +89,23 @@ def catch_signals() -> None:
     # The interpreter writes to it even while the main thread is in C++.
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     for number in _SIGNALS:
-        # `nohup` means it. Shells ignore SIGINT for commands in the background, but
-        # nobody sends that to a process that is to go on.
+        # `nohup` ignores SIGHUP on purpose. Shells ignore SIGINT for background
+        # commands, but a SIGINT sent to one is still meant to stop it.
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue
         signal.signal(number, _handle)
     _silence_hooks()
-    # The first to register runs last. The rest of the interpreter's exit frees objects
-    # for seconds, in which signals have their default effect again.
+    # Registered first, so it runs last. The rest of the interpreter's exit takes
+    # seconds, during which signals have their default effect again.
     atexit.register(_exit_finished)
 
 
 @contextlib.contextmanager
 def hold() -> Iterator[Callable[[], bool]]:
-    """Holds `Stopped` back while entered; yields whether a signal has come.
+    """Delays `Stopped` until the end; yields a function: has a signal come?
 
-    Whoever holds it looks every few seconds, and leaves in good order. Where no command
-    runs (in a notebook) only SIGTERM is held back.
+    The body must call it every few seconds and leave cleanly. Outside of a command (in
+    a notebook) only SIGTERM is delayed.
 
     Raises:
         Stopped: at the end, if a signal has come and the body raised nothing.
@@ -130,20 +132,20 @@ def hold() -> Iterator[Callable[[], bool]]:
 
 
 def extend(seconds: float) -> None:
-    """Gives the cleaning up after `Stopped` more time than the usual few seconds."""
+    """Gives the cleanup after `Stopped` more time than the usual few seconds."""
     _state.limit = max(_state.limit, time.monotonic() + seconds + _UNWIND_SECONDS)
 
 
 def share_sigterm() -> None:
-    """Catches SIGTERM again after a library has taken it over, which still hears of it.
+    """Catches SIGTERM again after a library replaced our handler; both handlers run.
 
-    jax tells the other hosts of a run, so that all stop after the same step. Where no
-    command runs the signal stays the library's.
+    jax's handler tells the other hosts of a run, so that all stop after the same step.
+    Outside of a command only the library handles the signal.
     """
     _state.is_shared = True
     if not _state.catches:
         return
-    import ctypes  # Here: this module is imported before any signal is caught.
+    import ctypes  # Imported late: this module must load fast, to catch signals early.
 
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
@@ -155,14 +157,14 @@ def share_sigterm() -> None:
 
 
 def call_before_end(hook: Callable[[], None]) -> None:
-    """Has something called before a stopped process exits; it has few seconds."""
+    """Registers a hook that runs before a stopped process exits, for a few seconds."""
     _state.hooks.append(hook)
 
 
 def end(message: str) -> NoReturn:
-    """Ends the process as stopped, with a line.
+    """Prints a line and ends the process with status 75.
 
-    Not through the interpreter's exit, which waits for threads that compile.
+    It skips the interpreter's exit, which waits for compiling threads.
     """
     for act in (sys.stdout.flush, *_state.hooks):
         with contextlib.suppress(Exception):
@@ -171,12 +173,12 @@ def end(message: str) -> NoReturn:
 
 
 def is_unwinding() -> bool:
-    """Whether `Stopped` was raised: errors that follow come of it."""
+    """Whether `Stopped` was raised; any later error is a consequence."""
     return _state.unwinding
 
 
 def finish(status: int) -> None:
-    """Says that the work is done: from now on a signal only speeds up the exit."""
+    """Marks the work as done: from now on a signal only speeds up the exit."""
     _state.status = status
 
 
@@ -195,7 +197,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     if state.status is not None:
         os._exit(state.status)
     if state.asked.is_set():
-        return  # The thread takes care of a second signal.
+        return  # `_watch` handles a second signal.
     state.asked.set()
     if state.tell_library is not None:
         state.tell_library(signal.SIGTERM)
@@ -216,7 +218,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _begin_unwinding(state: _State) -> None:
-    """Gives the main thread seconds to clean up, during which nothing is printed."""
+    """Gives the main thread a few seconds to clean up; nothing more is printed."""
     if not state.catches:
         return
     state.unwinding = True
@@ -245,9 +247,9 @@ def _watch(readable: int) -> None:
 
 
 def _end_now(message: str) -> NoReturn:
-    # Never released: the other thread finds the line written.
+    # Never released, so that only one thread prints the line.
     if _state.line_lock.acquire(blocking=False):
-        # What a terminal shows of ctrl-C, and a progress bar, end without a new line.
+        # A terminal's ^C and a progress bar end without a new line.
         start = "\n" if os.isatty(_state.stderr) else ""
         with contextlib.suppress(OSError):
             # A reader that has stopped reading must not keep the process alive.
@@ -259,7 +261,7 @@ def _end_now(message: str) -> NoReturn:
 
 
 def _silence_hooks() -> None:
-    """Keeps Python from printing a `Stopped` that nobody could catch.
+    """Keeps Python from printing a `Stopped` that could not be caught.
 
     It may be raised in a destructor, or while a module is imported.
     """
@@ -278,7 +280,7 @@ def _silence_hooks() -> None:
 
 
 def _block_signals() -> None:
-    """Before a fork: a signal to the child must not come to us through the pipe."""
+    """Runs before a fork: a signal to the child must not reach us through the pipe."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -287,7 +289,7 @@ def _unblock_signals() -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child (of a library's process pool) signals are as by default."""
+    """Restores default signal handling in a forked child, such as a pool worker."""
     global _state
     if _state.catches:
         _state = _State()

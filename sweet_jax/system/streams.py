@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from io import TextIOWrapper
 
-# What an error of standard output has as its file.
+# The `filename` of errors on standard output.
 STDOUT = "standard output"
 _ESCAPE = "sweet_jax.escape"
 
 
 class _Output(TextIOWrapper):
-    """Standard output, whose errors say that they are its own."""
+    """Standard output whose errors have STDOUT as their `filename`."""
 
     def write(self, text: str, /) -> int:
         with _named_output():
@@ -35,7 +35,7 @@ def _named_output() -> Iterator[None]:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    r"""Writes what the terminal's alphabet lacks as `\u00e9`, which JSON reads, too."""
+    r"""Escapes characters that the encoding lacks as `\u00e9`, which is valid JSON."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     units = memoryview(text.encode("utf-16", "surrogatepass")).cast("H")[1:]
@@ -49,16 +49,16 @@ codecs.register_error(_ESCAPE, _escape)
 def open_streams() -> None:
     """Makes the standard streams usable, whatever the caller has closed.
 
-    Until then the next file that is opened would take the number of a closed stream. In
-    its place comes one that cannot be used in the stream's direction: reading from a
-    closed input, or printing to a closed output, is an error like any other.
+    Otherwise the next opened file would get the descriptor of a closed stream. A closed
+    stream is replaced by /dev/null, opened in the wrong direction: reading from it or
+    printing to it is an ordinary error.
     """
     for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
             opened = os.open(os.devnull, mode)
-            if opened != number:  # Only if a lower one is open again.
+            if opened != number:  # A lower descriptor was free.
                 os.dup2(opened, number)
                 os.close(opened)
     if sys.stdin is None:

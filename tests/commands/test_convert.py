@@ -28,7 +28,7 @@ def test_check_lists_what_a_load_would_do(folder, capsys):
     assert run_command("convert", "--check", str(folder)) == 0
     text = capsys.readouterr().out
     assert "39 tensors to load, pooler included" in text
-    assert "ignored, no part of the encoder: embeddings.position_ids" in text
+    assert "ignored, not part of the encoder: embeddings.position_ids" in text
     assert text.endswith("no tokenizer: a run needs one in the same folder\n")
     after = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert after == before

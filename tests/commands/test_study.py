@@ -8,9 +8,9 @@ from command_line import run_command
     ("arguments", "error"),
     [
         ([], "give the folder of a study, or --config=study"),
-        (["runs/x", "--config=study"], "give one of the two"),
-        (["--config=study", "--keep=x.zip"], "give one of the two"),
-        (["--config=sweet"], "is that of a single run: use `sweet-jax train`"),
+        (["runs/x", "--config=study"], "give one or the other"),
+        (["--config=study", "--keep=x.zip"], "give one or the other"),
+        (["--config=sweet"], "is the config of a single run: use `sweet-jax train`"),
         (["nowhere"], "nowhere does not exist: give the directory of a study"),
     ],
 )

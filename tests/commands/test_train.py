@@ -69,7 +69,7 @@ WRONG_FILES: dict[str, tuple[str, str | bytes, str]] = {
     ),
     "one class": (
         "train.jsonl", to_jsonl([row | {"label": 1} for row in ROWS]),
-        "rows of the one class '1' only",
+        "rows of only one class, '1'",
     ),
 }  # fmt: skip
 
@@ -170,5 +170,5 @@ def test_a_dry_run_says_what_a_run_would_do_and_warns_of_too_few_rows(
     text = running.output.read_text()
     assert status == 0, text
     assert re.search(r"method += 'sweet'", text), text
-    assert "5000 training examples asked, 96 there are: all are used" in text
+    assert "5000 training examples requested, 96 available: all are used" in text
     assert not (tmp_path / "run").exists()

@@ -183,7 +183,7 @@ def test_a_long_list_of_classes_stays_short():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([f"id{i}" for i in range(30)], "has another value in each of the 30 rows"),
+        ([f"id{i}" for i in range(30)], "has a different value in each of the 30 rows"),
         ([str(i) for i in range(30)], "they name rows, not classes"),
         (
             [f"{i / 7:.3f}" for i in range(30)],

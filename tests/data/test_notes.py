@@ -39,7 +39,7 @@ VALIDATION = [(f"validation {i}", "no" if i % 2 else "yes") for i in range(10)]
 
 
 def is_about_rows(note):
-    return "asked" not in note and "never trained on" not in note
+    return "requested" not in note and "never trained on" not in note
 
 
 def test_plain_rows_have_no_notes(tmp_path):
@@ -76,8 +76,8 @@ def test_one_text_with_two_labels_is_noted(tmp_path):
     train = [*TRAIN, ("train 3", "yes")]
     found = make_notes(tmp_path, train, TEST, VALIDATION)
     assert (
-        "2 of 41 training rows (4.9 %) have a text that stands there with another"
-        " label, too (first: 'no' at train.csv line 5, 'yes' at train.csv line 42)"
+        "2 of 41 training rows (4.9 %) have a text that also occurs with another"
+        " label (first: 'no' at train.csv line 5, 'yes' at train.csv line 42)"
     ) in found
 
 

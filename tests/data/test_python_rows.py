@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
         [("a", 0), (3, 1)], None, None, "train row 1 has an int 3 as its text"
     ),
     "half a character": (
-        [("a", 0), ("\ud800", 1)], None, None, "half of a surrogate pair"
+        [("a", 0), ("\ud800", 1)], None, None, "a lone surrogate"
     ),
     "an empty text": ([("a", 0), (" ", 1)], None, None, "row 1 has an empty text"),
     "None as a label": (
@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
         "of mixed types: train row 0 is an int 0 and train row 1 is a str '1': convert",
     ),
     "booleans among numbers": ([("a", 0), ("b", True)], None, None, "mixed types"),
-    "one class": ([("a", 0), ("b", 0)], None, None, "the one class '0' only"),
+    "one class": ([("a", 0), ("b", 0)], None, None, "only one class, '0'"),
     "other lengths": (
         TEXTS, None, LABELS[:3], "different lengths (texts 4, labels 3): give one label"
     ),
@@ -174,8 +174,8 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
     ),
     "three in a row": ([("a", "b", 0)], None, None, "expected a (text, label) pair"),
     "texts beside pairs": ([("a", 0), (("b", "c"), 1)], None, None, "give one kind"),
-    "names for a list": ([("a", 0)], "text", None, "train has no columns, so none is"),
-    "a label for a list": (TEXTS, None, "label", "none is called 'label'"),
+    "names for a list": ([("a", 0)], "text", None, "has no columns, so no column"),
+    "a label for a list": (TEXTS, None, "label", "no column 'label'"),
     "a record that lacks a key": (
         [{"text": "a", "label": 0}, {"text": "b"}], None, None, "row 1 has no 'label'"
     ),
@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
     ),
     "a text as a column": ({"text": "a", "label": [0]}, None, None, "expected a list"),
     "three columns": (FRAME, ("id", "text", "label"), "y", "text names 3 columns"),
-    "a label as a text": (FRAME, "label", "label", "the model would read it as text"),
+    "a label as a text": (FRAME, "label", "label", "so it cannot be text"),
     "twice the same name": (
         pd.concat([FRAME, FRAME[["text"]]], axis=1), None, None,
         "two columns of the same name 'text'",

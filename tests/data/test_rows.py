@@ -311,7 +311,7 @@ def test_a_pipe_is_read_by_predict_and_refused_by_training(tmp_path):
     """A run reads its rows again when it goes on; a pipe gives them once."""
     pipe = tmp_path / "rows.csv"
     os.mkfifo(pipe)
-    message = r"rows\.csv is no regular file: .* save them in a file"
+    message = r"rows\.csv is not a regular file: .* save them in a file"
     assert re.search(message, read_as_training(pipe)[1])
     thread = threading.Thread(target=pipe.write_bytes, args=(b"text,label\na,1\n",))
     thread.start()

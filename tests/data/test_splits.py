@@ -198,10 +198,10 @@ def test_glue_is_tested_on_validation_and_says_so():
     # At most a fifth of RTE's 2,490 rows is held out; the rest trains.
     assert (len(splits.calibration), len(splits.train)) == (498, 1992)
     notes = " | ".join(splits.notes)
-    assert "the validation split is the test" in notes
-    assert "1000 calibration examples asked, 498 taken" in notes
+    assert "the validation split is used as test" in notes
+    assert "1000 calibration examples requested, 498 taken" in notes
     assert "calibration takes 498 training rows" in notes
-    assert "2000 training examples asked, 1992 there are" in notes
+    assert "2000 training examples requested, 1992 available" in notes
     assert splits.origin["test"] == "validation split"
 
 
@@ -219,7 +219,7 @@ def test_a_small_validation_split_is_used_whole_and_said():
     splits = make_splits(make_raw(train=600, validation=30, test=9), make_settings())
     assert len(splits.calibration) == 30
     assert splits.notes == (
-        "50 calibration examples asked, the validation split has 30: all are used",
+        "50 calibration examples requested, the validation split has 30: all are used",
     )
 
 

@@ -157,7 +157,7 @@ BAD_FILES = {
     "a missing column": (
         "train.csv",
         b"text,stars\ngood,1\n",
-        r"train\.csv has no column 'label' or of another usual name for labels; its"
+        r"train\.csv has no label column with a usual name such as 'label'; its"
         r" columns are 'text' \('good'\), 'stars' \('1'\): set"
         r" --config\.data\.text_columns=text --config\.data\.label_column=stars$",
     ),
@@ -170,7 +170,7 @@ BAD_FILES = {
     "no text column": (
         "train.csv",
         b"memo,label\ngood,1\n",
-        r"train\.csv has no text column of a usual name; its columns are 'memo'"
+        r"train\.csv has no text column with a usual name; its columns are 'memo'"
         r" \('good'\), 'label' \('1'\): set --config\.data\.text_columns=memo"
         r" --config\.data\.label_column=label$",
     ),
@@ -222,7 +222,7 @@ BAD_FILES = {
     "one class only": (
         "train.csv",
         b"text,label\na,pos\nb,pos\n",
-        r"train\.csv has rows of the one class 'pos' only",
+        r"train\.csv has rows of only one class, 'pos'",
     ),
     "not an object": (
         "train.jsonl",
@@ -303,8 +303,8 @@ def test_one_file_is_enough_and_what_was_found_is_kept(tmp_path):
     raw = load_task(DataSettings(task="file", train_file=str(path)))
     assert raw.columns == (("what",), "kind", True)
     assert raw.notes == (
-        "two.csv has no columns of usual names for texts and labels: what is in them"
-        " decided (texts in 'what', labels in 'kind')",
+        "two.csv has no columns with usual names for texts and labels: they were chosen"
+        " by content (texts in 'what', labels in 'kind')",
     )
 
 

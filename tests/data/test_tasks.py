@@ -92,5 +92,5 @@ def test_tfds_names_keep_what_glue_defines():
 
 @pytest.mark.parametrize("name", ["", "  ", "tfds/", "tfds/glue/nothing", "tfds/glue"])
 def test_names_that_say_nothing_list_what_is_allowed(name):
-    with pytest.raises(ValueError, match=r"allowed|follows"):
+    with pytest.raises(ValueError, match=r"allowed|add a name"):
         get_task(name)

@@ -60,13 +60,13 @@ _WRONG = {
     "has a column too few": (lambda x: _softmax(x).max(-1)[:, 1:], {}, "of shape"),
     "keeps the classes": (_softmax, {}, r"of shape \(32, 4, 3\)"),
     "has complex scores": (lambda x: x.max(-1) + 1j, {}, "complex"),
-    "is written for numpy": (lambda x: np.asarray(x).max(-1), {}, "with jax.numpy"),
+    "is written for numpy": (lambda x: np.asarray(x).max(-1), {}, "use jax.numpy"),
     "branches on values": (
         lambda x: x.max(-1) if x.sum() > 0 else x.min(-1),
         {},
         "without Python's if",
     ),
-    "takes other arguments": (lambda: 1, {}, r"fails \(TypeError.*takes an array"),
+    "takes other arguments": (lambda: 1, {}, r"fails \(TypeError.*must take an array"),
     "counts in halves": (
         lambda x: jnp.full(x.shape[:2], 0.5),
         {"counts": True},

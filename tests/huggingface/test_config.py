@@ -165,7 +165,7 @@ def test_stray_keys_of_hub_configs_are_harmless():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is damaged"), ("[1]", "no JSON object"), (None, "has no config.json")],
+    [("{", "is damaged"), ("[1]", "not a JSON object"), (None, "has no config.json")],
 )
 def test_an_unreadable_file_is_one_line(tmp_path, text, message):
     if text is not None:

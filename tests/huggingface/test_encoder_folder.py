@@ -223,7 +223,7 @@ def test_code_of_model_classes_is_said_and_not_exported(folder, caplog):
     caplog.set_level("INFO")
     change_config(folder, auto_map={"AutoModel": "modeling.Model"})
     assert load_config(folder).family == "bert"
-    assert "auto_map), which is never run: it is read as any bert" in caplog.text
+    assert "auto_map), which is never run: it is read as a standard bert" in caplog.text
 
 
 def test_a_pipe_is_not_waited_for(folder):

@@ -64,9 +64,9 @@ def test_a_local_folder_is_itself(tmp_path, monkeypatch):
     [
         ("minilm-l-6", "did you mean minilm-l6"),
         ("MiniLM-L6", "did you mean minilm-l6"),
-        ("./no/such/folder", "is no existing folder"),
-        ("a b", "neither a hub id nor"),
-        ("a..b", "no hub id"),
+        ("./no/such/folder", "is not an existing folder"),
+        ("a b", "a hub id or one of"),
+        ("a..b", "or a hub id"),
     ],
 )
 def test_a_wrong_name_is_one_line_without_network(name, message):

@@ -79,7 +79,7 @@ def test_a_kind_that_rope_parameters_leaves_out_keeps_its_own_name():
         (HUB, {"global_attn_every_n_layers": 1.5}, r"=1.5 must be a whole number"),
         (HUB, {"local_rope_theta": None}, r"local_rope_theta=None must be a number"),
         (HUB, {"global_rope_theta": 0}, r"global_rope_theta=0 must be a number above"),
-        (HUB, {"rope_parameters": 7}, r"rope_parameters=7 is no JSON object"),
+        (HUB, {"rope_parameters": 7}, r"rope_parameters=7 is not a JSON object"),
         (HUB, {"rope_parameters": {"rope_theta": 7}}, r"has rope_theta, not impl"),
         (
             HUB,

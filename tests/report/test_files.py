@@ -118,7 +118,7 @@ def _break_settings(workdir: Path) -> None:
         (_break_missing_curves, "curves.npz is missing"),
         # The line after the steps' and the one of the cost.
         (_break_log, f"metrics.jsonl, line {NUM_STEPS + 2}, is damaged"),
-        (_break_config, "config.json holds no JSON object"),
+        (_break_config, "config.json is not a JSON object"),
         (_break_settings, "config.json is damaged"),
     ],
 )

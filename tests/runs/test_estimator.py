@@ -143,12 +143,16 @@ def test_an_estimator_that_is_not_fitted_says_so(new, tmp_path):
         (X.where(X.index != 3), Y, "train index 3 has no text"),
         (X, Y.where(Y.index != 3), "train index 3 has no label"),
         (X.tolist(), [0, "1", *Y[2:]], "labels are of mixed types"),
-        (X, ["a"] * len(X), "one class 'a' only"),
+        (X, ["a"] * len(X), "only one class, 'a'"),
         (X, np.linspace(0, 1, len(X)), "Unknown label type: continuous"),
         (X, None, "requires y to be passed, but the target y is None"),
         (np.zeros((4, 1)), [0, 1, 0, 1], "X is an array of float64: expected texts"),
         ([0.0, 1.0], [0, 1], "train row 0 has a float 0.0 as its text"),
-        (np.full((4, 3), "a"), [0, 1, 0, 1], "train has texts and (text, text) pairs"),
+        (
+            np.full((4, 3), "a"),
+            [0, 1, 0, 1],
+            "train mixes texts and (text, text) pairs",
+        ),
         (pd.concat([FRAME, FRAME], axis=1), Y, "text names 4 columns"),
         ("a text", ["a"], "train is of type str"),
         ([], [], "train has no rows"),
@@ -168,7 +172,7 @@ def test_wrong_rows_are_one_line(new, texts, labels, message, monkeypatch):
         ({"num_epochs": 0}, "train.num_epochs=0: allowed is at least 1"),
         ({"method": "sweat"}, "did you mean sweet?"),
         ({"settings": {"num_epoch": 1}}, "did you mean num_epochs?"),
-        ({"settings": {"epochs": 2}}, "are one setting, train.num_epochs"),
+        ({"settings": {"epochs": 2}}, "are the same setting, train.num_epochs"),
     ],
 )
 def test_wrong_parameters_are_refused_by_fit(new, parameters, message):

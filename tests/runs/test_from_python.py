@@ -150,7 +150,7 @@ def test_published_splits_are_taken_as_they_are(seen):
         ((FRAME,), COLUMNS | {"epochs": 0}, "train.num_epochs=0: allowed is"),
         ((FRAME,), COLUMNS | {"method": "sweat"}, "did you mean sweet?"),
         ((FRAME,), COLUMNS | {"data.task": "x"}, "data.task is given twice"),
-        ((FRAME,), COLUMNS | {"task": "x"}, "data.task and task are one setting"),
+        ((FRAME,), COLUMNS | {"task": "x"}, "data.task and task are the same setting"),
     ],
 )
 def test_wrong_arguments_are_one_line_before_any_work(

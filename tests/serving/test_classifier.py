@@ -236,7 +236,7 @@ def change_json(path: Path, **values) -> None:
     [
         (lambda m: change_json(m / "model.json", schema=9), "has schema 9.*update"),
         (lambda m: (m / "model.json").write_text("{}"), "is damaged"),
-        (lambda m: (m / "model.json").write_text("[]"), "holds no JSON object"),
+        (lambda m: (m / "model.json").write_text("[]"), "is not a JSON object"),
         (lambda m: (m / "model.json").unlink(), "it has no model.json"),
         (lambda m: change_json(m / "model.json", temperatures=[2, 2]), "was altered"),
         (lambda m: (m / "checksums.json").unlink(), "checksums.json is missing"),

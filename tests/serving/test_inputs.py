@@ -70,8 +70,8 @@ def test_named_columns_are_taken():
         ("text", 2, "alone", "has 1 text, this model takes two separated by a tab"),
         ("text", 2, "a\tb\tc", "has 3 texts"),
         ("text", 2, "a\t ", "is empty"),
-        ("jsonl", 1, '{"text": "half \\ud800"}', "half of a surrogate pair"),
-        ("jsonl", 1, '{"text": "half \\udc80"}', "half of a surrogate pair"),
+        ("jsonl", 1, '{"text": "half \\ud800"}', "a lone surrogate"),
+        ("jsonl", 1, '{"text": "half \\udc80"}', "a lone surrogate"),
         ("jsonl", 1, '{"text": ', "is not JSON"),
         ("jsonl", 1, '{"text": "a", "n": ' + "9" * 5000 + "}", "is not JSON"),
         ("jsonl", 1, "[" * 100_000, "is not JSON"),
@@ -109,7 +109,7 @@ def test_a_quote_left_open_does_not_swallow_the_memory():
     rows = list(read_inputs(iter(long), "csv", 1))
     assert rows[0].problem == (
         "is longer than 16,777,216 characters: is a quote left open?; the quoted field"
-        " takes in lines 2 to 18 (17 lines), which are not read"
+        " contains lines 2 to 18 (17 lines), which are not read"
     )
     assert rows[-1].texts == ("fine",)
 
@@ -129,7 +129,7 @@ def test_control_characters_are_text():
             "id,memo\n1,a\n",
             1,
             (),
-            "no text column of a usual name.*'id' .'1'., 'memo' .'a'.: set --text_col",
+            "no text column with a usual name.*'id' .'1'., 'memo' .'a'.: set --text",
         ),
         ("csv", "text\na\n", 1, ("body",), "no column 'body'; its columns are 'text'"),
         ("csv", "text\na\n", 1, ("text", "b"), "takes single texts, so name 1"),

@@ -187,7 +187,7 @@ def test_two_processes_do_not_write_to_one_output(tmp_path):
             r"rejected.jsonl has 0 bytes, \d+ bytes were written",
         ),
         ("out.job.json", "{", "is damaged"),
-        ("out.job.json", "[1]", "holds no JSON object"),
+        ("out.job.json", "[1]", "is not a JSON object"),
         ("out.job.json", '{"schema": 1}', "is damaged"),
         ("out.job.json", '{"schema": 2}', "has schema 2, this version reads up to 1"),
     ],
@@ -368,7 +368,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path, name, kind):
         os.mkfifo(tmp_path / name)
     else:
         (tmp_path / name).symlink_to("mine" if kind == "link" else "absent")
-    wanted = "is a link" if "link" in kind else "is no regular file"
+    wanted = "is a link" if "link" in kind else "is not a regular file"
     with pytest.raises(JobError, match=wanted):
         run(tmp_path / "out", make_rows(3, (2,)))
     assert (tmp_path / "mine").read_text() == "mine\n"

@@ -76,7 +76,7 @@ def change_checksums(folder: Path, **changes: Any) -> None:
         ('{"model.json": "abc"}', "lists no checksums"),
         ("[" * 100_000, "is damaged"),
         ('{"model.json": ' + "1" * 5000 + "}", "is damaged"),
-        ('{"model.json": NaN}', "NaN is no JSON"),
+        ('{"model.json": NaN}', "NaN is not valid JSON"),
         ("\xff", "lists no checksums|is damaged"),
     ],
     ids=range(8),
@@ -222,7 +222,7 @@ def test_every_field_is_wanted(folder):
         (b"[" * 100_000, "nested too deeply"),
         (b'{"schema": ' + b"1" * 5000 + b"}", "is damaged"),
         (b"\xff", "is damaged"),
-        (b"[]", "holds no JSON object"),
+        (b"[]", "is not a JSON object"),
         (b"", "is damaged"),
     ],
 )

@@ -55,8 +55,8 @@ def test_numbers_of_numpy_are_numbers():
         ({"num_epoch": 1}, "unknown setting 'num_epoch': did you mean num_epochs?"),
         ({"optim.learning": 1}, "did you mean optim."),
         ({"zzz": 1}, "docs/python.md"),
-        ({"revision": "x"}, 'say **{"encoder.revision": ...} or **{"data.revision"'),
-        ({"epochs": 1, "num_epochs": 2}, "epochs and num_epochs are one setting"),
+        ({"revision": "x"}, 'use **{"encoder.revision": ...} or **{"data.revision"'),
+        ({"epochs": 1, "num_epochs": 2}, "epochs and num_epochs are the same setting"),
         ({"seed": 1, "optim": {}}, "unknown setting 'optim'"),
     ],
 )

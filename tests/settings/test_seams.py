@@ -231,7 +231,7 @@ def load_config_file(text: str) -> Any:
         ({"method": "sweat(a=0.2)"}, "method='sweat': allowed are sweet"),
         ({"method": "sweet(a=1)"}, "allowed is 0 <= a < 1"),
         ({"method": "sweet(a=nan)"}, "allowed is 0 <= a < 1"),
-        ({"method": "sweet(a=1>1)"}, "holds nothing back: set method=early_exit"),
+        ({"method": "sweet(a=1>1)"}, "stops no gradient: set method=early_exit"),
         ({"method": "sweet(a=1/2)"}, "allowed are numbers from 0 to 1"),
         ({"method": "sweet(a=0>nan)"}, "allowed are numbers from 0 to 1"),
         ({"method": "early_exit(a=1>0)"}, "belongs to method=sweet, not to early_exit"),

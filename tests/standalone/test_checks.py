@@ -87,7 +87,7 @@ def test_what_python_compiles_of_the_loader_may_lie_there(folder):
 def test_manifests_that_are_none(folder, content):
     (folder / "manifest.json").write_text(content)
     sign(folder)
-    check_refused(folder, r"manifest\.json (is damaged|holds no JSON object)")
+    check_refused(folder, r"manifest\.json (is damaged|is not a JSON object)")
 
 
 # Of every kind, and none is right anywhere.

@@ -95,7 +95,7 @@ def test_work_goes_on_in_a_temporary_folder_with_one_warning(
         monkeypatch.setenv("SWEET_JAX_CACHE", str(full))
     warning = caches.set_places()
     assert warning is not None
-    assert "set SWEET_JAX_CACHE to a folder that can" in warning
+    assert "set SWEET_JAX_CACHE to a writable folder" in warning
     place = tmp_path / "tmp" / f"sweet_jax-{os.geteuid()}"
     assert caches.find_cache() == place
     assert place.stat().st_mode & 0o777 == 0o700

@@ -45,8 +45,8 @@ def _write(folder: Path, text: str) -> Path:
         ("{", "is damaged"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "is damaged"),
-        ('{"a": NaN}', "NaN is no JSON"),
-        ('{"a": -Infinity}', "-Infinity is no JSON"),
+        ('{"a": NaN}', "NaN is not valid JSON"),
+        ('{"a": -Infinity}', "-Infinity is not valid JSON"),
         ('{"a": 1e999}', "too large"),
         ("", "is damaged"),
     ],
@@ -60,11 +60,11 @@ def test_json_that_is_none_is_one_line(tmp_path: Path, text: str, reason: str) -
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, reason in (("pipe", "no regular file"), ("gone", "is missing")):
+    for name, reason in (("pipe", "not a regular file"), ("gone", "is missing")):
         with pytest.raises(FileError, match=reason):
             read_bytes(tmp_path / name)
     (tmp_path / "zeros").symlink_to("/dev/zero")
-    with pytest.raises(FileError, match="no regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         read_bytes(tmp_path / "zeros")
 
 
@@ -87,7 +87,7 @@ def test_a_schema_converts_what_json_has_no_type_for(tmp_path: Path) -> None:
         ('{"name": 5, "scales": []}', r"name: Input should be a valid string"),
         ('{"name": "a", "scales": [1, 0]}', r"scales.1: .*greater than 0"),
         ('{"name": "a", "scales": [], "count": "2"}', r"count: .*integer"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
     ],
 )
 def test_a_field_outside_of_the_schema_is_named(
@@ -107,7 +107,7 @@ def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_object_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="holds no JSON object: take another"):
+    with pytest.raises(FileError, match="is not a JSON object: take another"):
         read_object(_write(tmp_path, "[1]"), "take another")
 
 
