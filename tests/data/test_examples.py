@@ -101,8 +101,8 @@ def test_columns_are_those_of_the_training_rows(main):
     raw = load(**{"test": make_table(["a"]), main: table})
     assert raw.columns == columns
     # They were found by their content: whoever reads the results is told.
-    [note] = [note for note in raw.notes if "what is in them decided" in note]
-    assert note.startswith("train.csv has no columns of usual names")
+    [note] = [note for note in raw.notes if "chosen by content" in note]
+    assert note.startswith("train.csv has no columns with usual names")
     assert "(texts in 'said', labels in 'kind')" in note
     assert dataclasses.replace(raw, tables={}).columns == NO_COLUMNS
 
@@ -125,7 +125,7 @@ def test_a_split_without_rows_is_none_and_its_notes_stay():
         ),
         (
             {"train": make_table(["a", "a"])},
-            "train.csv has rows of the one class 'a' only: a classifier needs two",
+            "train.csv has rows of only one class, 'a': a classifier needs two",
         ),
         (
             {"train": make_table(["a", "b"]), "test": make_table(["c"], "test.csv")},

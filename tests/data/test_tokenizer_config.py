@@ -81,5 +81,5 @@ def test_files_of_added_tokens_are_copied_as_checked(tmp_path: Path) -> None:
         "added_tokens.json": {"<s>": 7},
     }
     (folder / "added_tokens.json").write_text('{"<s>": true}')
-    with pytest.raises(ValueError, match="holds more than token ids"):
+    with pytest.raises(ValueError, match="has values that are not token ids"):
         copy_token_files(folder, checked)
