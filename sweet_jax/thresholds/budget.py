@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sweet_jax.evaluation.curves import find_best, find_dearest, make_curve
+from sweet_jax.evaluation.curves import find_best, find_most_expensive, make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.thresholds.choice import Choice, check_choose
 
@@ -163,7 +163,7 @@ def _choose_point(
     check_choose(choose)
     if choose == "cost":
         # This rule reads no scores, so any metric works.
-        rows, find = calibration.apply(calibration.bank), find_dearest
+        rows, find = calibration.apply(calibration.bank), find_most_expensive
         metric = "accuracy"
     else:
         rows, find = calibration.select_part(1), find_best
