@@ -540,7 +540,7 @@ def _spoil(**fields: Any) -> Phase:
             "steps_percent=0.0, allowed",
         ),
         (_make_member(_spoil(trainable=".*")), "expected a tuple of regexes"),
-        (_make_member(Phase((JOINT,), trainable=("(",))), "'(', which is no regex"),
+        (_make_member(Phase((JOINT,), trainable=("(",))), "'(', which is not a regex"),
         (
             _make_member(Phase((Objective((1.0,), (1.0, 1.0, 1.0)),))),
             "seam_scale=(1.0,), expected a tuple of 2 numbers",
@@ -567,7 +567,7 @@ def test_what_a_registered_method_returns_is_checked_in_one_line(
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         make_members(settings, 3)
     assert str(caught.value).startswith("method=broken with 3 exits: ")
-    assert "repair the function that is registered under this name" in str(caught.value)
+    assert "correct the function that is registered" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
