@@ -273,7 +273,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkey
     (tmp_path / "taken").mkdir()
     with pytest.raises(ExportError, match="taken is there already"):
         export_folder(model, tmp_path / "taken")
-    with pytest.raises(ModelFolderError, match="is no model folder"):
+    with pytest.raises(ModelFolderError, match="is not a model folder"):
         export_folder(tmp_path, tmp_path / "out")
     # To the import system, a package of this name is not installed.
     monkeypatch.setitem(sys.modules, "flatbuffers", None)

@@ -125,7 +125,7 @@ def test_links_and_what_is_no_file(folder, tmp_path):
 )
 def test_files_that_every_model_has(folder, name):
     (folder / name).unlink()
-    what = "is no model folder" if name == "model.json" else f"lacks the file {name}"
+    what = "is not a model folder" if name == "model.json" else f"lacks the file {name}"
     check_refused(folder, what)
     if name != "model.json":
         write_checksums(folder)
@@ -268,7 +268,7 @@ _WORDS = "encoder/embeddings/word/embedding"
         (lambda p: p.update({_BIAS: p[_BIAS].astype("f8")}), "'F64'"),
         (
             lambda p: p.update({_BIAS: np.array([0, np.nan], "f4")}),
-            f"1 of 2 values of {_BIAS} are not finite .*train it again",
+            f"1 of 2 values of {_BIAS} are not finite .*train this one again",
         ),
         (
             lambda p: p.update({_WORDS: np.full_like(p[_WORDS], -np.inf)}),
