@@ -125,7 +125,7 @@ def test_pairs(pairs):
     assert_close(pairs.predict(("good film", "bad film")), answers[:1])
     assert_close(pairs.predict((("good film", "bad film"),)), answers[:1])
     for single in ("good film", ["good film"]):
-        with pytest.raises(ValueError, match=r"input 0 is no .text, text. pair"):
+        with pytest.raises(ValueError, match=r"input 0 is not a .text, text. pair"):
             pairs.predict(single)
 
 

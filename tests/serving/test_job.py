@@ -436,7 +436,7 @@ def test_any_name_will_do(tmp_path, name):
 
 
 def test_a_name_too_long_for_its_siblings_is_refused(tmp_path):
-    with pytest.raises(JobError, match="its name may have 215 bytes at most"):
+    with pytest.raises(JobError, match="its name may have at most 215 bytes"):
         run(tmp_path / ("x" * 216), make_rows(5))
     assert not list(tmp_path.iterdir())
 

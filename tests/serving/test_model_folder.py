@@ -116,7 +116,7 @@ def test_links_and_what_is_no_file(folder, tmp_path):
     check_refused(folder, "holds the link more")
     (folder / "more").unlink()
     os.mkfifo(folder / "pipe")
-    check_refused(folder, "holds pipe, no file: remove it")
+    check_refused(folder, "holds pipe, not a regular file: remove it")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_headers_that_claim_anything(folder, header):
 def test_a_terabyte_of_nothing_is_not_read(folder, name):
     with (folder / name).open("ab") as file:
         file.truncate(1 << 40)
-    check_refused(folder, f"{name} is too large for what it is")
+    check_refused(folder, f"{name} is larger than any such file")
 
 
 def test_configs_of_another_encoder(folder):

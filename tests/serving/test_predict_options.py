@@ -107,7 +107,7 @@ WRONG = {
         {"input_format": "text", "text_columns": ("a",)},
         "an input of --format=text has no columns",
     ),
-    "columns in Latin-1": ({"text_columns": ("caf\udce9",)}, "is no UTF-8"),
+    "columns in Latin-1": ({"text_columns": ("caf\udce9",)}, "is not UTF-8"),
     "an id of text": (
         {"input_format": "text", "id_column": "a"},
         "--id_column=a: an input of --format=text has no columns",
