@@ -200,7 +200,7 @@ def test_a_program_is_the_one_described(folder):
     for content in (b"", b"\0" * 100, b"PK" * 100):
         (folder / "segment_0.jaxexp").write_bytes(content)
         sign(folder)
-        check_refused(folder, r"segment_0\.jaxexp is no program that jax .* reads")
+        check_refused(folder, r"segment_0\.jaxexp is not a program that jax .* reads")
 
 
 def test_a_program_that_calls_out_is_refused(folder):
@@ -227,7 +227,7 @@ def test_a_program_that_calls_out_is_refused(folder):
     assert "custom_call @lapack" in program.mlir_module()
     (folder / "segment_1.jaxexp").write_bytes(bytes(program.serialize()))
     sign(folder)
-    check_refused(folder, r"segment_1\.jaxexp calls code outside of itself")
+    check_refused(folder, r"segment_1\.jaxexp calls external code")
 
 
 def test_weights_that_are_none(folder):
@@ -237,9 +237,9 @@ def test_weights_that_are_none(folder):
     name = "exits/exit_0/classifier/bias"
     for values, message in (
         (np.full(2, np.nan, "f4"), f"2 values of '{name}' are not finite"),
-        (np.zeros(3, "f4"), f"'{name}' is no float32 of"),
-        (np.zeros(2, "f8"), f"'{name}' is no float32 of"),
-        (np.array([{}, {}], object), f"'{name}' is no float32 of"),
+        (np.zeros(3, "f4"), f"'{name}' is not a float32 array of"),
+        (np.zeros(2, "f8"), f"'{name}' is not a float32 array of"),
+        (np.array([{}, {}], object), f"'{name}' is not a float32 array of"),
     ):
         with zipfile.ZipFile(path, "w") as file:
             for key, array in (arrays | {name: values}).items():
@@ -255,7 +255,7 @@ def test_weights_that_are_none(folder):
     check_refused(folder, r"weights\.npz cannot be used")
     with path.open("ab") as file:
         file.truncate(1 << 40)
-    check_refused(folder, r"weights\.npz is too large for what it is")
+    check_refused(folder, r"weights\.npz is larger than any such file")
 
 
 def test_numbers_that_overflow_give_an_error_not_nan(folder):
