@@ -408,7 +408,7 @@ def test_a_changed_byte_of_what_was_written_is_found(tmp_path):
     for name in NAMES[:2]:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(b"#" + content[1:])
-        with pytest.raises(JobError, match=f"{name} is not as it was written"):
+        with pytest.raises(JobError, match=f"{name} was changed after it was written"):
             run(tmp_path / "out", ROWS)
         (tmp_path / name).write_bytes(content)
 
