@@ -1,4 +1,4 @@
-"""Programs of a short main job, cold and with the persistent cache; padding."""
+"""Compilation of a short main job, without and with the persistent cache; padding."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ print(sum(results["programs"].values()), results["seconds"]["compile"])
 
 
 def measure_compilation() -> None:
-    """Prints programs and seconds of compiling, each in a process of its own."""
+    """Prints the number of programs and the compile time, in separate processes."""
     print_header("main job on 64 rows, 1 epoch", "programs", "compile s")
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("cold", "persistent cache"):

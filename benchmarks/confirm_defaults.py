@@ -1,10 +1,10 @@
-"""The defaults on rows that nobody has looked at: the pool rows a run did not train on.
+"""Evaluates the defaults on unused rows: those of the pool without training rows.
 
     python benchmarks/confirm_defaults.py runs/seeds/{sweet,early_exit}-s{0,1,2}
 
-Each run is a finished main job on the embedded task. Of its pool of 6,000 rows it
-trained on 2,000; the others were never scored by a search or a reported figure. The
-table has the accuracy of every exit on them, and the mean over the runs of a method.
+Each run is a finished main job on the embedded task, which trained on 2,000 rows of a
+pool of 6,000. Neither a search nor a reported number used the other rows. The table has
+the accuracy of every exit on them, and the mean over the runs of a method.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def find_unread(run: Path) -> tuple[Examples, tuple[str, ...]]:
 
 
 def measure(run: Path) -> dict[str, Any]:
-    """Evaluates a run on its unread rows; returns what results.json would hold."""
+    """Evaluates a run on its unused rows; returns the content of a results.json."""
     unread, label_names = find_unread(run)
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "unread.jsonl"

@@ -1,21 +1,21 @@
-r"""Whether promises are kept by calibration rows that models were trained on, in part.
+r"""Tests guarantees on calibration rows that are partly training rows.
 
     python -m benchmarks.cross_fitting [--draws=300]
 
-A simulation: from a known population a few hundred labelled rows are drawn, a small
-network with two exits is trained on them until it has learned them by heart, and the
-least cost at a risk of at most epsilon is promised with probability 1 - delta
-(`thresholds.risk`). The risk of the model in use is then measured on a large sample of
-the population. Ways to get calibration outputs:
+A simulation: a few hundred labelled rows are drawn from a known population, a small
+network with two exits is trained on them until it overfits, and the cheapest threshold
+with a risk of at most epsilon is chosen with probability 1 - delta (`thresholds.risk`).
+The true risk of the deployed model is then measured on a large sample of the
+population. Ways to get calibration outputs:
 
-    held out     a fifth of the rows are kept from training
-    models       each fifth from a model trained on the rest; the model in use is
+    held out     a fifth of the rows is not used for training
+    models       each fifth from a model trained on the rest; the deployed model is
                  trained on all rows
-    exits        the model in use is trained on all rows; its exits are fitted again, on
-                 its frozen states, without each fifth
+    exits        the deployed model is trained on all rows; for each fifth its exits are
+                 fitted again without it, on frozen states
 
-Prints a Markdown table: the share of draws that break the promise, which delta allows,
-that of draws where anything is saved, and the mean cost.
+Prints a Markdown table: the share of draws that violate the guarantee (at most delta is
+allowed), the share of draws that save anything, and the mean cost.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _LABEL_NOISE = 0.02
 
 
 def sample(rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns features and labels: a linear part, and one that needs a hidden layer."""
+    """Returns features, and labels with a linear and a nonlinear part."""
     x = rng.normal(size=(num_rows, _FEATURES)).astype(np.float32)
     z = x[:, :3].sum(axis=1) + 3 * x[:, 3] * x[:, 4]
     flipped = rng.random(num_rows) < _LABEL_NOISE
@@ -52,7 +52,7 @@ def sample(rng: np.random.Generator, num_rows: int) -> tuple[np.ndarray, np.ndar
 
 
 def compute_states(params: Any, x: Any) -> tuple[Any, Any]:
-    """Returns what the exits read: the first one little of its layer."""
+    """Returns the inputs of both exits; the first sees only part of its layer."""
     h = jnp.tanh(x @ params["first"])
     return h[:, :_FIRST_WIDTH], jnp.tanh(h @ params["second"])
 
@@ -102,7 +102,7 @@ def train(x: Any, labels: Any, weights: Any, key: Any) -> Any:
 
 
 def refit_exits(states: Any, labels: Any, weights: Any) -> Any:
-    """Returns exits fitted from nothing on frozen states."""
+    """Returns newly fitted exits on frozen states."""
     zeros = tuple(jnp.zeros((width, 2)) for width in (_FIRST_WIDTH, _WIDTH))
 
     def loss(exits: Any) -> Any:
@@ -115,9 +115,9 @@ def refit_exits(states: Any, labels: Any, weights: Any) -> Any:
 def run_draw(
     x: Any, labels: Any, folds: Any, population: Any, key: Any
 ) -> dict[str, tuple[Any, Any]]:
-    """Returns way -> (calibration logits of all rows, logits on the population)."""
+    """Returns, by way, (calibration logits of all rows, logits on the population)."""
     weights_F = (folds[None] != jnp.arange(FOLDS + 1)[:, None]).astype(jnp.float32)
-    # No row is in the last fold: that model is trained on all of them.
+    # No row is in the last fold, so its model is trained on all rows.
     models = jax.vmap(lambda w: train(x, labels, w, key))(weights_F)
 
     def answer(params: Any, rows: Any) -> Any:
@@ -139,7 +139,7 @@ def run_draw(
 
 
 def make_bank(logits: Any, labels: np.ndarray) -> LogitBank:
-    """Returns rows in two parts, as a run has them."""
+    """Returns a bank with two parts of rows, as in a run."""
     return LogitBank(
         logits=np.asarray(logits),
         labels=labels,
@@ -195,7 +195,7 @@ def main() -> None:
     print_header(
         "calibration",
         "epsilon",
-        "promise broken",
+        "guarantee violated",
         "something saved",
         "mean risk",
         "mean cost",

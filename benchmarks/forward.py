@@ -1,7 +1,7 @@
-"""The encoder's forward pass beside PyTorch's own, same weights, same process.
+"""Compares the encoder's forward pass with PyTorch: same weights, same process.
 
-Needs torch (the `torch` extra). The contenders take turns in every repeat, so that a
-noisy machine disturbs them alike.
+Needs torch (the `torch` extra). All contenders run in every repeat, so that noise of
+the machine affects them equally.
 """
 
 import os
@@ -40,7 +40,7 @@ _CASES = [
 
 
 def measure_forward() -> None:
-    """Prints a row per shape: milliseconds of each, and how many times faster."""
+    """Prints one row per shape: milliseconds of each contender, and ratios."""
     print_header(
         "BERT forward, float32",
         "sweet_jax ms",
@@ -70,7 +70,7 @@ def measure_forward() -> None:
 
 
 def measure_pieces(rows: int = 16, length: int = 128, width: int = 768) -> None:
-    """Prints where a layer's time goes: milliseconds of its parts, ours and theirs."""
+    """Prints milliseconds of the parts of a layer, in jax and in PyTorch."""
     import torch
     from torch.nn import functional
 
@@ -133,7 +133,7 @@ def make_contenders(
     params = jax.jit(encoder.init)(jax.random.key(0), make_example_batch())["params"]
     with tempfile.TemporaryDirectory() as folder:
         export_encoder(params, None, config, attributes, Path(folder))
-        # Its fastest attention, as a user gets it.
+        # The default attention, which is the fastest.
         theirs = transformers.AutoModel.from_pretrained(
             folder, add_pooling_layer=False, trust_remote_code=False
         )
@@ -157,7 +157,7 @@ def make_contenders(
 
 
 def time_in_turns(contenders: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Returns the median seconds of each; all are warm."""
+    """Returns the median seconds of each contender, after warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(_REPEATS):
         for name, call in contenders.items():

@@ -1,9 +1,9 @@
-"""A 24-layer train step: how long it compiles, and what rematerialisation costs.
+"""A 24-layer train step: compile time, and the cost of rematerialisation.
 
-Nothing runs: FLOPs and temporaries are XLA's own analysis of the compiled step. XLA can
-compile for a TPU where there is none (`pip install "jax[tpu]"` for its compiler), which
-matters here: its CPU compiler drops the barriers that keep a recomputation behind the
-layers whose memory it is to reuse, so rematerialisation saves nothing on a CPU.
+Nothing runs: FLOPs and temporary memory come from XLA's analysis of the compiled step.
+XLA can compile for a TPU without having one (`pip install "jax[tpu]"` for its
+compiler). This matters, because XLA's CPU compiler removes the barriers that delay
+recomputation, so rematerialisation saves no memory on a CPU.
 """
 
 import functools
@@ -27,17 +27,17 @@ from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
 
 _ROWS, _LENGTH = 16, 128
-_TOPOLOGY = "v5e:2x2"  # The smallest that is compiled for; the step uses one chip.
+_TOPOLOGY = "v5e:2x2"  # Smallest supported; uses one chip.
 
 
 def measure_large() -> None:
-    """Prints a row per method for this machine's own device."""
+    """Prints one row per method, for the device of this machine."""
     _print_table("this device", None)
 
 
 def measure_large_tpu() -> None:
-    """Prints a row per method as compiled for one chip of a TPU that is not here."""
-    # Read by the compiler's library: there is no metadata server to ask.
+    """Prints one row per method, compiled for one TPU chip, which need not exist."""
+    # For libtpu, which would otherwise ask a metadata server.
     os.environ.update(
         TPU_SKIP_MDS_QUERY="1",
         TPU_WORKER_HOSTNAMES="localhost",
@@ -83,7 +83,7 @@ def compile_step(
     width: int,
     sharding: Sharding | None = None,
 ) -> Programs:
-    """Returns the compiled step of a method with one model; no array is filled."""
+    """Returns the compiled step of a method with one model; allocates no arrays."""
     config = parse_config(make_bert_attributes(num_layers, width))
     settings = from_config_dict({"method": method})
     layers = default_exit_layers(num_layers)

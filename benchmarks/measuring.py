@@ -1,4 +1,4 @@
-"""How everything here is timed and printed."""
+"""Timing and printing for all benchmarks."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ import jax
 
 
 def time_median(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Returns the median seconds of a call that is warm, and what it returned last."""
+    """Returns the median seconds of a call after warm-up, and its last result."""
     seconds, result = [], None
     for _ in range(repeats):
         start = time.perf_counter()

@@ -2,9 +2,9 @@
 
     python benchmarks/predict_memory.py [ROWS ...]
 
-Each number of rows (without words: 10,000 and 1,000,000) is a file of short lines and a
-process of its own, with a model of 2 layers, width 32 and random weights, so that what
-is measured is everything but the model.
+Each number of rows (default: 10,000 and 1,000,000) is a file of short lines, predicted
+in a separate process. The model has 2 layers, width 32 and random weights, so that its
+own cost is negligible.
 """
 
 import json
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_tiny_model(folder / "model")
-        # Compiles: the others find it in the cache.
+        # The first run fills the compilation cache for the others.
         for count in [counts[0], *counts]:
             source = write_lines(folder / "lines.txt", count)
             child = subprocess.run(
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def run_child(model: str, source: str) -> None:
-    """Answers a file; prints peak RSS in MiB and the seconds that the job took."""
+    """Predicts a file; prints peak RSS in MiB and the seconds of the job."""
     import sweet_jax
     from sweet_jax.devices import configure_jax
     from sweet_jax.serving.predict_job import predict_file
@@ -54,8 +54,8 @@ def run_child(model: str, source: str) -> None:
 
     classifier = sweet_jax.load(model, _BATCH)
     configure_jax(classifier.description.matmul_precision)
-    # A longer input meets more shapes; how many there can be does not depend on it, and
-    # compiling takes memory for a moment.
+    # Compile all possible shapes first: longer inputs use more of them, and compilation
+    # needs memory for a moment.
     classifier.engine.warm_up()
     with tempfile.TemporaryDirectory() as name:
         options = PredictOptions(source, Path(name) / "answers.jsonl", threshold=0.8)

@@ -1,13 +1,12 @@
-"""Speed and memory, measured: one command, one table a part.
+"""Measures speed and memory; prints one table per part.
 
     python benchmarks/run.py [PART ...]
 
-Parts: train, tradeoff, compile; forward (beside PyTorch, needs torch), large (24 layers
-only compiled), large-tpu (the same for a TPU that need not be there; needs jax[tpu]),
-accelerator (bfloat16). Without words: the first three, and the last
-where there is a GPU or TPU. Run it on otherwise idle cores. Times are medians of
-repeated runs within this process; FLOPs and temporaries are XLA's own analysis and do
-not move.
+Parts: train, tradeoff, compile; forward (compares with PyTorch, needs torch), large (24
+layers, only compiled), large-tpu (the same for a TPU, which need not exist; needs
+jax[tpu]), accelerator (bfloat16). Default: the first three, and accelerator on a GPU or
+TPU. Run it on otherwise idle cores. Times are medians of repeated runs in this process;
+FLOPs and temporary memory come from XLA's analysis and do not vary.
 """
 
 import os
@@ -32,7 +31,7 @@ _PARTS = {
 
 
 def main() -> None:
-    """Prints the tables that were asked for."""
+    """Prints the tables of the requested parts."""
     usual = ["train", "tradeoff", "compile"]
     if jax.default_backend() != "cpu":
         usual.append("accelerator")

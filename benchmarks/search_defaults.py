@@ -1,12 +1,12 @@
-"""The search behind the defaults: one change at a time, judged on calibration part 0.
+"""Searches the defaults: one change at a time, scored on calibration part 0.
 
     python benchmarks/search_defaults.py --out=runs/search [--shard=1/2] [--table]
 
-Every row is a whole run of the main job on the embedded task (2,000 examples) with a
-seed that no reported figure uses. Only calibration part 0 is read here: the mean score
-over the exits decides; the test split is not looked at. The two settings that one seed
-could not tell apart run with further seeds. Finished runs are not repeated; the tables
-of all finished rows are printed at the end (docs/defaults.md holds them).
+Every trial is a full run of the main job on the embedded task (2,000 examples), with a
+seed that no reported number uses. The mean score over exits on calibration part 0
+decides; the test split is not read. The two best settings, which one seed could not
+separate, run with more seeds. Finished runs are not repeated; the tables of all
+finished trials are printed at the end (see docs/defaults.md).
 """
 
 import argparse
@@ -37,11 +37,11 @@ _CHANGES: list[dict[str, object]] = [
     {"exits.pooler_init": "checkpoint"},
     {"train.num_epochs": 2},
 ]
-# Learning rates are searched for both methods whose exits share an encoder; the rest,
-# and multi_model, whose members cost a run each, follow.
+# Learning rates are searched for the two methods whose exits share an encoder. The
+# others use the same; each trial of multi_model would cost one run per member.
 _METHODS = ("sweet", "early_exit")
 _SHARED = ("optim.exit_learning_rate", "optim.encoder_learning_rate")
-# What the first seed could not tell apart runs with every seed.
+# The settings that the first seed could not separate run with every seed.
 _FINALISTS: list[dict[str, object]] = [{}, {"optim.exit_learning_rate": 3e-4}]
 
 
@@ -61,7 +61,7 @@ class Trial(NamedTuple):
 
 
 def list_trials() -> list[Trial]:
-    """Returns all trials, most telling first."""
+    """Returns all trials, most important first."""
     search = [
         Trial(method, change, SEEDS[0])
         for method in _METHODS
@@ -78,7 +78,7 @@ def list_trials() -> list[Trial]:
 
 
 def run_trial(out: Path, trial: Trial) -> None:
-    """Runs the main job of a trial in a process of its own."""
+    """Runs the main job of a trial in a separate process."""
     command = [
         sys.executable, "-m", "sweet_jax.main",
         f"--config=configs/sweet.py:method={trial.method},seed={trial.seed}",
@@ -111,7 +111,7 @@ def print_trials(out: Path) -> None:
 
 
 def print_finalists(out: Path) -> None:
-    """Prints the settings that ran with every seed: means over exits and seeds."""
+    """Prints means over exits and seeds of the settings that ran with every seed."""
     print("\n| exit learning rate | " + " | ".join(_METHODS) + " | average |")
     print("|---|---|---|---|")
     for change in _FINALISTS:

@@ -1,13 +1,14 @@
-"""Promised against measured speed-up of real early exit, and throughput.
+"""Expected and measured speed-up of real early exit, and throughput.
 
     python benchmarks/serving.py [--model=RUN/model] [--data=FILE_OR_TASK] [--rows=1000]
     python benchmarks/serving.py --lines=20000 [--batch_size=64] [--speedup=2]
 
-Without --model the main job on the embedded pair is run first, unless it is finished.
-The first form prints the tables of `inference.benchmark`: speed-ups in layers, FLOPs
-and seconds for batch sizes 1, 8, 32 and 128. The second answers so many lines of text,
-from tokens to labels, beside PyTorch running the full encoder on length-sorted batches
-of the same size (needs torch). Run it on otherwise idle cores.
+Without --model, the main job on the embedded task and encoder runs first, unless it is
+finished. The first form prints the tables of `serving.measured_speedup`: speed-ups in
+layers, FLOPs and seconds for batch sizes 1, 8, 32 and 128. The second predicts this
+many lines of text, from tokens to labels, and compares with PyTorch running the full
+encoder on length-sorted batches of the same size (needs torch). Run it on otherwise
+idle cores.
 """
 
 import argparse
@@ -42,7 +43,7 @@ _EMBEDDED_TASK = "rotten_tomatoes"
 
 
 def main() -> None:
-    """Prints the tables that were asked for."""
+    """Prints the requested tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", default=_EMBEDDED_TASK)
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def find_embedded_model() -> Path:
-    """Returns the model folder of the main job, which is run where it is not there."""
+    """Returns the model folder of the main job; runs the job if it is missing."""
     path, _ = pipeline.run(from_config_dict({}))
     return path / "model"
 
@@ -89,7 +90,7 @@ def measure_throughput(model: Path, options: argparse.Namespace) -> None:
 
     Args:
         model: WORKDIR/model of a run.
-        options: of the command; the data are repeated until there are enough lines.
+        options: options of the command; the data are repeated to get enough lines.
     """
     num_lines, batch_size = options.lines, options.batch_size
     classifier = sweet_jax.load(model, batch_size=batch_size)
@@ -126,7 +127,7 @@ def measure_throughput(model: Path, options: argparse.Namespace) -> None:
 def make_torch_encoder(
     folder: Path, texts: Sequence[str], batch_size: int, max_length: int
 ) -> Callable[[], None]:
-    """Returns a call that runs the encoder on the texts as they come from a file."""
+    """Returns a call that tokenizes the texts and runs the full encoder on them."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

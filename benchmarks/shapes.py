@@ -1,4 +1,4 @@
-"""Encoders and batches that need no files: published shapes, random numbers."""
+"""Encoders and batches with published shapes and random values; needs no files."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sweet_jax.arrays import Batch
 
 
 def make_bert_attributes(num_layers: int, width: int) -> dict[str, Any]:
-    """Returns the config.json of a BERT with the usual ratios (heads of 64)."""
+    """Returns the config.json of a BERT with the usual ratios (64 per head)."""
     return {
         "model_type": "bert",
         "vocab_size": 30522,

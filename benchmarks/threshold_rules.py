@@ -1,12 +1,12 @@
-r"""What a speed-up chosen on few calibration rows gives on test, by two rules.
+r"""Test score and cost of speed-ups chosen on few calibration rows, by two rules.
 
     python -m benchmarks.threshold_rules RUN
 
-RUN is the work directory of a finished run. Calibration rows are drawn from its bank
-again and again; each draw is split in two parts, fitted and used to choose thresholds
-as a run does. `cost` is the dearest threshold within the speed-up's cost, on all rows
-drawn, `score` that of the best score within it, on those of part 1. Prints a Markdown
-table of what the thresholds give on all test rows.
+RUN is the work directory of a finished run. Calibration rows are drawn repeatedly from
+its bank; as in a run, each draw is split into two parts, calibrated and used to choose
+thresholds. `cost` is the most expensive threshold within the speed-up's cost, on all
+drawn rows; `score` is the one with the best score within it, on those of part 1. Prints
+a Markdown table of scores and costs on all test rows.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A model folder of 2 layers, width 32 and random weights: all but the model shows."""
+"""A model folder with 2 layers, width 32 and random weights, whose cost is small."""
 
 import dataclasses
 import json
@@ -66,8 +66,8 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
     """Writes the folder; at threshold 0.8 a quarter of `write_lines` passes exit 0.
 
     Args:
-        folder: of the model.
-        has_pairs: it takes pairs of texts.
+        folder: the model folder to write.
+        has_pairs: whether the model takes pairs of texts.
 
     Returns:
         The folder.
@@ -86,7 +86,7 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
         settings=ExitSettings(pooling="mean", dropout=0.1),
     )
     rng = np.random.default_rng(0)
-    # Norms at 1: otherwise all texts come out alike.
+    # Norm scales are 1, otherwise all texts get almost the same output.
     params = {
         path: (path.endswith("scale") + rng.normal(0, 0.3, leaf.shape)).astype("f4")
         for path, leaf in flatten_paths(compute_shapes(model)).items()
@@ -108,7 +108,7 @@ def write_tiny_model(folder: Path, has_pairs: bool = False) -> Path:
 
 
 def make_calibration(description: ModelDescription) -> LogitBank:
-    """Returns random outputs on 8 calibration rows, as many in each part."""
+    """Returns random outputs on 8 calibration rows, 4 in each part."""
     num_rows, num_exits = 8, len(description.exit_layers)
     num_classes = len(description.label_names)
     rng, rows_N = np.random.default_rng(0), np.arange(num_rows)
@@ -136,7 +136,7 @@ def write_word_tokenizer(folder: Path, words: Sequence[str]) -> None:
     """Writes a tokenizer of whole lower-case words.
 
     Args:
-        folder: of an encoder.
+        folder: folder of an encoder.
         words: the vocabulary; it begins with [PAD], [UNK], [CLS] and [SEP].
     """
     vocabulary = {word: i for i, word in enumerate(words)}

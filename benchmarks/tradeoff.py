@@ -1,4 +1,4 @@
-"""The trade-off of 11 thresholds: the model again for each, or one pass for all."""
+"""The trade-off of 11 thresholds: one run per threshold, or one pass for all."""
 
 import dataclasses
 import functools
@@ -22,11 +22,11 @@ _ROWS, _BATCH_SIZE = 100, 16
 
 
 def measure_tradeoff() -> None:
-    """Prints how the trade-off of 11 thresholds gets cheaper, step by step.
+    """Prints the time for the trade-off of 11 thresholds, improved step by step.
 
-    The first row is what the released code does: the model again for every threshold,
-    one example at a time, padded to 256, stopping at the exit that is confident. The
-    rows below add one change each and give the same exits.
+    The first row is the method of the released code: it runs the model for every
+    threshold, one example at a time, padded to 256, and stops at the confident exit.
+    Each row below adds one change; all give the same exits.
     """
     prepared = prepare(from_config_dict({"data": {"max_length": 256}}))
     model = prepared.models[0]
@@ -85,7 +85,7 @@ def measure_tradeoff() -> None:
     )
     first, reference = 0.0, np.zeros(0)
     for name, way in ways.items():
-        # The highest threshold runs every segment: this compiles all that is needed.
+        # The highest threshold runs every segment, so this compiles everything.
         way(thresholds[-1:])
         if way is run_batched:
             way(thresholds)

@@ -1,4 +1,4 @@
-"""One train step of each method: speed, FLOPs, temporaries; a large one on a GPU."""
+"""The train step of each method: speed, FLOPs, memory; a larger one on a GPU."""
 
 import functools
 from typing import Any
@@ -21,14 +21,14 @@ from sweet_jax.training.methods import Member, make_members, separates_segments
 from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step
 
-# Those of the paper; the others take their steps, or cheaper ones.
+# The paper's methods; the steps of the others cost the same or less.
 _METHODS = ("sweet", "early_exit", "multi_model")
 _REPEATS = 7
 _ROWS, _LENGTH, _LAYERS = 16, 128, (0, 1, 2, 5)
 
 
 def measure_train_step() -> None:
-    """Prints a row per method: 16 x 128 tokens, exits 0, 1, 2, 5 of the 6 layers."""
+    """Prints one row per method: 16 x 128 tokens, exits 0, 1, 2, 5 of 6 layers."""
     print_header(
         f"train step, {_ROWS} x {_LENGTH}",
         "examples/s",
@@ -61,9 +61,9 @@ def measure_train_step() -> None:
 def measure_accelerator(
     rows: int = 32, length: int = 128, num_layers: int = 12, width: int = 768
 ) -> None:
-    """Prints train steps of a BERT-base shape in bfloat16, and their ceiling.
+    """Prints train steps of a BERT-base shape in bfloat16, as shares of a ceiling.
 
-    The ceiling is what a large matrix product in bfloat16 reaches here and now.
+    The ceiling is the measured speed of a large matrix product in bfloat16.
     """
     ceiling = measure_matmul(16 * width)
     print_header(
@@ -112,7 +112,7 @@ def measure_accelerator(
 
 
 def measure_matmul(size: int) -> float:
-    """Returns the floating-point operations a second of a bfloat16 product."""
+    """Returns the floating-point operations per second of a bfloat16 product."""
     matrix = jnp.ones((size, size), jnp.bfloat16)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(matrix, matrix))
@@ -127,7 +127,7 @@ def measure_member(
     encoder: Params,
     batch: Batch,
 ) -> dict[str, float]:
-    """Returns what the train step of one member costs."""
+    """Returns the cost of the train step of one member."""
     step, state, key = make_step(model, member, settings, encoder)
     programs = Programs(jax.jit(step, donate_argnums=0))
     program = programs.compile(shape_of(batch), state, batch, key)
@@ -148,7 +148,7 @@ def measure_member(
 
 
 def sum_costs(members: list[dict[str, float]]) -> dict[str, float]:
-    """Adds up members; they train one after the other, so memory is the largest."""
+    """Adds up members; they train one after the other, so memory is the maximum."""
     total = {name: sum(cost[name] for cost in members) for name in members[0]}
     total["temporary_bytes"] = max(cost["temporary_bytes"] for cost in members)
     return total
@@ -163,7 +163,7 @@ def make_step(
     find = functools.partial(find_segment, exit_layers=model.exit_layers)
     phase = member.phases[0]
     optimizer = make_optimizer(settings.optim, params, phase.trainable, find, 100)
-    # Copies: the state is donated, and another member starts from the same weights.
+    # Copies, because the state is donated and other members need the same weights.
     params = jax.tree.map(jnp.array, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     step = make_train_step(model, phase.objectives[0], optimizer)

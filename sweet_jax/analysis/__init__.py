@@ -1,1 +1,1 @@
-"""Analysis: what is measured of a run beside its losses and results."""
+"""Analyses: measurements of a run in addition to its losses and results."""

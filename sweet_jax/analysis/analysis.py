@@ -1,4 +1,4 @@
-"""What an analysis is: measurements of a run while it trains, in files of its own."""
+"""The interface of an analysis, which measures a run while it trains."""
 
 import abc
 import dataclasses
@@ -12,15 +12,15 @@ from sweet_jax.training.member_training import MemberTraining
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AnalysisInputs:
-    """What an analysis gets of its run.
+    """The inputs of an analysis.
 
     Attributes:
-        settings: of the run, with exit layers filled in; `analysis.steps_percent` and
-            `analysis.num_batches` are for all analyses.
-        trainings: one for each model that is trained on its own: the model, its member
-            with phases and objectives, its batches (`iterate_plans`, `make_batch`).
-        workdir: where the analysis keeps its files.
-        writes: whether this process writes them; of several hosts only the first does.
+        settings: settings of the run, with exit layers filled in;
+            `analysis.steps_percent` and `analysis.num_batches` apply to all analyses.
+        trainings: one per member: its model, its phases and objectives, its batches
+            (`iterate_plans`, `make_batch`).
+        workdir: directory for the files of the analysis.
+        writes: whether this process writes them; only process 0 does.
     """
 
     settings: Settings
@@ -32,23 +32,23 @@ class AnalysisInputs:
 class Analysis(abc.ABC):
     """One analysis of one run.
 
-    Every process that works on the run makes it anew, from `AnalysisInputs`. What an
-    earlier process measured it reads from its files, so that an interrupted run goes on
-    and no step is measured twice. It must not change what the run computes: it gets
-    parameters that it may read, and shares no random key with training.
+    Every process that works on the run constructs it from `AnalysisInputs`. It reads
+    the measurements of earlier processes from its files, so that a resumed run measures
+    no step twice. It must not affect training: it may only read the parameters, and
+    must not use random keys of training.
 
     Attributes:
-        files: names of the files that it writes into the work directory.
+        files: names of the files that it writes to the work directory.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def find_open_steps(self, member: str) -> frozenset[int]:
-        """Returns the steps at which it still wants to measure.
+        """Returns the steps that it still has to measure.
 
         Args:
-            member: name of the model in training; "" where the method has one.
+            member: name of the member in training; "" if the method has a single one.
         """
 
     @abc.abstractmethod
@@ -56,20 +56,20 @@ class Analysis(abc.ABC):
         """Measures the parameters after a step and keeps the result in a file.
 
         Args:
-            member: name of the model in training; "" where the method has one.
-            step: steps done; 0 is before the first.
-            params: of that model, on the mesh of its training; the next step reuses
+            member: name of the member in training; "" if the method has a single one.
+            step: number of steps done; 0 is before the first.
+            params: parameters of the member, on the training mesh; the next step reuses
                 their memory.
         """
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Notes in its file the steps that are still open when training is over.
+        """Records the steps that are still open at the end of training as missing.
 
-        They can no longer be measured, and `find_open_steps` returns none of them from
-        now on, so that the finished run is not asked for them again.
+        They can no longer be measured; from now on `find_open_steps` must not return
+        them, so that a finished run counts as finished.
         """
 
     def summarize(self) -> dict[str, Any]:
-        """Returns numbers and short texts by name, for results.json and the report."""
+        """Returns numbers and short texts by name for results.json and the report."""
         return {}

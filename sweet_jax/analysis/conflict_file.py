@@ -1,13 +1,13 @@
-"""gradient_conflict.json (schema 1): what was measured of a run, step by step.
+"""gradient_conflict.json (schema 1): the measurements of a run, step by step.
 
     schema, method_label, seed, exit_layers, num_steps, num_batches, batch_rows
     groups        [{name, level, segment, exits, pairs, num_parameters}]
     measurements  [{step, conflicts}], a conflict per group: cosine, cosine_error,
                   cosine_of_mean, norm_ratio (each per pair), norm, norm_of_mean (exits)
-    missing_steps wanted, but passed before anyone asked for them
+    missing_steps requested after training had passed them
     sha256        of all of the above
 
-What the numbers are says `gradient_conflict.Conflict`; null stands for its None.
+`gradient_conflict.Conflict` describes the numbers; null is its None.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from sweet_jax.system.files import FileError, check_schema
 
 FILE_NAME = "gradient_conflict.json"
 SCHEMA = 1
-# Its steps are past, and no other file has them.
+# Earlier steps cannot be measured again, and no other file has them.
 _REMEDY = "move it away and repeat the run's command, which measures what it still can"
 
 # Fields of `Conflict` that are the group's, not the measurement's.
@@ -31,19 +31,19 @@ _GROUP_FIELDS = ("exits", "pairs")
 
 
 class ConflictFile:
-    """The file of one run; whole at any moment, so an interrupted run goes on with it.
+    """The file of one run; it is written atomically, so an interrupted run can resume.
 
     Attributes:
-        path: of the file; it is made by the first measurement.
+        path: path of the file; the first measurement makes it.
     """
 
     def __init__(self, workdir: Path, header: dict[str, Any], writes: bool) -> None:
-        """Takes up what an earlier process measured.
+        """Reads the measurements of earlier processes.
 
         Args:
-            workdir: of the run.
-            header: of `make_header`.
-            writes: False on all but the first of several hosts.
+            workdir: work directory of the run.
+            header: result of `make_header`.
+            writes: whether this process writes; only process 0 does.
 
         Raises:
             FileError: the file is damaged.
@@ -71,7 +71,7 @@ class ConflictFile:
 
     @property
     def settled_steps(self) -> frozenset[int]:
-        """The steps that are measured, or known to be missing."""
+        """The steps that are measured or recorded as missing."""
         measured = (row["step"] for row in self._content["measurements"])
         return frozenset((*measured, *self._content["missing_steps"]))
 
@@ -86,7 +86,7 @@ class ConflictFile:
         self._write()
 
     def add_missing(self, steps: Iterable[int]) -> None:
-        """Writes which wanted steps will never be measured."""
+        """Records requested steps that can no longer be measured."""
         missing = sorted({*self._content["missing_steps"], *steps})
         if missing != self._content["missing_steps"]:
             self._content["missing_steps"] = missing
@@ -109,13 +109,13 @@ def make_header(
     """Returns the fields of the file that no measurement changes.
 
     Args:
-        method_label: as shown to people.
-        seed: of the run.
+        method_label: label of the method.
+        seed: seed of the run.
         exit_layers: the layer each exit reads.
-        num_steps: of training.
+        num_steps: number of training steps.
         batch_rows: per batch, the rows' positions in their published split.
-        groups: of parameters.
-        num_parameters: of each group.
+        groups: groups of parameters.
+        num_parameters: number of parameters of each group.
     """
     exits = range(len(exit_layers))
     return {
@@ -143,7 +143,7 @@ def make_header(
 
 
 def _to_json(conflict: Conflict) -> dict[str, list[float | None]]:
-    """Returns the numbers in 6 digits: the inner products hold no more."""
+    """Returns the numbers with 6 digits, the precision of the inner products."""
     return {
         field.name: [
             None if value is None else float(f"{value:.6g}")

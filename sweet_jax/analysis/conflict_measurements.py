@@ -1,4 +1,4 @@
-"""Measuring gradient conflict of one run: at which steps, on which batches."""
+"""Measures the gradient conflict of a run: chooses its steps and batches."""
 
 import logging
 import time
@@ -30,22 +30,22 @@ from sweet_jax.trees import flatten_paths
 
 logger = logging.getLogger(__name__)
 
-# Folded into the seed's key, so that measuring shares no key with training.
+# Folded into the seed's key, so that analysis and training use different keys.
 _ANALYSIS_STREAM = 2
 
 
 class GradientConflict(Analysis):
-    """The analysis `gradient_conflict`: when it measures, and the file it fills.
+    """The analysis `gradient_conflict`: chooses steps and batches, writes the file.
 
-    Every step is measured on the same batches with the same dropout masks, so that
-    steps differ by their parameters alone: the first batches of the epoch behind the
-    last, which are made as those of training and trained on by none.
+    All steps are measured on the same batches with the same dropout masks, so that they
+    differ only in their parameters. The batches are the first ones of the epoch after
+    the last: made like training batches, but never used in training.
     """
 
     files: ClassVar[tuple[str, ...]] = (conflict_file.FILE_NAME,)
 
     def __init__(self, inputs: AnalysisInputs) -> None:
-        """Takes up what an earlier process measured; nothing is compiled yet.
+        """Reads the measurements of earlier processes; nothing is compiled yet.
 
         Raises:
             FileError: the file is damaged.
@@ -80,7 +80,7 @@ class GradientConflict(Analysis):
         self._programs: dict[Objective, Programs] = {}
 
     def find_open_steps(self, member: str = "") -> frozenset[int]:
-        """Returns the wanted steps that are neither measured nor known as missing."""
+        """Returns the requested steps that are neither measured nor missing."""
         num_steps = self._training.num_steps
         wanted = {
             round(num_steps * percent / 100)
@@ -89,7 +89,7 @@ class GradientConflict(Analysis):
         return frozenset(wanted - self._file.settled_steps)
 
     def finish(self) -> None:
-        """Logs requested steps that training had already passed, and notes them."""
+        """Logs and records requested steps that training had already passed."""
         if missing := sorted(self.find_open_steps()):
             logger.info(
                 "gradient conflict cannot be measured at steps %s: training had passed"
@@ -102,7 +102,7 @@ class GradientConflict(Analysis):
         """Measures the parameters after a step, on the training mesh."""
         start = time.perf_counter()
         mesh = self._training.mesh
-        # What the next step minimises; after the last one, what that did.
+        # The objective of the next step; after the last step, that of the last step.
         at = min(step, self._training.num_steps - 1)
         span = next(span for span in self._training.spans if at < span.stop)
         objective = span.find_objective(at)
@@ -120,7 +120,7 @@ class GradientConflict(Analysis):
         if objective not in self._programs:
             add_batch = make_add_batch(self._training.model, objective, self._parts)
             everywhere = NamedSharding(mesh, PartitionSpec())
-            # The sums are donated: the next ones lie where they lay.
+            # The sums are donated: the next ones reuse their memory.
             jitted = jax.jit(add_batch, donate_argnums=0, out_shardings=everywhere)
             self._programs[objective] = Programs(jitted)
         program = self._programs[objective].compile(
@@ -137,13 +137,13 @@ class GradientConflict(Analysis):
         )
 
     def _make_key(self, i: int) -> PRNGKeyArray:
-        """Returns the dropout key of batch i, whatever the step."""
+        """Returns the dropout key of batch i, the same for all steps."""
         key = jax.random.fold_in(jax.random.key(self._settings.seed), _ANALYSIS_STREAM)
         return jax.random.fold_in(key, i)
 
 
 def _make_batches(training: MemberTraining) -> list[Batch]:
-    """Returns the batches, all padded to the longest's length: one program for all."""
+    """Returns batches of equal length, so that one program serves all of them."""
     settings = training.settings
     plans = training.plan_epoch(settings.train.num_epochs)
     plans = plans[: settings.analysis.num_batches]

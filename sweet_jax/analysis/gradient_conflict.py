@@ -1,14 +1,14 @@
-"""Gradient conflict: what different exits' losses want of the weights that they share.
+"""Gradient conflict: how the gradients of different exits differ on shared weights.
 
-The paper's diagnosis of joint training (section 3): later exits' gradients point one
-way, the gradient of the nearest exit, which these weights serve directly, another way.
-Everything that is said of it (cosines, ratios, norms) follows from the inner products
-of the exits' gradients, which add up over parameters: so only those leave the device.
+The paper's diagnosis of joint training (section 3): the gradients of later exits point
+in similar directions, but the gradient of the nearest exit points in another direction.
+Cosines, ratios and norms follow from the inner products of the exits' gradients. Inner
+products add up over parameters, so only they leave the device.
 
-The gradients are those of training: the losses as the objective weighs them, its
-seams, its trainable parameters, dropout on. All exits of one pass read the same dropout
-masks, as in a train step. Two departures from what a step does: a batch is one piece
-whatever `train.accumulate_steps` is, and gradients are not clipped.
+The gradients are those of training: losses weighted by the objective, its seams, its
+trainable parameters, dropout on. All exits of one pass use the same dropout masks, as
+in a train step. Two departures from a train step: a batch is never split, whatever
+`train.accumulate_steps` is, and gradients are not clipped.
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ from sweet_jax.training.losses import compute_objective_losses
 from sweet_jax.training.objectives import Objective
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
-# Per exit, the flat gradient on the parameters it reaches.
+# Per exit, the gradients of the parameters that it reaches, by path.
 ExitGradients = tuple[dict[str, Any], ...]
 
 
 class BatchProducts(NamedTuple):
-    """What one batch adds.
+    """The result for one batch.
 
     Attributes:
-        sums: the exits' gradients, added up over the batches so far.
-        products_PEE: inner products of the batch's gradients, for each part.
+        sums: the exits' gradients, summed over the batches so far.
+        products_PEE: inner products of this batch's gradients, for each part.
     """
 
     sums: ExitGradients
@@ -49,8 +49,8 @@ class Products:
     """Inner products of exits' gradients, parts by exits by exits.
 
     Attributes:
-        batches: of each batch, so that <g_i, g_j> of batch n is at [n, :, i, j].
-        mean: of the gradients' means over the batches.
+        batches: inner products per batch: <g_i, g_j> of batch n is at [n, :, i, j].
+        mean: inner products of the mean gradients over batches.
     """
 
     batches: Float64[np.ndarray, "N P E E"]
@@ -59,18 +59,18 @@ class Products:
 
 @dataclasses.dataclass(frozen=True)
 class Conflict:
-    """How the exits' gradients lie to each other on one group of parameters.
+    """Cosines and norms of the exits' gradients on one group of parameters.
 
-    An entry is None where a gradient is 0 (or not finite): it points nowhere.
+    An entry is None if a gradient is 0 or not finite, since it has no direction.
 
     Attributes:
-        exits: that reach the group.
-        pairs: of these exits, (i, j) with i < j.
-        cosine: per pair, mean over batches of the cosine: how exits meet within a step.
+        exits: the exits that reach the group.
+        pairs: pairs (i, j) of these exits with i < j.
+        cosine: per pair, mean over batches of the cosine, as it occurs within a step.
         cosine_error: standard error of that mean; None for a single batch.
-        cosine_of_mean: cosine of the mean gradients, in which the batches' noise, that
-            the exits share or not, is averaged out first: as far as there are batches.
-            Of pure noise, `norm_of_mean` is `norm` / sqrt(batches).
+        cosine_of_mean: per pair, cosine of the mean gradients; averaging over batches
+            first reduces their noise. For pure noise, `norm_of_mean` is `norm` /
+            sqrt(batches).
         norm_ratio: per pair, geometric mean over batches of |g_j| / |g_i|.
         norm: per exit, mean over batches of |g_i|.
         norm_of_mean: per exit, norm of the mean gradient.
@@ -89,9 +89,9 @@ class Conflict:
 def make_zero_sums(
     params: Params, parts: Sequence[Part], num_exits: int, trainable: tuple[str, ...]
 ) -> ExitGradients:
-    """Returns zeros for what each exit sends gradients to.
+    """Returns zeros for the gradients of each exit.
 
-    That is what learns, of the parts of segments up to the exit's own.
+    An exit has gradients for the trainable parameters in segments up to its own.
     """
     flat, learns = (
         flatten_paths(params),
@@ -114,17 +114,18 @@ def make_add_batch(
 ) -> Callable[[ExitGradients, Params, Batch, PRNGKeyArray], BatchProducts]:
     """Returns the pure function of one batch, not yet jitted.
 
-    One forward pass, linearised, and one backward pass per exit, which runs through the
-    layers below that exit only. A pullback of the tuple of losses would carry the zeros
-    of later exits through all layers: 1.3 times the arithmetic with 6 layers and exits
-    0, 1, 3, 5.
+    It makes one linearised forward pass, and one backward pass per exit, which runs
+    only through the layers below that exit. A pullback of the tuple of losses would
+    carry the zeros of later exits through all layers: 1.3 times the FLOPs with 6 layers
+    and exits 0, 1, 3, 5.
 
-    Memory: a gradient per exit of the shared weights it reaches, and their sums.
+    Memory: per exit, one gradient of the shared weights that it reaches, and their
+        sums.
 
     Args:
         model: a MultiExitClassifier.
-        objective: of the step, static.
-        parts: of the model's parameters.
+        objective: the objective of the step, static.
+        parts: parts of the model's parameters.
     """
 
     def add_batch(
@@ -153,12 +154,12 @@ def make_add_batch(
                 for scale, loss in zip(objective.exit_scale, losses, strict=True)
             )
 
-        # The last exit reaches all that any exit does.
+        # The last exit reaches the parameters of all other exits.
         shared = {path: flat[path] for path in sums[-1]}
         _, push_forward = jax.linearize(compute_losses, shared)
 
         def pull_back(j: int) -> dict[str, Any]:
-            # Transposing one output alone leaves out the layers above its exit.
+            # Transposing a single output omits the layers above its exit.
             transpose = jax.linear_transpose(lambda t: push_forward(t)[j], shared)
             (gradient,) = transpose(jnp.ones((), jnp.float32))
             return {path: gradient[path] for path in sums[j]}
@@ -174,13 +175,13 @@ def make_add_batch(
 def compute_products(
     gradients: ExitGradients, parts: Sequence[Part]
 ) -> Float[Array, "P E E"]:
-    """Returns the inner products of every two exits' gradients on each part.
+    """Returns the inner products of the gradients of all pairs of exits on each part.
 
-    A parameter that one of the two sends no gradient to adds exactly 0.
+    A parameter for which one of the two has no gradient adds exactly 0.
     """
 
     def compute_product(part: Part, i: int, j: int) -> jax.Array:
-        # Sums of products, no matrix product: that would round to TF32 on GPUs.
+        # Sums of products, because a matrix product would round to TF32 on GPUs.
         terms = [
             (gradients[i][path] * gradients[j][path]).sum()
             for path in part.paths
@@ -204,14 +205,14 @@ def collect_products(
     batches: Iterable[tuple[Batch, PRNGKeyArray]],
     parts: Sequence[Part],
 ) -> Products:
-    """Runs the batches; returns their inner products, on the host in float64.
+    """Runs the batches; returns their inner products in float64 on the host.
 
     Args:
-        add_batch: of `make_add_batch`, compiled; it may consume the sums.
+        add_batch: result of `make_add_batch`, compiled; it may donate the sums.
         sums: zeros.
-        params: at which the gradients are taken.
-        batches: at least one, each with its dropout key.
-        parts: of the parameters.
+        params: parameters at which gradients are computed.
+        batches: at least one batch, each with its dropout key.
+        parts: parts of the parameters.
     """
     found = []
     for batch, rng in batches:
@@ -225,7 +226,7 @@ def collect_products(
 
 
 def summarize(products: Products, group: Group) -> Conflict:
-    """Returns the cosines, ratios and norms on a group: its parts concatenated."""
+    """Returns the cosines, ratios and norms on a group of parts, concatenated."""
     members = list(group.members)
     dots_NEE = products.batches[:, members].sum(axis=1)
     mean_EE = products.mean[members].sum(axis=0)
@@ -262,12 +263,12 @@ def _compute_cosines(dots_NEE: np.ndarray, i: int, j: int) -> np.ndarray:
     lengths_N = norms_NE[:, i] * norms_NE[:, j]
     cosines_N = np.full(len(dots_NEE), np.nan)
     np.divide(dots_NEE[:, i, j], lengths_N, out=cosines_N, where=lengths_N > 0)
-    # Rounding takes parallel gradients a little past 1.
+    # Rounding may give parallel gradients a cosine slightly above 1.
     return np.clip(cosines_N, -1, 1)
 
 
 def _compute_ratio(norms_N: np.ndarray, others_N: np.ndarray) -> float:
-    """Returns the geometric mean of others / norms, NaN where one is 0."""
+    """Returns the geometric mean of others / norms, NaN if one of them is 0."""
     if not (norms_N > 0).all() or not (others_N > 0).all():
         return math.nan
     return float(np.exp(np.mean(np.log(others_N) - np.log(norms_N))))

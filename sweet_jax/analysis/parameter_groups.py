@@ -1,8 +1,8 @@
-"""Parameters that several exits may share, in groups that add up.
+"""Groups of parameters that several exits may share, at three levels.
 
 The finest groups are parts: `layer_3/attention/query`, `layer_3/norms`,
-`embeddings/word`. Parts add up to places (`layer_3`, `embeddings`, `shared_0`), places
-of the encoder to segments. Names come from the parameter paths alone, so every family
+`embeddings/word`. Parts are joined to places (`layer_3`, `embeddings`, `shared_0`), and
+places of the encoder to segments. Names come from the parameter paths, so every family
 has the groups of its own modules (ModernBERT: `attention/qkv`).
 """
 
@@ -21,11 +21,11 @@ class Part:
 
     Attributes:
         place: `embeddings`, `layer_0`, ..., `shared_0` (a table that layers share), or
-            `pooler` (of all exits, under faithful_release).
+            `pooler` (shared by all exits, under faithful_release).
         kind: modules below the place, such as `attention/query`; `norms` for all norms
-            of the place; "" where the place is one module.
-        segment: that owns them; the exits from this number on reach them.
-        paths: of the parameters.
+            of the place; "" if the place is one module.
+        segment: the segment that owns them; exits from this number on reach them.
+        paths: paths of the parameters.
     """
 
     place: str
@@ -41,12 +41,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Parts whose inner products are added up.
+    """Parts whose inner products are added.
 
     Attributes:
-        name: unique within its level.
+        name: name, unique within its level.
         level: `part`, `place` or `segment`.
-        segment: that owns the parameters.
+        segment: the segment that owns the parameters.
         members: positions of the parts.
     """
 
@@ -59,10 +59,10 @@ class Group:
 def make_parts(paths: Iterable[str], exit_layers: Sequence[int]) -> tuple[Part, ...]:
     """Returns the parts of a multi-exit model: embeddings, layers by depth, the rest.
 
-    What a single exit owns (its pooler, its classifier, its norm) is no part.
+    Parameters of a single exit (its pooler, its classifier, its norm) are not included.
 
     Args:
-        paths: of all parameters.
+        paths: paths of all parameters.
         exit_layers: the layer each exit reads.
     """
     found: dict[tuple[str, str], list[str]] = {}
@@ -70,7 +70,7 @@ def make_parts(paths: Iterable[str], exit_layers: Sequence[int]) -> tuple[Part, 
         root, place, *modules, _ = path.split("/")
         if root == "exits" and place != POOLER:
             continue
-        # The norms of a place are small: apart they would be rows of noise.
+        # The norms of a place are small: separately they would be noise.
         kind = "norms" if modules[-1:] == ["norm"] else "/".join(modules)
         found.setdefault((place, kind), []).append(path)
     return tuple(
@@ -84,7 +84,7 @@ def make_parts(paths: Iterable[str], exit_layers: Sequence[int]) -> tuple[Part, 
 def make_groups(parts: Sequence[Part]) -> tuple[Group, ...]:
     """Returns every part, then every place, then every segment as a group.
 
-    A pooler of all exits is a place in no segment.
+    A pooler shared by all exits is a place without segment.
     """
     places = dict.fromkeys((part.place, part.segment) for part in parts)
     owners = sorted({part.segment for part in parts})

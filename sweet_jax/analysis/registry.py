@@ -1,6 +1,6 @@
-"""Which analyses there are, and those of one run together.
+"""The registry of analyses, and the analyses of one run.
 
-`register_analysis` adds one from outside (docs/extending.md).
+`register_analysis` adds an analysis from another package (docs/extending.md).
 """
 
 import functools
@@ -19,33 +19,33 @@ ANALYSES.register("gradient_conflict", GradientConflict)
 
 
 def register_analysis(name: str, analysis: Any = None, *, replace: bool = False) -> Any:
-    """Adds an analysis, so that `analysis.names=NAME` measures it.
+    """Registers an analysis, so that `analysis.names=NAME` runs it.
 
     Args:
-        name: as settings, results and the report show it.
-        analysis: a subclass of `Analysis` that is made from `AnalysisInputs` alone, or
+        name: the name in settings, results and the report.
+        analysis: a subclass of `Analysis` whose constructor takes `AnalysisInputs`, or
             a function of them that returns one; None: returns a decorator.
-        replace: take the name over from an earlier registration, as when a cell of a
-            notebook runs again.
+        replace: allows a name that is already registered, for notebook cells that run
+            again.
 
     Returns:
         The analysis, unchanged.
 
     Raises:
-        ValueError: the name is taken or malformed, or the analysis is no function.
+        ValueError: the name is taken or malformed, or the analysis is not callable.
     """
     return ANALYSES.register(name, analysis, replace=replace)
 
 
 class Analyses:
-    """The analyses that a run's settings ask for, as its runner calls them."""
+    """The analyses that a run's settings name, with one interface for the pipeline."""
 
     def __init__(self, inputs: AnalysisInputs) -> None:
-        """Takes up what an earlier process measured.
+        """Constructs the analyses, which read measurements of earlier processes.
 
         Raises:
             ValueError: an analysis does not fit the run, or one of its files is damaged
-                or that of another analysis.
+                or belongs to another analysis.
         """
         self._inputs = inputs
         self._analyses: dict[str, Analysis] = {
@@ -62,7 +62,7 @@ class Analyses:
 
     @property
     def open_names(self) -> tuple[str, ...]:
-        """The analyses that still want to measure a step."""
+        """The analyses that still have steps to measure."""
         members = [training.member.name for training in self._inputs.trainings]
         return tuple(
             name
@@ -71,7 +71,7 @@ class Analyses:
         )
 
     def find_calls(self, member: str) -> dict[int, Callable[[int, Params], None]]:
-        """Returns what the training of a member calls, by the steps done."""
+        """Returns the functions that a member's training calls, by steps done."""
         wanted: dict[int, list[Analysis]] = {}
         for analysis in self._analyses.values():
             for step in analysis.find_open_steps(member):
@@ -82,10 +82,10 @@ class Analyses:
         }
 
     def measure_trained(self, params: Mapping[str, Params]) -> None:
-        """Measures the last step of a training that is over, where that is open.
+        """Measures the last step of a finished training, if it is open.
 
         Args:
-            params: of every member by its name, on the host.
+            params: parameters of every member by its name, on the host.
         """
         for training in self._inputs.trainings:
             member, step = training.member.name, training.num_steps
@@ -99,10 +99,10 @@ class Analyses:
             analysis.finish()
 
     def summarize(self) -> dict[str, dict[str, Any]]:
-        """Returns the summaries by analysis; those that have none are left out.
+        """Returns the summaries by analysis, without empty ones.
 
         Raises:
-            SettingsError: a summary is no dict, or cannot be written as JSON.
+            SettingsError: a summary is not a dict, or cannot be written as JSON.
         """
         summaries = {name: a.summarize() for name, a in self._analyses.items()}
         for name, summary in summaries.items():
@@ -121,7 +121,7 @@ def _make(name: str, inputs: AnalysisInputs) -> Analysis:
     if not isinstance(analysis, Analysis):
         raise SettingsError(
             f"analysis {name!r} makes a {type(analysis).__name__}, expected a"
-            " sweet_jax.analysis.analysis.Analysis: repair what is registered"
+            " sweet_jax.analysis.analysis.Analysis: correct the registered function"
         )
     return analysis
 

@@ -1,8 +1,8 @@
-"""What the cascade needs of whatever computes the segments of a model.
+"""The interface between the cascade and the backend that computes segments.
 
-The cascade (`cascade_run`) knows rows and decisions; a backend runs a segment on rows,
-moves rows between batches, and says what its segments cost. `segments.Segments` is
-jax's; `register_backend` adds another (docs/extending.md).
+The cascade (`cascade_run`) decides which rows leave; a backend runs a segment on rows,
+moves rows between batches and reports what its segments cost. `segments.Segments` is
+the backend for jax; `register_backend` adds another (docs/extending.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ Rows: TypeAlias = Any  # a tree of arrays [R, ...]
 
 
 class SegmentOutput(NamedTuple):
-    """What a segment leaves on the device.
+    """The output of a segment, on the device.
 
     Attributes:
-        rows: states for the next segment.
-        answers: logits, then the learning-to-exit score where there is one.
+        rows: the input of the next segment.
+        answers: logits, then the learning-to-exit score if the exits have one.
     """
 
     rows: Rows
@@ -32,14 +32,14 @@ class SegmentOutput(NamedTuple):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Segments of one model; safe to call from several threads.
+    """The segments of one model; safe to call from several threads.
 
-    Calls may return before the device has computed: the cascade reads the answers of a
-    segment only after it has started others.
+    Calls may return before the device has finished: the cascade starts other segments
+    before it reads the answers of one.
 
     Attributes:
-        num_segments: E.
-        num_classes: C.
+        num_segments: number of segments E.
+        num_classes: number of classes C.
     """
 
     num_segments: int
@@ -47,7 +47,7 @@ class Backend(Protocol):
 
     @property
     def num_programs(self) -> int:
-        """Programs compiled so far, over all shapes."""
+        """Number of programs compiled so far, over all shapes."""
         ...
 
     def start(self, batch: Batch) -> SegmentOutput:
@@ -55,7 +55,7 @@ class Backend(Protocol):
         ...
 
     def run(self, segment: int, rows: Rows, length: int) -> SegmentOutput:
-        """Runs a segment behind the first on rows that segment 0 has started."""
+        """Runs a later segment on the rows of the segment before it."""
         ...
 
     def take(self, rows: Rows, indices_R: Int[np.ndarray, " R"]) -> Rows:
@@ -63,14 +63,14 @@ class Backend(Protocol):
         ...
 
     def put(self, queue: Rows, rows: Rows, slots_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the queue with row r at slots_R[r]; a slot past its end drops it.
+        """Returns the queue with row r at slots_R[r]; drops slots past its end.
 
-        The queue that was given is not used again.
+        The caller does not use the given queue again.
         """
         ...
 
     def make_example(self, num_rows: int, length: int) -> Batch:
-        """Returns a batch of a shape, to measure with."""
+        """Returns a batch of this shape, for measurements."""
         ...
 
     def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
@@ -78,14 +78,14 @@ class Backend(Protocol):
         ...
 
     def warm_up(self, batch_rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Prepares every segment for all shapes there can be."""
+        """Prepares every segment for all combinations of these shapes."""
         ...
 
     def count_flops(self, segment: int, num_rows: int, length: int) -> float:
-        """Returns the FLOPs of a segment on a shape that it has run on."""
+        """Returns the FLOPs of a segment for a shape on which it has already run."""
         ...
 
 
-# (model, parameters, number of segments, number of classes, matmul precision): as
-# `segments.Segments` is made.
+# Arguments: model, parameters, number of segments, number of classes, matmul precision,
+# as in `segments.Segments`.
 BackendFn: TypeAlias = Callable[[nn.Module, Params, int, int, str], Backend]

@@ -1,4 +1,4 @@
-"""The way of rows through the segments of a cascade, for one stream of them."""
+"""Runs one stream of rows through the segments of a cascade."""
 
 import dataclasses
 import time
@@ -16,19 +16,19 @@ from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
 
-# Calls that the device has before it: the host prepares and decides meanwhile, and a
-# device with room computes them side by side.
+# Number of calls queued on the device. The host prepares and decides meanwhile, and a
+# device with free cores runs several at once.
 AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-    """How long undecided rows may wait for others.
+    """Limits on how long undecided rows wait for a full batch.
 
     Attributes:
-        max_rows: rows that may have entered the engine since a row began to wait; 0: no
-            row waits.
-        max_milliseconds: likewise, in time.
+        max_rows: a row waits until this many rows have entered the engine after it; 0
+            turns waiting off.
+        max_milliseconds: a row waits at most this long.
     """
 
     max_rows: int = 8192
@@ -41,13 +41,13 @@ NO_POOLING = Pooling(max_rows=0)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-    """What the cascade says about one row.
+    """The prediction of the cascade for one row.
 
     Attributes:
-        index: position of the row among all that entered.
-        exit_index: the exit that answered.
-        logits_C: of that exit, before temperature.
-        seconds: from entering the engine to the answer.
+        index: position of the row in the stream.
+        exit_index: the exit at which the row left.
+        logits_C: logits of that exit, before temperature scaling.
+        seconds: time from entering the engine to the prediction.
     """
 
     index: int
@@ -58,13 +58,12 @@ class Answer:
 
 @dataclasses.dataclass
 class _Group:
-    """Host side of rows that are in the same place: one position per row.
+    """Host data of rows that move together, one entry per row.
 
     Attributes:
-        index: position among all rows that entered.
-        entered: when, in seconds of `perf_counter`.
-        answers: of the exits so far, as far as their scores need them; E wide, the
-            rest zeros.
+        index: position of the row in the stream.
+        entered: time of entering the engine, in seconds of `perf_counter`.
+        answers: outputs of the exits run so far; zeros for the other exits.
     """
 
     index: Int64[np.ndarray, " n"]
@@ -84,13 +83,13 @@ class _Group:
 
 @dataclasses.dataclass
 class _Queue:
-    """Rows that wait before a segment.
+    """Rows that wait for a segment.
 
     Attributes:
-        rows: on the device, `batch_size` slots of which the first hold them.
-        group: the same rows on the host.
-        since_rows: rows that had entered the engine when the first began to wait.
-        since: when that was.
+        rows: `batch_size` slots on the device; the first ones hold the rows.
+        group: host data of the same rows.
+        since_rows: number of rows in the engine's count when the first began to wait.
+        since: time when the first began to wait.
     """
 
     rows: Rows
@@ -101,7 +100,7 @@ class _Queue:
 
 @dataclasses.dataclass
 class _Running:
-    """A segment at work on the device."""
+    """A segment that is running on the device."""
 
     segment: int
     length: int
@@ -111,10 +110,10 @@ class _Running:
 
 
 class CascadeRun:
-    """One stream of rows on its way through the segments.
+    """Runs one stream of rows through the segments.
 
-    Two things are at work at any time: the device computes a batch, the host decides
-    about the one before and prepares the next.
+    While the device computes a batch, the host decides which rows of the previous batch
+    leave, and prepares the next.
     """
 
     def __init__(
@@ -125,14 +124,14 @@ class CascadeRun:
         pooling: Pooling,
         stats: EngineStats,
     ) -> None:
-        """Starts nothing yet.
+        """Sets up empty queues; nothing runs yet.
 
         Args:
-            segments: of the model.
-            shapes: that they run in.
-            rule: who leaves where.
-            pooling: how long undecided rows may wait.
-            stats: to add to.
+            segments: the segments of the model.
+            shapes: the static shapes in use.
+            rule: decides at which exit a row leaves.
+            pooling: limits on how long undecided rows wait.
+            stats: statistics that the run adds to.
         """
         self._segments, self._shapes = segments, shapes
         self._rule, self._pooling, self._stats = rule, pooling, stats
@@ -141,7 +140,7 @@ class CascadeRun:
         self._num_entered = 0
 
     def iterate(self, chunks: Iterable[Tokenized]) -> Iterator[list[Answer]]:
-        """Yields answers as they come."""
+        """Yields predictions as soon as they are ready."""
         first = 0
         for chunk in chunks:
             for batch, positions in self._shapes.make_batches(chunk):
@@ -153,7 +152,7 @@ class CascadeRun:
         while self._running or self._queues:
             while self._running:
                 yield self._finish()
-            # The shallowest first: what it lets through joins deeper queues.
+            # The shallowest queue first: its undecided rows join deeper queues.
             if self._queues:
                 self._start_queue(min(self._queues))
 
@@ -167,28 +166,28 @@ class CascadeRun:
         self._num_entered += count
         self._stats.tokens_run += int(batch.mask.sum())
         self._stats.tokens_padded += num_rows * length
-        self._note(0, length, self._segments.start(batch), group)
+        self._start_scoring(0, length, self._segments.start(batch), group)
 
     def _run(self, segment: int, length: int, rows: Rows, group: _Group) -> None:
         """Starts a later segment on rows that fill a bucket."""
         output = self._segments.run(segment, rows, length)
-        self._note(segment, length, output, group)
+        self._start_scoring(segment, length, output, group)
 
-    def _note(
+    def _start_scoring(
         self, segment: int, length: int, output: SegmentOutput, group: _Group
     ) -> None:
-        """Starts scoring what a segment is going to say."""
+        """Counts a started segment and starts the scores of its exit."""
         count, num_rows = len(group.index), len(output.answers)
         self._stats.rows_run[segment] += count
         self._stats.rows_padded[segment] += num_rows
         self._stats.flops += self._segments.count_flops(segment, num_rows, length)
         history = np.pad(group.answers, [(0, num_rows - count), (0, 0), (0, 0)])
-        # Before the next segment is started: behind it, scores would be late.
+        # Queued before the next segment, otherwise the scores would wait for it.
         scores = self._rule.score(segment, history, output.answers)
         self._running.append(_Running(segment, length, output, scores, group))
 
     def _finish(self) -> list[Answer]:
-        """Reads the oldest running segment; returns the rows that leave."""
+        """Reads the oldest running segment; returns predictions of rows that leave."""
         run = self._running.popleft()
         segment, group, count = run.segment, run.group, len(run.group.index)
         answers = np.asarray(run.output.answers)[:count]
@@ -197,7 +196,7 @@ class CascadeRun:
         leaves = self._rule.decide(segment, scores, answers)
         survivors = np.flatnonzero(~leaves)
         if len(survivors):
-            self._go_on(run, survivors)
+            self._continue(run, survivors)
         now = time.perf_counter()
         self._stats.exit_counts[segment] += int(leaves.sum())
         seconds = now - group.entered[leaves]
@@ -210,8 +209,8 @@ class CascadeRun:
             )
         ]
 
-    def _go_on(self, run: _Running, survivors: np.ndarray) -> None:
-        """Hands rows that did not leave to the next segment, or to its queue."""
+    def _continue(self, run: _Running, survivors: np.ndarray) -> None:
+        """Passes rows that did not leave to the next segment, or to its queue."""
         segment = run.segment + 1
         group = run.group.select(survivors)
         num_rows = jax.tree.leaves(run.output.rows)[0].shape[0]
@@ -219,7 +218,7 @@ class CascadeRun:
         waits = self._pooling.max_rows > 0 and len(survivors) < self._shapes.batch_size
         if waits or key in self._queues:
             self._enqueue(key, run.output.rows, survivors, group)
-        elif len(survivors) == num_rows:  # None left, none only fills: nothing moves.
+        elif len(survivors) == num_rows:  # No row left, no padding: nothing to move.
             self._run(segment, run.length, run.output.rows, group)
         else:
             self._run_selected(key, run.output.rows, survivors, group)
@@ -227,11 +226,11 @@ class CascadeRun:
     def _run_selected(
         self, key: tuple[int, int], rows: Rows, places: np.ndarray, group: _Group
     ) -> None:
-        """Starts a segment on some of the rows, in the buckets they fill best."""
+        """Starts a segment on some of the rows, in buckets with little padding."""
         first = 0
         for size in self._shapes.split_rows(len(places)):
             now = np.arange(first, first + size)
-            # Filled with a row that is real, whatever it is.
+            # Padded with copies of a real row.
             indices = np.full(
                 self._shapes.find_row_bucket(size), places[first], np.int32
             )
@@ -246,7 +245,7 @@ class CascadeRun:
         survivors: np.ndarray,
         group: _Group,
     ) -> None:
-        """Puts rows into a queue; a queue that is full is started."""
+        """Puts rows into a queue; starts the segment when the queue is full."""
         capacity = self._shapes.batch_size
         while len(survivors):
             queue = self._queues.get(key)
@@ -254,7 +253,7 @@ class CascadeRun:
             now_in = min(capacity - held, len(survivors))
             joining = group.select(np.arange(now_in))
             if queue is None:
-                # Slots that are still free hold some row or other.
+                # Free slots hold copies of a real row.
                 places = np.full(capacity, survivors[0], np.int32)
                 places[:now_in] = survivors[:now_in]
                 queue = _Queue(
@@ -265,7 +264,8 @@ class CascadeRun:
                 )
                 self._queues[key] = queue
             else:
-                # Rows that left, or find no room any more, go past the end: dropped.
+                # Rows that left or do not fit get a slot past the end: `put` drops
+                # them.
                 num_rows = jax.tree.leaves(rows)[0].shape[0]
                 slots = np.full(num_rows, capacity, np.int32)
                 slots[survivors[:now_in]] = held + np.arange(now_in)
@@ -286,7 +286,7 @@ class CascadeRun:
             self._run_selected(key, queue.rows, np.arange(count), queue.group)
 
     def _start_overdue(self) -> None:
-        """Starts queues whose first row has waited for as long as it may."""
+        """Starts the queues whose first row has waited for the allowed time."""
         now = time.perf_counter()
         overdue = [
             key

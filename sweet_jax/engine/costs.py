@@ -1,8 +1,8 @@
-"""What leaving at an exit costs: in layers, in FLOPs, in seconds on this device.
+"""The cost of leaving at an exit: in layers, in FLOPs, in seconds on this device.
 
-The paper counts layers. FLOPs, by XLA's own analysis of every segment, include what
-layers leave out: embeddings, poolers, classifiers. Seconds are measured, and say what
-of it a device can use.
+The paper counts layers. FLOPs come from XLA's analysis of every segment and include
+embeddings, poolers and classifiers, which a count of layers ignores. Seconds are
+measured and show how much of the saving this device realises.
 """
 
 import dataclasses
@@ -22,15 +22,16 @@ _REPEATS = 5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegmentCosts:
-    """What each segment, with its exit, takes for a batch of each length.
+    """The cost of each segment, with its exit, for a batch of each length.
 
     Attributes:
-        num_rows: rows of a batch.
-        lengths: in tokens, of the batches.
+        num_rows: rows per batch.
+        lengths: batch lengths in tokens.
         weights_S: share of the batches that have each length.
-        flops_SE: of a batch, by length and segment.
-        seconds_SE: likewise, medians of repeated calls.
-        device: kind of the device it was measured on.
+        flops_SE: FLOPs of a batch, by length and segment.
+        seconds_SE: seconds of a batch, by length and segment; medians of repeated
+            calls.
+        device: kind of the device on which seconds were measured.
     """
 
     num_rows: int
@@ -42,19 +43,19 @@ class SegmentCosts:
 
     @property
     def flops_per_row(self) -> Float[np.ndarray, " E"]:
-        """FLOPs of each segment per row, on average over lengths."""
+        """FLOPs of each segment per row, averaged over lengths."""
         return self.weights_S @ self.flops_SE / self.num_rows
 
     @property
     def seconds_per_row(self) -> Float[np.ndarray, " E"]:
-        """Seconds of each segment per row, on average over lengths."""
+        """Seconds of each segment per row, averaged over lengths."""
         return self.weights_S @ self.seconds_SE / self.num_rows
 
     def to_json(self, member_exits: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Returns plain values, as results.json holds them.
+        """Returns plain values for results.json.
 
         Args:
-            member_exits: as `accumulate` takes them.
+            member_exits: see `accumulate`.
         """
         return {
             "flops": accumulate(self.flops_per_row, member_exits).tolist(),
@@ -85,10 +86,10 @@ def accumulate(
     """Returns the cost of leaving at each exit, relative to the full model.
 
     Args:
-        segment_costs_E: of each segment with its exit; an example pays for all up to
-            the one it leaves at.
-        member_exits: the exits of each model; the full model is the last one alone, as
-            in the paper's costs.
+        segment_costs_E: cost of each segment with its exit; an example pays for all
+            segments up to the exit at which it leaves.
+        member_exits: the exits of each model; the cost of the full model is that of the
+            last one alone, as in the paper.
     """
     full = segment_costs_E[list(member_exits[-1])].sum(dtype=np.float64)
     return np.cumsum(segment_costs_E, dtype=np.float64) / full
@@ -101,14 +102,15 @@ def measure_costs(
     buckets: tuple[int, ...],
     most_lengths: int | None = None,
 ) -> SegmentCosts:
-    """Measures every segment on full batches of the lengths that rows come in.
+    """Measures every segment on full batches of the lengths that the rows have.
 
     Args:
-        segments: of the model; what they compile is kept.
-        lengths_N: tokens of each row.
-        num_rows: rows of a batch.
+        segments: the segments of the model; they keep their compiled programs.
+        lengths_N: number of tokens of each row.
+        num_rows: rows per batch.
         buckets: lengths that batches are padded to.
-        most_lengths: measure only so many lengths, those with most batches; None: all.
+        most_lengths: measures only this many lengths, the most frequent ones; None:
+            all.
     """
     plans = plan_evaluation(lengths_N, num_rows, buckets)
     found, counts = np.unique([plan.length for plan in plans], return_counts=True)
@@ -132,8 +134,8 @@ def _measure_length(
     """Returns FLOPs and median seconds of each segment."""
     batch = segments.make_example(num_rows, length)
     seconds_RE = np.zeros((_REPEATS, segments.num_segments))
-    # The first round warms up; rounds go through all segments, so that what slows the
-    # machine for a moment meets them alike.
+    # The first round warms up. Each round runs all segments, so that a short slowdown
+    # of the machine affects them equally.
     for repeat in range(-1, _REPEATS):
         rows = None
         for segment in range(segments.num_segments):
@@ -143,7 +145,7 @@ def _measure_length(
                 if segment
                 else segments.start(batch)
             )
-            # What the engine reads of a segment.
+            # The engine, too, reads this array of every segment.
             np.asarray(output.answers)
             jax.block_until_ready(output.rows)
             seconds_RE[max(repeat, 0), segment] = time.perf_counter() - start

@@ -1,10 +1,10 @@
-"""Early exit for real: each segment runs on the rows that are still undecided.
+"""Real early exit: each segment runs only on the rows that are still undecided.
 
-A batch runs segment 0; rows whose exit is sure leave, the others are compacted and go
-on in the row buckets that they fill best. With pooling they wait instead, in one
-queue per (segment, length), until a queue is full, so that deep segments run full
-batches; how long a row may wait is bounded in rows and in milliseconds. All shapes are
-static: compilation happens once per (segment, row bucket, length).
+A batch runs segment 0. Rows that pass the threshold leave; the others are compacted
+into smaller row buckets and continue. With pooling they wait instead, in one queue per
+(segment, length), until a queue is full, so that deep segments run full batches; a
+row's wait is bounded in rows and in milliseconds. All shapes are static: each (segment,
+row bucket, length) compiles once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.settings.registries import BACKENDS
 
-# Tokenised rows are sorted by length over this many batches.
+# Tokenized rows are sorted by length within this many batches.
 CHUNK_BATCHES = 16
 
 
@@ -30,12 +30,12 @@ class Engine:
     """Runs a cascade on streams of rows; safe to call from several threads.
 
     Attributes:
-        segments: of the model, on a backend.
-        shapes: that they run in.
+        segments: the segments of the model, on a backend.
+        shapes: the static shapes in use.
     """
 
     def __init__(self, segments: Backend, shapes: Shapes) -> None:
-        """Compiles nothing yet."""
+        """Stores both; nothing is compiled yet."""
         self.segments, self.shapes = segments, shapes
 
     def run(
@@ -45,14 +45,15 @@ class Engine:
         pooling: Pooling = NO_POOLING,
         stats: EngineStats | None = None,
     ) -> Iterator[Answer]:
-        """Yields an answer per row, in the order in which rows came.
+        """Yields one prediction per row, in the order of the rows.
 
         Args:
-            chunks: rows; batches are formed within a chunk. Chunks are read as answers
-                are taken, so a stream of any length needs constant memory.
-            rule: who leaves where.
-            pooling: how long undecided rows may wait.
-            stats: to add to.
+            chunks: rows; batches are formed within a chunk. Chunks are read only as
+                predictions are consumed, so a stream of any length needs constant
+                memory.
+            rule: decides at which exit a row leaves.
+            pooling: limits on how long undecided rows wait.
+            stats: statistics that the run adds to.
 
         Raises:
             ValueError: a threshold is out of range, a row is too long.
@@ -71,12 +72,12 @@ class Engine:
         assert not waiting, "every row gets an answer"
 
     def with_batch_size(self, batch_size: int) -> "Engine":
-        """Returns an engine of another batch size that shares compiled segments."""
+        """Returns an engine with another batch size that shares compiled segments."""
         shapes = Shapes(batch_size, self.shapes.lengths, self.shapes.pad_id)
         return Engine(self.segments, shapes)
 
     def warm_up(self) -> None:
-        """Compiles every shape there can be."""
+        """Compiles every segment for every shape."""
         self.segments.warm_up(self.shapes.row_buckets, self.shapes.lengths)
 
 
@@ -90,12 +91,12 @@ def register_backend(
     name: str, fn: None = None, *, replace: bool = ...
 ) -> Callable[[BackendFn], BackendFn]: ...
 def register_backend(name: Any, fn: Any = None, *, replace: bool = False) -> Any:
-    """Adds a backend, or without `fn` returns a decorator that does.
+    """Registers a backend; without `fn`, returns a decorator that does.
 
     Args:
-        name: what `load(path, backend=...)` calls it.
-        fn: makes a `backend.Backend` of a model; a class will do.
-        replace: take the name over from an earlier registration.
+        name: the name for `load(path, backend=...)`.
+        fn: a class or function that makes a `backend.Backend` from a model.
+        replace: allows a name that is already registered.
 
     Raises:
         ValueError: the name is taken, or `fn` cannot be called.
@@ -111,18 +112,18 @@ def make_backend(
     num_classes: int,
     matmul_precision: str = "default",
 ) -> Backend:
-    """Returns the segments of a model on a backend, by its name.
+    """Returns the segments of a model on a backend, given by its name.
 
     Args:
-        name: of the backend.
+        name: name of the backend.
         model: a MultiExitClassifier or a MultiModelSet.
-        params: of the model.
-        num_segments: E.
-        num_classes: C.
-        matmul_precision: as in training.
+        params: parameters of the model.
+        num_segments: number of segments E.
+        num_classes: number of classes C.
+        matmul_precision: the same as in training.
 
     Raises:
-        ValueError: the name is unknown, or what is registered makes no backend.
+        ValueError: the name is unknown, or the registered function makes no backend.
     """
     fn: BackendFn = BACKENDS.lookup(name)
     made: Any = fn(model, params, num_segments, num_classes, matmul_precision)
@@ -136,7 +137,7 @@ def make_backend(
 
 
 def _check_backend(name: str, value: object) -> None:
-    """Raises ValueError if what is registered as a backend makes none."""
+    """Raises ValueError if the registered object cannot make a backend."""
     if not callable(value):
         raise ValueError(
             f"backend {name!r} is a {type(value).__name__}: register a class, or a"

@@ -1,8 +1,8 @@
-"""The backend of jax: compiled segments on few static shapes, and moving rows.
+"""The backend for jax: segments compiled for few static shapes.
 
-What a segment hands to the next is a tree of arrays whose first axis is the row. Its
-rows that go on are moved within the device: gathered into a smaller bucket, or put into
-a queue. The host reads one small array per segment: what its exit says.
+A segment passes a tree of arrays to the next; their first axis is the row. Rows that
+continue stay on the device: they are gathered into a smaller bucket or put into a
+queue. The host reads one small array per segment, the output of its exit.
 """
 
 import logging
@@ -22,18 +22,18 @@ from sweet_jax.engine.backend import Rows, SegmentOutput
 
 logger = logging.getLogger(__name__)
 
-Shared = Any  # what rows of one length have in common
+Shared = Any  # arrays that all rows of one length share
 SegmentFn: TypeAlias = Callable[[Params, Rows, Shared], tuple[Rows, Shared, jax.Array]]
 
 
 class Segments:
-    """Segments of one model, compiled once per (segment, rows, length).
+    """The segments of one model, compiled once per (segment, rows, length).
 
-    Safe to call from several threads: what they share are programs and constants.
+    Safe to call from several threads: they share only programs and constants.
 
     Attributes:
-        num_segments: E.
-        num_classes: C.
+        num_segments: number of segments E.
+        num_classes: number of classes C.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Segments:
 
         Args:
             model: a MultiExitClassifier or a MultiModelSet.
-            params: of the model.
-            num_segments: E.
-            num_classes: C.
-            matmul_precision: of jax, whatever its setting is when a segment compiles.
+            params: parameters of the model.
+            num_segments: number of segments E.
+            num_classes: number of classes C.
+            matmul_precision: overrides jax's own setting when a segment compiles.
         """
         self.num_segments, self.num_classes = num_segments, num_classes
         self._params = jax.device_put(params)
@@ -61,7 +61,7 @@ class Segments:
         ]
         self._first = functions[0]
         self._programs = [Programs(jax.jit(function)) for function in functions]
-        # The queue's memory is given to its successor.
+        # The new queue reuses the memory of the old one.
         self._put = jax.jit(_put_rows, donate_argnums=0)
         self._take = jax.jit(_take_rows)
         self._shared: dict[int, Shared] = {}
@@ -69,7 +69,7 @@ class Segments:
 
     @property
     def num_programs(self) -> int:
-        """Compiled segments so far, over all shapes."""
+        """Number of segments compiled so far, over all shapes."""
         return sum(len(programs.by_shape) for programs in self._programs)
 
     @property
@@ -91,7 +91,7 @@ class Segments:
         return SegmentOutput(rows, answers)
 
     def run(self, segment: int, rows: Rows, length: int) -> SegmentOutput:
-        """Runs a segment behind the first on rows that segment 0 has started."""
+        """Runs a later segment on the rows of the segment before it."""
         shared = self._shared[length]
         num_rows = jax.tree.leaves(rows)[0].shape[0]
         program = self._find_program(segment, (num_rows, length), rows, shared)
@@ -103,16 +103,16 @@ class Segments:
         return self._take(rows, indices_R)
 
     def put(self, queue: Rows, rows: Rows, slots_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the queue with row r at slots_R[r]; a slot past its end drops it."""
+        """Returns the queue with row r at slots_R[r]; drops slots past its end."""
         return self._put(queue, rows, slots_R)
 
     def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
-        """Compiles every segment for these shapes, as many at once as cores."""
+        """Compiles every segment for these shapes, one per core at a time."""
         first, later = {}, {}
         for length in lengths:
             batch = self.make_example(num_rows, length)
             first[num_rows, length] = (self._params, batch, None)
-            # What segment 0 leaves has the shapes that all later ones begin with.
+            # The output of segment 0 has the input shapes of all later segments.
             rows, shared, _ = jax.eval_shape(self._first, self._params, batch, None)
             later[num_rows, length] = (self._params, rows, shared)
         with self._lock:
@@ -122,7 +122,7 @@ class Segments:
                 programs.compile_all(args)
 
     def warm_up(self, batch_rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Compiles every segment for all these shapes."""
+        """Compiles every segment for all combinations of these shapes."""
         for num_rows in batch_rows:
             self.compile_lengths(num_rows, lengths)
         logger.info(
@@ -130,10 +130,10 @@ class Segments:
         )
 
     def make_example(self, num_rows: int, length: int) -> Batch:
-        """Returns a batch of a shape."""
+        """Returns a batch of this shape."""
         ids = np.zeros((num_rows, length), np.int32)
         row = np.zeros(num_rows, np.int32)
-        # Of real tokens throughout: an encoder need not stand rows without any.
+        # Real tokens only: some encoders fail on rows without any.
         return Batch(ids, ids, ids + 1, row, row.astype(np.float32), row)
 
     def _find_program(
@@ -141,7 +141,7 @@ class Segments:
     ) -> Any:
         programs = self._programs[segment]
         if shape not in programs.by_shape:
-            # One thread compiles; the others find what it left.
+            # One thread compiles; the others find its program.
             with self._lock:
                 programs.compile(shape, self._params, rows, shared)
         return programs.by_shape[shape].call
@@ -152,11 +152,11 @@ def make_segment(model: nn.Module, segment: int) -> SegmentFn:
 
     Args:
         model: a MultiExitClassifier or a MultiModelSet.
-        segment: its number; 0 reads a Batch, with the embeddings, and shares nothing.
+        segment: its number; segment 0 reads a Batch and no shared arrays.
 
     Returns:
-        Maps (parameters, rows, shared) to (rows, shared, answers): what the next
-        segment reads, and the answers as in `SegmentOutput`.
+        A function from (parameters, rows, shared) to (rows, shared, answers): the input
+        of the next segment, and the answers as in `SegmentOutput`.
     """
     served: Any = model
 
@@ -175,7 +175,7 @@ def make_segment(model: nn.Module, segment: int) -> SegmentFn:
 
 
 def _fix_precision(segment: SegmentFn, matmul_precision: str) -> SegmentFn:
-    """Returns the segment as it is traced at a precision of its own."""
+    """Returns the segment, always traced at this matmul precision."""
 
     def run(
         params: Params, rows: Rows, shared: Shared

@@ -1,4 +1,4 @@
-"""The few static shapes that a cascade runs in."""
+"""The static shapes that a cascade uses."""
 
 from collections.abc import Iterator
 
@@ -8,25 +8,25 @@ from sweet_jax.arrays import Batch
 from sweet_jax.data.batches import make_batch, plan_evaluation
 from sweet_jax.data.tokenize import Tokenized
 
-# Share of a bucket that may be filled with rows that are not needed.
+# Largest share of a bucket that may be padding.
 MOST_FILLING = 0.25
 
 
 class Shapes:
-    """Row buckets and lengths, and how rows are laid out in them.
+    """Row buckets and lengths, and how rows are placed in them.
 
     Attributes:
-        batch_size: most rows of a shape.
-        row_buckets: rising numbers of rows that are compiled for.
-        lengths: rising lengths that rows are padded to.
+        batch_size: largest number of rows of a batch.
+        row_buckets: numbers of rows that programs are compiled for, ascending.
+        lengths: lengths that rows are padded to, ascending.
     """
 
     def __init__(self, batch_size: int, lengths: tuple[int, ...], pad_id: int) -> None:
         """Sets the shapes.
 
         Args:
-            batch_size: most rows of a shape.
-            lengths: that rows are padded to.
+            batch_size: largest number of rows of a batch.
+            lengths: lengths that rows are padded to.
             pad_id: token id of padding.
         """
         self.batch_size, self.lengths = batch_size, lengths
@@ -34,15 +34,15 @@ class Shapes:
         self.pad_id = pad_id
 
     def find_row_bucket(self, num_rows: int) -> int:
-        """Returns the smallest number of rows that holds `num_rows`."""
+        """Returns the smallest bucket that holds `num_rows` rows."""
         return next(bucket for bucket in self.row_buckets if bucket >= num_rows)
 
     def split_rows(self, num_rows: int) -> list[int]:
-        """Returns numbers of rows that fill their buckets, with the sum `num_rows`.
+        """Splits `num_rows` rows into parts that fill their buckets.
 
-        Two calls that are full cost less than one that is half empty: 70 rows are
-        computed as 64 and 6, not as 128. A bucket that lacks no more than
-        `MOST_FILLING` of its rows is taken as it is.
+        Two full calls cost less than one that is half empty: 70 rows are computed as 64
+        and 6, not as 128. A bucket with at most a share `MOST_FILLING` of padding is
+        used as it is.
         """
         sizes = []
         while num_rows:
@@ -54,7 +54,7 @@ class Shapes:
         return sizes
 
     def make_batches(self, chunk: Tokenized) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yields batches in few shapes, and where in the chunk their rows are."""
+        """Yields batches, and the positions of their rows in the chunk."""
         for plan in plan_evaluation(chunk.lengths, self.batch_size, self.lengths):
             num_rows = self.find_row_bucket(len(plan.rows))
             yield make_batch(chunk, plan, num_rows, self.pad_id), plan.rows

@@ -1,4 +1,4 @@
-"""What running a cascade took: exits, rows and tokens computed, latencies."""
+"""Statistics of running a cascade: exits, rows and tokens computed, latencies."""
 
 import dataclasses
 from collections import deque
@@ -10,16 +10,16 @@ from jaxtyping import Int64
 
 @dataclasses.dataclass
 class EngineStats:
-    """What running a cascade took, summed over calls.
+    """Statistics of running a cascade, summed over calls.
 
     Attributes:
-        exit_counts: rows that left at each exit.
-        rows_run: rows that each segment ran on.
-        rows_padded: the same with the rows that only filled a bucket.
-        tokens_run: real tokens of segment 0.
-        tokens_padded: tokens of the shapes that segment 0 ran.
-        flops: of all segments that ran, by XLA's analysis.
-        seconds: of each row from entering to its answer, the latest 100,000.
+        exit_counts: number of rows that left at each exit.
+        rows_run: number of rows that each segment ran on.
+        rows_padded: the same, padding rows included.
+        tokens_run: number of tokens in segment 0, without padding.
+        tokens_padded: the same, padding included.
+        flops: FLOPs of all segments that ran, by XLA's analysis.
+        seconds: latency of each row, of the latest 100,000 rows.
     """
 
     exit_counts: Int64[np.ndarray, " E"]
@@ -34,12 +34,12 @@ class EngineStats:
 
     @classmethod
     def make(cls, num_exits: int) -> "EngineStats":
-        """Returns statistics of nothing yet."""
+        """Returns statistics that start at zero."""
         exit_counts, rows_run, rows_padded = np.zeros((3, num_exits), np.int64)
         return cls(exit_counts, rows_run, rows_padded)
 
     def add(self, other: "EngineStats") -> None:
-        """Adds what another call took."""
+        """Adds the statistics of another call."""
         self.exit_counts += other.exit_counts
         self.rows_run += other.rows_run
         self.rows_padded += other.rows_padded
@@ -50,15 +50,15 @@ class EngineStats:
 
 
 def count_costs(exit_counts: np.ndarray, costs_E: np.ndarray) -> float:
-    """Returns the mean cost fraction of rows that left so."""
+    """Returns the mean cost fraction of rows with these exit counts."""
     return float(exit_counts @ costs_E / max(exit_counts.sum(), 1))
 
 
 def summarise(stats: EngineStats, costs_E: np.ndarray) -> dict[str, Any]:
-    """Returns statistics as people read them.
+    """Returns the statistics as a dict for output.
 
     Args:
-        stats: of an engine.
+        stats: statistics of an engine.
         costs_E: cost of leaving at each exit, relative to the full model.
     """
     seconds = np.array(stats.seconds) if stats.seconds else np.full(1, np.nan)

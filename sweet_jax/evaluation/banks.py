@@ -1,6 +1,6 @@
-"""Everything a run reports about its logit banks.
+"""Computes everything a run reports from its logit banks.
 
-Arrays in, plain numbers and arrays out; no model and no file.
+Input and output are arrays and plain numbers; no models, no files.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from sweet_jax.evaluation.curves import (
     Curve,
     compute_area,
     find_best,
-    find_dearest,
+    find_most_expensive,
     make_curve,
     score_exits,
 )
@@ -23,22 +23,22 @@ from sweet_jax.exits.calibration import CalibratedBank, Calibration
 from sweet_jax.exits.criteria import FULL, make_thresholds
 from sweet_jax.settings.fields import Settings
 
-# Points of the shares "where examples exit" for criteria that do not count.
+# Number of thresholds in the plot "where examples exit", for continuous criteria.
 NUM_SHARE_THRESHOLDS = 101
-# Of the probability of a class that training lacks, whose logarithm is finite.
+# Lower bound of a class probability, so that its logarithm is finite.
 _TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class CascadeSpec:
-    """Which cascades are measured, and how.
+    """The cascades to measure.
 
     Attributes:
-        separate_models: each exit has a model of its own, for the formula of costs.
+        separate_models: True if each exit has its own model; decides the cost formula.
         exit_layers: the layer each exit reads.
         criteria: names of criteria.
-        num_thresholds: points of the grid of criteria that do not count.
-        speedups: targets s; a cascade within target costs at most 1/s.
+        num_thresholds: number of grid points for continuous criteria.
+        speedups: target speed-ups s; a cascade that meets one costs at most 1/s.
     """
 
     separate_models: bool
@@ -49,7 +49,7 @@ class CascadeSpec:
 
     @classmethod
     def from_settings(cls, settings: Settings, separate_models: bool) -> "CascadeSpec":
-        """Returns what a run of these settings measures, its exit layers known."""
+        """Returns the cascades of a run; its settings have exit layers filled in."""
         return cls(
             separate_models=separate_models,
             exit_layers=settings.exits.layers,
@@ -61,30 +61,31 @@ class CascadeSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """All that is known of the exits and their cascades, as in `results.json`.
+    """Measurements of the exits and their cascades, as in `results.json`.
 
-    Numbers are plain Python ones; None stands for "no threshold reaches this speed-up".
+    Numbers are plain Python ones; None means that no threshold reaches this speed-up.
 
     Attributes:
-        cost_formula: how `cost_fraction` is computed.
-        exits: one row per exit answering every test example; `nll` and `ece_after` are
-            after temperature, `nll_before` and `ece_before` without; `cost_fraction` is
-            the price of leaving there in a cascade. Where exits learn to exit also
-            `lte_range`, lowest and highest score on the rows of the fit, and `lte_auc`,
-            the chance that the exit scores an example that it answers rightly above one
-            that it does not (None where it is always right, or never).
-        curves: per criterion, one row per threshold of the grid.
-        at_speedup: per criterion, one row per target: the dearest threshold within
-            its cost on the calibration rows (None for `FULL` where `score` is a
-            number), the test score and realised cost there, and `oracle`, the best
-            score within the cost chosen on test itself.
+        cost_formula: the formula of `cost_fraction`.
+        exits: one entry per exit, measured alone on every test example; `nll` and
+            `ece_after` are with temperature scaling, `nll_before` and `ece_before`
+            without; `cost_fraction` is the cost of leaving there in a cascade. With
+            learning to exit also `lte_range`, the lowest and highest score on
+            the rows used for fitting, and `lte_auc`, the ROC area of its scores as
+            predictors of a correct prediction (None if the exit is always or never
+            right).
+        curves: per criterion, one entry per threshold of the grid.
+        at_speedup: per criterion, one entry per target: the most expensive threshold
+            within its cost on the calibration rows (None also means `FULL` if `score`
+            is a number), its test score and realised cost, and `oracle`, the best score
+            within the cost, chosen on test itself.
         area: per criterion, `compute_area` of the exact test curve.
-        majority: score of always answering the commonest training class.
+        majority: score of always predicting the most frequent training class.
         full: score of the last exit on every example.
-        oracle_exit: score, accuracy and cost if the earliest exit that is right
-            answered (the last where none is): the limit of any criterion.
-        classes: per class, by its number: how many test examples are of it, and
-            `precision`, `recall` and `f1`, a list each, of every exit alone.
+        oracle_exit: score, accuracy and cost if each example left at the earliest exit
+            that is right (the last if none is): the upper bound of any criterion.
+        classes: per class, by its number: the number of its test examples, and lists of
+            `precision`, `recall` and `f1` with one value per exit.
         arrays: the exact curves, grids, shares and reliability bins of `curves.npz`.
     """
 
@@ -100,7 +101,7 @@ class Evaluation:
     arrays: dict[str, np.ndarray]
 
     def to_results(self) -> dict[str, Any]:
-        """Returns the fields of `results.json`: all but the arrays."""
+        """Returns the fields of `results.json`, without the arrays."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -115,17 +116,18 @@ def evaluate_banks(
     calibration: Calibration,
     train_label_counts_C: Num[np.ndarray, " C"],
 ) -> Evaluation:
-    """Measures the exits and their cascades on test.
+    """Measures the exits and their cascades on the test rows.
 
     Args:
-        spec: what is measured.
-        test: the rows that every figure is about.
-        calibration: of the model; all its rows choose thresholds, by their cost alone.
+        spec: the cascades to measure.
+        test: the test rows.
+        calibration: calibration of the model; thresholds are chosen on all its rows, by
+            their cost alone.
         train_label_counts_C: training rows per class, for the majority class.
 
     Raises:
         ValueError: a name is unknown, a bank is empty or holds outputs that are not
-            finite, or a criterion reads learning-to-exit scores and there are none.
+            finite, or a criterion needs learning-to-exit scores and there are none.
     """
     metric, costs_E = calibration.metric, calibration.costs_E
     calibrated, chooser = (calibration.apply(b) for b in (test, calibration.bank))
@@ -136,7 +138,7 @@ def evaluate_banks(
             row |= more
     curves, at_speedup, area = {}, {}, {}
     for criterion in spec.criteria:
-        # What is chosen by cost needs no score, nor does where examples leave.
+        # Neither the choice by cost nor the exit shares read the score.
         held_out = make_curve(chooser, criterion, "accuracy", costs_E)
         share = make_curve(
             calibrated,
@@ -163,7 +165,7 @@ def evaluate_banks(
             f"share/{criterion}/threshold": share.threshold,
             f"share/{criterion}/share": share.exit_counts / test.weights.sum(),
         }
-    # The probabilities of no model are the shares of the classes in training.
+    # The majority baseline predicts the class shares of the training rows.
     shares_1C = train_label_counts_C[None] / train_label_counts_C.sum()
     majority = np.full(len(test.labels), int(np.argmax(train_label_counts_C)))
     return Evaluation(
@@ -199,7 +201,7 @@ def _measure_exits(
     calibration: Calibration,
     exit_layers: tuple[int, ...],
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Returns one row per exit and the arrays of its reliability."""
+    """Returns one entry per exit, and its reliability bins."""
     rows, arrays = [], {}
     examples = (test.labels, test.weights)
     for i, layer in enumerate(exit_layers):
@@ -231,7 +233,7 @@ def _measure_exits(
 def _measure_lte(
     calibrated: CalibratedBank, lte_ranges: Float32[np.ndarray, "E 2"]
 ) -> list[dict[str, Any]]:
-    """Returns per exit what is known of its learning-to-exit scores."""
+    """Returns range and ROC area of the learning-to-exit scores of each exit."""
     bank = calibrated.bank
     assert bank.lte is not None, "ranges come from scores"
     right_NE = calibrated.predictions == bank.labels[:, None]
@@ -247,7 +249,7 @@ def _measure_lte(
 
 
 def _measure_classes(calibrated: CalibratedBank) -> list[dict[str, Any]]:
-    """Returns per class what each exit alone makes of it."""
+    """Returns precision, recall and F1 of each class, per exit."""
     bank, num_classes = calibrated.bank, calibrated.num_classes
     scores = [
         metrics.score_classes(
@@ -275,7 +277,7 @@ def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
         "accuracy": float(curve.accuracy[k]),
         "cost_fraction": cost,
         "speedup": 1 / cost,
-        # Counts of rows stay whole numbers; sums of other weights do not.
+        # Integers for weights of 1; sums of other weights stay floats.
         "exit_counts": [
             int(n) if n.is_integer() else n for n in curve.exit_counts[k].tolist()
         ],
@@ -283,9 +285,9 @@ def _describe_point(curve: Curve, k: int) -> dict[str, Any]:
 
 
 def _choose(held_out: Curve, speedup: float) -> float | None:
-    """Returns the dearest threshold within a speed-up, None where none is."""
-    dearest = find_dearest(held_out, 1 / speedup)
-    return None if dearest is None else float(held_out.threshold[dearest])
+    """Returns the most expensive threshold that meets a speed-up, or None."""
+    point = find_most_expensive(held_out, 1 / speedup)
+    return None if point is None else float(held_out.threshold[point])
 
 
 def _measure_at(
@@ -298,7 +300,8 @@ def _measure_at(
     if threshold is not None:
         point = _describe_point(exact, exact.find(threshold))
         row = {name: point[name] for name in row}
-        # The point found is the one that holds at the threshold, not the threshold.
+        # `find` returns the point that is valid at this threshold; its own threshold
+        # may be higher.
         row["threshold"] = None if threshold == FULL else _shorten(threshold)
     oracle = None if best is None else float(exact.score[best])
     return {"target": float(speedup), **row, "oracle": oracle}
@@ -309,7 +312,7 @@ def _measure_oracle(
 ) -> dict[str, float]:
     bank = calibrated.bank
     right_NE = calibrated.predictions == bank.labels[:, None]
-    right_NE[:, -1] = True  # where no exit is right, the last one answers
+    right_NE[:, -1] = True  # If no exit is right, the last one answers.
     exits_N = right_NE.argmax(axis=1)
     score, accuracy = (
         score_exits(calibrated, metric, exits_N)
@@ -325,5 +328,5 @@ def _measure_oracle(
 
 
 def _shorten(value: Any) -> float:
-    """Returns the shortest decimal that is this float32: 0.55, not 0.550000012."""
+    """Returns the shortest decimal for a float32: 0.55, not 0.550000012."""
     return float(str(np.float32(value)))

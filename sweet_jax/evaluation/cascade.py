@@ -1,9 +1,9 @@
-"""The cascade: which exit answers at a threshold, and what that costs and yields.
+"""The cascade: the exit of each example at a threshold, with its cost and score.
 
 An example leaves at the first exit whose score is at least the threshold; the last exit
-always answers. One pass of the model gives all exits' logits, so every threshold is a
-replay: `sweep` takes a grid of thresholds in one jitted call, `exact_curve` takes every
-threshold that changes anything, in one sort.
+always answers. One pass of the model gives all exits' logits, so thresholds are
+replayed on stored logits: `sweep` evaluates a grid of thresholds in one jitted call,
+`exact_curve` every threshold that changes an exit, with one sort.
 """
 
 import functools
@@ -18,24 +18,24 @@ from jaxtyping import Float, Int
 from sweet_jax.arrays import Array
 from sweet_jax.exits.criteria import FULL
 
-# In layers of the encoder; embeddings, poolers and classifiers count as free, as in the
-# released code. n_i of the N examples leave at exit i, which reads layer e_i.
+# In layers of the encoder; embeddings, poolers and classifiers are not counted, as in
+# the released code. n_i of the N examples leave at exit i, which reads layer e_i.
 _COST_OF_ONE_MODEL = "sum_i n_i (e_i + 1) / (N (e_last + 1))"
 _COST_OF_SEPARATE_MODELS = "sum_i n_i sum_{j<=i} (e_j + 1) / (N (e_last + 1))"
 
-# Thresholds that `sweep` holds in memory together.
+# Number of thresholds that `sweep` holds in memory at once.
 _THRESHOLDS_AT_ONCE = 16
 
 
 class CascadeStatistics(NamedTuple):
-    """Sums over examples at each threshold: all that scores and costs depend on.
+    """Sums over examples at each threshold; scores and costs depend on these only.
 
     Attributes:
-        thresholds: float32, rising; `FULL` runs every exit.
-        exit_counts: weight of the examples that leave at each exit.
-        correct: weight of the examples answered correctly.
-        predicted_counts: weight of the examples answered with each class.
-        hits: weight of the examples of each class answered with it; None: not wanted.
+        thresholds: float32, ascending; `FULL` runs every exit.
+        exit_counts: total weight of the examples that leave at each exit.
+        correct: total weight of the correct predictions.
+        predicted_counts: total weight of the predictions of each class.
+        hits: total weight of the correct predictions of each class; None: not computed.
     """
 
     thresholds: Float[np.ndarray, " T"]
@@ -52,8 +52,8 @@ def costs_from_layers(
 
     Args:
         exit_layers: the layer each exit reads.
-        separate_models: each exit has a model of its own (multi_model). A cascade then
-            pays for every model it ran, so its last cost is above 1.
+        separate_models: True if each exit has its own model (multi_model). A cascade
+            then pays for every model it ran, so its last cost is above 1.
     """
     layers_run = np.array(exit_layers, np.float64) + 1
     paid = np.cumsum(layers_run) if separate_models else layers_run
@@ -61,12 +61,12 @@ def costs_from_layers(
 
 
 def describe_cost(separate_models: bool) -> str:
-    """Returns the formula of a cascade's cost fraction, as results show it."""
+    """Returns the formula of a cascade's cost fraction, for the results."""
     return _COST_OF_SEPARATE_MODELS if separate_models else _COST_OF_ONE_MODEL
 
 
 def _choose_exits(scores_NE: jax.Array, threshold: jax.Array) -> jax.Array:
-    # argmax finds the first True; the last column is True whatever its score.
+    # argmax finds the first True; the last column is always True.
     reached_NE = (scores_NE >= threshold).at[:, -1].set(True)
     return jnp.argmax(reached_NE, axis=1)
 
@@ -124,7 +124,7 @@ def _sweep(
     with_hits: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     def count(indices_N: jax.Array, length: int, weights_N: jax.Array) -> jax.Array:
-        # A masked sum, fused by XLA, where a scatter would run row by row on CPU.
+        # A masked sum, which XLA fuses; a scatter would run row by row on CPU.
         is_at_NK = indices_N[:, None] == jnp.arange(length)[None, :]
         return jnp.where(is_at_NK, weights_N[:, None], 0.0).sum(axis=0)
 
@@ -153,27 +153,27 @@ def exact_curve(
 ) -> CascadeStatistics:
     """Returns the cascade at every threshold that changes it, in O(N E log(N E)).
 
-    An example passes exit i exactly when the threshold exceeds the best of its scores
-    up to exit i. Sorting these N (E - 1) events and accumulating what each changes
-    gives the sums at every distinct value; the cascade is the same at any threshold
-    between two of them as at the upper one.
+    An example continues past exit i if and only if the threshold exceeds the maximum of
+    its scores up to exit i. Sorting these N (E - 1) events and accumulating their
+    changes gives the sums at every distinct value; between two values, the cascade is
+    the same as at the upper one.
 
     Args:
         scores_NE: scores of a criterion.
-        predictions_NE: the class each exit answers.
+        predictions_NE: the class that each exit predicts.
         labels_N: class indices.
         weights_N: weight of each example.
         num_classes: the number of classes C.
-        lowest_threshold: the criterion's lowest, at most any score. Chosen on these
-            examples it leaves at exit 0 on any others, as their lowest score may not.
-        with_hits: count the hits of each class, too.
+        lowest_threshold: the criterion's lowest, at most any score. With it, all other
+            examples leave at exit 0, too; the lowest score here does not ensure that.
+        with_hits: whether to compute `hits`.
 
     Returns:
         Statistics at `lowest_threshold`, at the distinct best scores, and at `FULL`.
     """
     predictions_NE = np.asarray(predictions_NE)
     num_exits = predictions_NE.shape[1]
-    # The last exit always answers, so its score never matters.
+    # The last exit always answers, so its score is not used.
     best_NE = np.maximum.accumulate(np.asarray(scores_NE, np.float32)[:, :-1], axis=1)
     values_K, events = np.unique(
         np.append(np.float32(lowest_threshold), best_NE), return_inverse=True
@@ -181,10 +181,10 @@ def exact_curve(
     events, num_values = events[1:], len(values_K)
 
     def accumulate(contributions_NE: np.ndarray) -> np.ndarray:
-        """Returns the sums over the exits that answer, at each value and at FULL."""
+        """Returns the sums over the examples' exits, at each value and at FULL."""
         changes_NE = np.diff(contributions_NE, axis=1)
         changes_K = np.bincount(events, changes_NE.ravel(), num_values)
-        # Exclusive: at a threshold equal to its score an example does not pass yet.
+        # Exclusive: at a threshold equal to its score an example still leaves.
         return contributions_NE[:, 0].sum() + np.append(0.0, np.cumsum(changes_K))
 
     weights_N1 = np.asarray(weights_N, np.float64)[:, None]

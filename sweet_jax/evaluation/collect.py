@@ -1,4 +1,4 @@
-"""One pass over the rows: the outputs of all exits, in a logit bank."""
+"""Runs a model over rows once and stores the outputs of all exits in a logit bank."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from sweet_jax.devices import Programs, make_mesh, replicate, shape_of, shard_ba
 
 
 class Collector:
-    """Runs a model over rows; compiled programs are kept for the next call.
+    """Runs a model over rows; keeps compiled programs for the next call.
 
     Attributes:
-        programs: one per batch shape, with seconds and FLOPs.
+        programs: one per batch shape, with compile seconds and FLOPs.
     """
 
     def __init__(
@@ -29,15 +29,15 @@ class Collector:
         pad_id: int,
         dropout_rng: PRNGKeyArray | None = None,
     ) -> None:
-        """Compiles nothing yet.
+        """Sets up the jitted function; nothing is compiled yet.
 
         Args:
             model: anything that returns a tuple of ExitOutput for a batch.
-            batch_size: rows per batch; no result depends on it.
+            batch_size: rows per batch; the results do not depend on it.
             buckets: lengths that batches are padded to.
             pad_id: token id of padding.
-            dropout_rng: key of dropout, which is on; the outputs then depend on the
-                batch size, too. None: no dropout.
+            dropout_rng: turns dropout on, with this key; the outputs then depend on the
+                batch size. None: no dropout.
         """
         self._batch_size, self._buckets, self._pad_id = batch_size, buckets, pad_id
         self._mesh = make_mesh(batch_size)
@@ -49,7 +49,7 @@ class Collector:
             params: Params, batch: Batch, rng: PRNGKeyArray | None
         ) -> dict[str, Array | None]:
             rngs = {}
-            if rng is not None:  # Each row is in one batch: its first row tells it.
+            if rng is not None:  # The first row identifies the batch.
                 rngs["dropout"] = jax.random.fold_in(rng, batch.row_ids[0])
             outputs: Any = model.apply({"params": params}, batch, bool(rngs), rngs=rngs)
             has_lte = outputs[0].lte_B is not None
@@ -60,7 +60,7 @@ class Collector:
                 else None,
             }
 
-        # Replicated, so that every host can read all rows.
+        # Replicated, so that every process can read all rows.
         replicated = NamedSharding(self._mesh, PartitionSpec())
         self.programs = Programs(jax.jit(compute_outputs, out_shardings=replicated))
 
@@ -70,10 +70,10 @@ class Collector:
         rows: Tokenized,
         part: Int[np.ndarray, " N"] | None = None,
     ) -> LogitBank:
-        """Returns the bank of all rows, in their order.
+        """Returns the logit bank of all rows, in their order.
 
         Args:
-            params: parameters; never donated, so they can be used again.
+            params: parameters; they are not donated and can be used again.
             rows: tokenised rows.
             part: calibration part per row; None: zeros.
         """
@@ -88,7 +88,7 @@ class Collector:
         for plan in plans:
             batch = self._make_batch(rows, plan)
             program = self.programs.by_shape[shape_of(batch)]
-            # Outputs are small: dispatch everything, read at the end.
+            # Outputs are small: dispatch all batches, read the results at the end.
             pending.append((plan.rows, program.call(params, batch, self._rng)))
         logits = _scatter(rows.num_rows, [(r, o["logits_BEC"]) for r, o in pending])
         has_lte = pending[0][1]["lte_BE"] is not None
@@ -111,9 +111,9 @@ class Collector:
 def _scatter(
     num_rows: int, pieces: list[tuple[np.ndarray, Any]]
 ) -> Float[np.ndarray, "N ..."]:
-    """Returns the pieces' rows in the order of the rows; filling rows are dropped."""
+    """Returns the rows of all pieces in input order, without padding rows."""
     first = np.asarray(pieces[0][1])
-    # NaN shows a row that no batch held; the check below makes it an error.
+    # NaN marks a row that was in no batch; the check below raises for it.
     out = np.full((num_rows, *first.shape[1:]), np.nan, np.float32)
     seen = np.zeros(num_rows, bool)
     for indices, values in pieces:

@@ -10,23 +10,23 @@ from sweet_jax.evaluation import cascade, metrics
 from sweet_jax.exits.calibration import CalibratedBank
 from sweet_jax.exits.criteria import threshold_range
 
-# Costs are means of float64 fractions: 1/12 for every example may average to an ulp
-# more than 1/12, which must still satisfy a budget of 1/12.
+# Costs are means of float64 fractions: the mean of many 1/12 may exceed 1/12 by a
+# rounding error, and must still satisfy a budget of 1/12.
 _COST_TOLERANCE = 1e-9
-# Of an exact curve under a metric that is called for each of its points.
+# Number of curve points for a metric that must be called once per point.
 MOST_SLOW_POINTS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The trade-off of one criterion on one set of examples, by rising threshold.
+    """The trade-off of one criterion on one set of examples, by ascending threshold.
 
     Attributes:
         threshold: float32; `FULL` runs every exit.
         score: the task's metric.
-        accuracy: the share answered correctly.
-        cost_fraction: mean layers run / layers of the full model; rises.
-        exit_counts: weight of the examples that leave at each exit.
+        accuracy: share of correct predictions.
+        cost_fraction: mean layers run / layers of the full model; ascending.
+        exit_counts: total weight of the examples that leave at each exit.
     """
 
     threshold: Float[np.ndarray, " K"]
@@ -36,15 +36,15 @@ class Curve:
     exit_counts: Float[np.ndarray, "K E"]
 
     def find(self, threshold: float) -> int:
-        """Returns the point of an exact curve that holds at any given threshold."""
+        """Returns the index of the exact curve's point for any given threshold."""
         return int(np.searchsorted(self.threshold, np.float32(threshold)))
 
     def read_at(self, costs_K: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
-        """Returns the scores of an exact curve at given costs, NaN outside of it.
+        """Returns the scores of an exact curve at given costs, NaN outside its range.
 
-        The threshold follows from the cost alone: no label has a say in it, so that
-        methods are compared at equal cost on the very rows that are scored. Between
-        two thresholds scores go in a straight line.
+        The threshold follows from the cost and reads no label, so methods can be
+        compared at equal cost on the scored rows themselves. Scores are interpolated
+        linearly between thresholds.
         """
         low, high = self.cost_fraction[0], self.cost_fraction[-1]
         within_K = (costs_K >= low - _COST_TOLERANCE) & (
@@ -62,18 +62,19 @@ def make_curve(
     thresholds_T: Float[np.ndarray, " T"] | None = None,
     also: Sequence[float] = (),
 ) -> Curve:
-    """Returns the curve at the thresholds, or the exact curve if there are none.
+    """Returns the curve at the given thresholds, or the exact curve without them.
 
-    A metric that is called for each set of predictions is not called for thousands: the
-    exact curve then has `MOST_SLOW_POINTS` of its points, spread over the costs.
+    A metric that must be called for each set of predictions is too slow for thousands
+    of
+    points: the exact curve then has `MOST_SLOW_POINTS` of them, spread over the costs.
 
     Args:
         rows: the examples.
         criterion: a name in `CRITERIA`.
-        metric: of the scores.
-        costs_E: of leaving at each exit.
-        thresholds_T: rising; None: all that change the cascade.
-        also: thresholds whose points the exact curve has in any case.
+        metric: name of the metric.
+        costs_E: cost of leaving at each exit.
+        thresholds_T: ascending; None: all that change the cascade.
+        also: thresholds whose points the exact curve always includes.
     """
     bank = rows.bank
     examples = (rows.predictions, bank.labels, bank.weights, rows.num_classes)
@@ -104,7 +105,7 @@ def make_curve(
 def score_exits(
     rows: CalibratedBank, metric: str, exits_N: Int[np.ndarray, " N"]
 ) -> float:
-    """Returns the score where each example is answered at an exit of its own."""
+    """Returns the score if each example leaves at its given exit."""
     places_N = np.arange(len(exits_N))
     bank = rows.bank
     return metrics.score_predictions(
@@ -121,11 +122,11 @@ def compute_area(curve: Curve, first_cost: float) -> float:
 
     Args:
         curve: an exact curve; the best score is a step function of c on it.
-        first_cost: cost of exit 0. At 1 (a single exit) the mean is the score there.
+        first_cost: cost of exit 0. If it is 1 (a single exit), the area is the score.
     """
     order = np.argsort(curve.cost_fraction, kind="stable")
-    # Mean costs may miss first_cost by a rounding error. What costs more than 1 comes
-    # last in `best` and is no wider than a point.
+    # Mean costs may miss first_cost by a rounding error. Points with a cost above 1
+    # come last in `best`, and clipping gives them a width of 0.
     costs = np.clip(curve.cost_fraction[order], first_cost, 1.0)
     if first_cost == 1:
         return float(curve.score[order[0]])
@@ -133,11 +134,12 @@ def compute_area(curve: Curve, first_cost: float) -> float:
     return float(best @ np.diff(costs, append=1.0) / (1 - first_cost))
 
 
-def find_dearest(curve: Curve, max_cost: float) -> int | None:
-    """Returns the point of the highest cost that is at most `max_cost`, or None.
+def find_most_expensive(curve: Curve, max_cost: float) -> int | None:
+    """Returns the index of the highest cost that is at most `max_cost`, or None.
 
-    Of equal costs the lowest threshold: where the budget is exit 0 for all inputs it is
-    the criterion's lowest, and no other row has a score below it. No label is read.
+    Among equal costs it takes the lowest threshold: if the budget allows only exit 0,
+    that is the criterion's lowest, so that all other rows leave at exit 0, too. It
+    reads no label.
     """
     within = np.flatnonzero(curve.cost_fraction <= max_cost + _COST_TOLERANCE)
     if not len(within):
@@ -147,10 +149,10 @@ def find_dearest(curve: Curve, max_cost: float) -> int | None:
 
 
 def find_best(curve: Curve, max_cost: float) -> int | None:
-    """Returns the point of the best score at cost <= `max_cost`, or None.
+    """Returns the index of the best score at cost <= `max_cost`, or None.
 
-    Ties go to the lower cost. It reads labels: the best point of the very curve that is
-    reported flatters it.
+    Ties go to the lower cost. It reads labels: on the rows that are reported, this
+    score is biased upwards.
     """
     within = np.flatnonzero(curve.cost_fraction <= max_cost + _COST_TOLERANCE)
     if not len(within):

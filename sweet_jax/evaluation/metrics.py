@@ -1,10 +1,10 @@
 """Scores of predictions, and calibration errors.
 
-Our own metrics are functions of counts (weight answered correctly, weight predicted per
-class), which are sums over examples: a whole curve of thresholds is scored in one
-vectorised call. A registered metric (`register_metric`, docs/extending.md) is any
-function of labels, predictions and probabilities; it is called once for each set of
-predictions, so curves have fewer points under it (`curves.make_curve`).
+Our own metrics are functions of counts (weight of correct predictions, weight predicted
+per class). Counts are sums over examples, so one vectorised call scores a whole curve.
+A registered metric (`register_metric`, docs/extending.md) is any function of labels,
+predictions and probabilities; it is called once for each set of predictions, so its
+curves have fewer points (`curves.make_curve`).
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ RowsFn: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Equal-width bins of confidence, the k-th holding (k/K, (k+1)/K].
+    """Equal-width bins of confidence; the k-th contains (k/K, (k+1)/K].
 
     Attributes:
-        confidence: mean confidence of the bin's rows; NaN where it is empty.
-        accuracy: share of them that is right; NaN where it is empty.
-        count: weight of the rows in the bin.
+        confidence: mean confidence in the bin; NaN if it is empty.
+        accuracy: share of correct predictions in the bin; NaN if it is empty.
+        count: total weight of the rows in the bin.
     """
 
     confidence: Float[np.ndarray, " K"]
@@ -40,15 +40,15 @@ class Reliability:
 
 
 class Counts(NamedTuple):
-    """Sums over examples for one set of predictions or many (`*T`).
+    """Sums over examples for one or several (`*T`) sets of predictions.
 
     Attributes:
-        correct: weight of the rows predicted correctly.
-        predicted_C: weight of the rows predicted as each class.
-        labels_C: weight of the rows of each class; one set for all predictions, or one
-            each where every prediction is of rows of its own.
-        hits_C: weight of the rows of each class that are predicted as it; None where
-            the metric does not read it.
+        correct: total weight of the correct predictions.
+        predicted_C: total weight of the predictions of each class.
+        labels_C: total weight of the rows of each class; shared by all sets of
+            predictions, or one per set if each has its own rows.
+        hits_C: total weight of the correct predictions of each class; None if the
+            metric does not use it.
     """
 
     correct: Num[np.ndarray, "*T"]
@@ -58,12 +58,12 @@ class Counts(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """What is registered as a metric: one of the two functions, and what it reads.
+    """A registered metric: exactly one of the two functions is given.
 
     Attributes:
         counts_fn: maps `Counts` to scores.
         rows_fn: maps (labels_N, predictions_N, probabilities_NC) to a score.
-        reads_hits: of the counts.
+        reads_hits: whether `counts_fn` needs `Counts.hits_C`.
     """
 
     counts_fn: Callable[[Counts], np.ndarray] | None = None
@@ -76,14 +76,14 @@ def _accuracy(counts: Counts) -> np.ndarray:
 
 
 def _matthews(counts: Counts) -> np.ndarray:
-    """Multi-class Matthews correlation (R_K); 0 where one side has a single class."""
+    """Multi-class Matthews correlation (R_K); 0 if one side has a single class."""
     correct, predicted_C, labels_C, _ = counts
     total = labels_C.sum(axis=-1)
     covariance = correct * total - (predicted_C * labels_C).sum(axis=-1)
     spread_predicted = total**2 - (predicted_C**2).sum(axis=-1)
     spread_labels = total**2 - (labels_C**2).sum(axis=-1)
-    # A single class gives 0 but for the rounding of fractional weights; two classes
-    # give at least about 2 / N of total squared.
+    # A single class gives 0 up to rounding of fractional weights; two classes give at
+    # least about 2 / N of total squared.
     tiny = 1e-12 * total**2
     defined = (spread_predicted > tiny) & (spread_labels > tiny)
     product = np.where(defined, spread_predicted * spread_labels, 1.0)
@@ -91,22 +91,22 @@ def _matthews(counts: Counts) -> np.ndarray:
 
 
 def _f1(counts: Counts) -> np.ndarray:
-    """Binary F1 of class 1; 0 where class 1 is neither a label nor predicted."""
+    """Binary F1 of class 1; 0 if class 1 is neither a label nor predicted."""
     correct, predicted_C, labels_C, _ = counts
     if labels_C.shape[-1] != 2:
         raise ValueError(
-            f"metric='f1' is the F1 of class 1 of two, the task has"
+            f"metric='f1' is the F1 of class 1 of two classes, but the task has"
             f" {labels_C.shape[-1]} classes: use accuracy, matthews or macro_f1"
         )
-    # True negatives are N - predicted_1 - labels_1 + true positives, and correct is the
-    # sum of both, so the true positives follow.
+    # correct = true positives + true negatives, and true negatives =
+    # N - predicted_1 - labels_1 + true positives; solved for the true positives.
     both = predicted_C[..., 1] + labels_C[..., 1]
     twice_true_positives = correct - labels_C.sum(axis=-1) + both
     return np.where(both > 0, twice_true_positives / np.where(both > 0, both, 1), 0.0)
 
 
 def _macro_f1(counts: Counts) -> np.ndarray:
-    """Mean F1 of the classes that are a label or predicted, as in scikit-learn."""
+    """Mean F1 over classes that are a label or a prediction, as in scikit-learn."""
     assert counts.hits_C is not None
     both_C = counts.predicted_C + counts.labels_C
     f1_C = 2 * _divide(counts.hits_C, both_C)
@@ -114,19 +114,19 @@ def _macro_f1(counts: Counts) -> np.ndarray:
 
 
 def _balanced_accuracy(counts: Counts) -> np.ndarray:
-    """Mean recall of the classes that have rows."""
+    """Mean recall over the classes that have rows."""
     assert counts.hits_C is not None
     recall_C = _divide(counts.hits_C, counts.labels_C)
     return np.asarray(recall_C.sum(axis=-1) / (counts.labels_C > 0).sum(axis=-1))
 
 
 def _divide(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Returns the quotient, 0 where there is nothing to divide by."""
+    """Returns the quotient, 0 where the divisor is 0."""
     return counts / np.where(totals > 0, totals, 1)
 
 
 def _check_metric(name: str, value: Any) -> None:
-    """Raises ValueError if what is registered as a metric is none."""
+    """Raises ValueError if the registered object is not a metric."""
     if not isinstance(value, Metric):
         raise ValueError(
             f"metric {name!r} is a {type(value).__name__}: register it with"
@@ -136,7 +136,7 @@ def _check_metric(name: str, value: Any) -> None:
     try:
         _try_out(name, value, 2)
     except ValueError as first:
-        # It may be for more classes than two.
+        # A metric may need more than two classes.
         try:
             _try_out(name, value, 3)
         except ValueError:
@@ -169,17 +169,16 @@ def register_metric(
     higher_is_better: bool = True,
     replace: bool = False,
 ) -> Any:
-    """Adds a metric for `data.metric`, or without `fn` returns a decorator that does.
+    """Registers a metric for `data.metric`; without `fn`, returns a decorator.
 
     Args:
-        name: what `data.metric` calls it.
+        name: the name for `data.metric`.
         fn: maps (labels [N], predictions [N], probabilities [N, C]) to one finite
             number. Labels and predictions are class numbers; probabilities are
             calibrated.
-        higher_is_better: otherwise the metric is called `neg_NAME` and its scores are
-            negated, as in scikit-learn: thresholds, areas and studies take more for
-            better.
-        replace: take the name over from an earlier registration.
+        higher_is_better: False: the metric gets the name `neg_NAME` and its scores are
+            negated, as in scikit-learn, so that a higher score is always better.
+        replace: allows a name that is already registered.
 
     Raises:
         ValueError: the name is taken, or the function fails on random predictions.
@@ -216,9 +215,9 @@ def check_metric(metric: str, num_classes: int, task: str) -> None:
     """Raises ValueError if a metric cannot score a task, before any work is done.
 
     Args:
-        metric: a name.
-        num_classes: C.
-        task: its name, for the message.
+        metric: name of the metric.
+        num_classes: number of classes C.
+        task: name of the task, for the message.
     """
     try:
         _try_out(metric, find_metric(metric), num_classes)
@@ -239,7 +238,7 @@ def _try_out(name: str, metric: Metric, num_classes: int) -> None:
 
 
 def reads_rows(metric: str) -> bool:
-    """Whether a metric is called for each set of predictions, and so is slow."""
+    """Whether a metric must be called for each set of predictions, which is slow."""
     return find_metric(metric).counts_fn is None
 
 
@@ -258,7 +257,7 @@ def compute_score(
     """Returns the score of each set of predictions of labelled rows.
 
     Args:
-        metric: a metric of counts, one of ours.
+        metric: one of our metrics, which are functions of counts.
         correct: see `Counts`.
         predicted_counts_C: see `Counts`.
         label_counts_C: see `Counts`.
@@ -269,7 +268,7 @@ def compute_score(
         scikit-learn.
 
     Raises:
-        ValueError: the metric is unknown, or `f1` meets other than two classes.
+        ValueError: the metric is unknown, or it is `f1` and there are not two classes.
     """
     counts_fn = find_metric(metric).counts_fn
     assert counts_fn is not None, f"{metric} is a function of rows"
@@ -293,14 +292,14 @@ def score_predictions(
     """Returns the score of one prediction per row.
 
     Args:
-        metric: a name.
+        metric: name of the metric.
         labels: class numbers.
         predictions: class numbers.
-        weights: of the rows; None: each counts once.
-        logits_NC: what the predictions follow from, for metrics of probabilities.
+        weights: weight of each row; None: 1.
+        logits_NC: logits of the predictions, for metrics that read probabilities.
 
     Raises:
-        ValueError: the metric is unknown, or it fails; as `compute_score`.
+        ValueError: the metric is unknown or fails; see also `compute_score`.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     row = find_metric(metric)
@@ -327,14 +326,12 @@ def _score(
     assert probabilities_NC is not None
     times_N = np.rint(weights_N).astype(int)
     if not np.array_equal(times_N, weights_N):
-        raise ValueError(
-            f"metric {name!r} takes rows, and these have fractional weights"
-        )
+        raise ValueError(f"metric {name!r} cannot score rows with fractional weights")
     rows = (labels_N, predictions_N, probabilities_NC)
     try:
         score = metric.rows_fn(*(np.repeat(part, times_N, axis=0) for part in rows))
         score = float(score)
-    except Exception as error:  # Of somebody else's code.
+    except Exception as error:  # A registered function may raise anything.
         line = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
             f"metric {name!r} fails ({type(error).__name__}: {line[:200]}): it takes"
@@ -349,11 +346,11 @@ def _score(
 
 
 def score_exits_alone(metric: str, bank: LogitBank) -> float:
-    """Returns the mean over exits of the score of each, answering every row.
+    """Returns the mean over exits of the score of each exit on all rows.
 
     Args:
-        metric: a name.
-        bank: outputs before temperature; rows count once.
+        metric: name of the metric.
+        bank: outputs before temperature scaling; all rows have weight 1.
     """
     scores = [
         score_predictions(
@@ -375,8 +372,8 @@ def count_predictions(
     Args:
         labels_N: class numbers.
         predictions_N: class numbers.
-        weights_N: of the rows.
-        num_classes: C, if it is known to be higher than the classes that occur.
+        weights_N: weight of each row.
+        num_classes: at least this many classes, if not all of them occur in the rows.
     """
     highest = max(2, int(labels_N.max()) + 1, int(predictions_N.max()) + 1)
     is_right_N = labels_N == predictions_N
@@ -390,12 +387,12 @@ def count_predictions(
 
 
 class ClassScores(NamedTuple):
-    """Scores of each class; 0 where there is nothing to divide by.
+    """Scores of each class; 0 where the divisor is 0.
 
     Attributes:
-        precision: share of the rows predicted as the class that are of it.
-        recall: share of the rows of the class that are predicted as it.
-        f1: harmonic mean of both.
+        precision: correct predictions of the class / all predictions of the class.
+        recall: correct predictions of the class / rows of the class.
+        f1: harmonic mean of precision and recall.
     """
 
     precision: Float[np.ndarray, " C"]
@@ -420,13 +417,14 @@ def compute_reliability(
     weights_N: Float[np.ndarray, " N"] | None = None,
     num_bins: int = NUM_BINS,
 ) -> Reliability:
-    """Returns how often an exit is right against how sure it is."""
+    """Returns accuracy against confidence, in bins of confidence."""
     weights_N = np.ones(len(labels_N)) if weights_N is None else weights_N
     logits_NC = np.asarray(logits_NC)
-    # Not the argmax of the probabilities, where logits that nearly tie are equal.
+    # Not the argmax of the probabilities: softmax may round nearly equal logits to
+    # ties.
     correct_N = logits_NC.argmax(axis=1) == labels_N
     confidence_N = special.softmax(logits_NC.astype(np.float64), axis=1).max(axis=1)
-    # Bins are closed above. Rounding may give a confidence just above 1.
+    # Bins include their upper edge. Rounding may give a confidence just above 1.
     bins_N = np.clip(np.ceil(confidence_N * num_bins).astype(int) - 1, 0, num_bins - 1)
     count = np.bincount(bins_N, weights_N, num_bins)
     divisor = np.where(count > 0, count, np.nan)
@@ -442,9 +440,9 @@ def compute_auc(
     positive_N: Bool[np.ndarray, " N"],
     weights_N: Float[np.ndarray, " N"] | None = None,
 ) -> float | None:
-    """Returns the chance that a positive row scores above a negative one (ROC area).
+    """Returns the ROC area: P(a positive row scores above a negative row).
 
-    Equal scores count half. None where there are no two rows to compare.
+    Equal scores count half. None if there are no positive or no negative rows.
     """
     weights_N = np.ones(len(scores_N)) if weights_N is None else weights_N
     values, ranks_N = np.unique(scores_N, return_inverse=True)
@@ -465,7 +463,7 @@ def compute_ece(
     weights_N: Float[np.ndarray, " N"] | None = None,
     num_bins: int = NUM_BINS,
 ) -> float:
-    """Returns the expected calibration error: the mean gap of `compute_reliability`."""
+    """Returns the expected calibration error: the mean gap over bins of confidence."""
     bins = compute_reliability(logits_NC, labels_N, weights_N, num_bins)
     gaps = np.abs(bins.confidence - bins.accuracy)
     return float(np.nansum(gaps * bins.count) / bins.count.sum())

@@ -1,37 +1,39 @@
-"""How sure a mean over seeds is: intervals over seeds, and over seeds and test rows.
+"""Confidence intervals for means over seeds, and over seeds and test rows.
 
-A study measures a difference d[s, n] for seeds s on test rows n. All seeds answer the
-same rows, so the design is crossed, not nested:
+A study measures a difference d[s, n] for seeds s on test rows n. All seeds are scored
+on the same rows, so the design is crossed, not nested:
 
     d[s, n] = mean + seed[s] + row[n] + rest[s, n]
     variance of the average = v_seed / S + v_row / N + v_rest / (S N)
 
-Resampling rows anew for every seed would treat v_row as if more seeds could average it
-away; a row that one method finds hard is hard with every seed. Rows are therefore drawn
-once for all seeds, methods and exits.
+Drawing other rows for every seed would treat v_row as if more seeds could average it
+out, but a row that is hard for a method is hard with every seed. Rows are therefore
+drawn once for all seeds, methods and exits.
 
-Two questions, two intervals. `student_interval` speaks of new seeds on these very test
-rows: S values, Student's t. `two_level_interval` speaks of new seeds and new test rows:
+There are two intervals. `student_interval` generalises to new seeds on the same test
+rows: Student's t of S values. `two_level_interval` generalises to new seeds and new
+test rows:
 
     half width^2 = t(S - 1)^2 s^2 / S + z^2 c, at least z^2 w
 
-where s^2 / S, from the S values, estimates v_seed / S + v_rest / (S N), and c, from the
-bootstrap over rows, estimates what is missing, v_row / N: it is the mean covariance of
-two seeds' scores when both are scored on the same drawn rows. With c = 0 the interval
-is Student's, and it is never narrower. w is the variance of the average over the drawn
-rows, v_row / N + v_rest / (S N): the rows tell it well, and no luck of three seeds that
-agree may claim less.
+Here s^2 / S, from the S values, estimates v_seed / S + v_rest / (S N). c, from the
+bootstrap over rows, estimates the missing v_row / N: it is the mean covariance of two
+seeds' scores when both are scored on the same drawn rows. With c = 0 the interval is
+Student's, and it is never narrower. w is the variance of the average over the drawn
+rows, v_row / N + v_rest / (S N). Many rows estimate w well; this lower limit protects
+against three seeds that agree by chance.
 
-The bootstrap is corrected where it is wrong with 3 to 5 seeds. Drawing seeds with
-replacement has the variance (S - 1) / S of what it should be (two thirds for 3 seeds),
-and its percentiles lack the t quantile (1.96 in the place of 4.30): where seeds decide,
-95 % intervals then hold the truth 75 to 80 % of the time. So the level of the seeds is
-computed in closed form and only the rows are drawn. Adding the squares of half widths
-with quantiles of their own (as Howe, 1974, for two means) covers at least at its level
-for any mixture of the components: with c and w known, 95.0 to 98.7 % with 3 seeds and
-95.0 to 98.0 % with 5, in 400,000 simulated studies of 15 mixtures each; a t quantile of
-Satterthwaite's degrees of freedom on the summed variance goes down to 92.4 % with 3
-seeds, because they follow the estimate.
+The usual bootstrap over seeds is wrong with 3 to 5 seeds. Drawing seeds with
+replacement has only (S - 1) / S of the correct variance (two thirds for 3 seeds), and
+its percentiles use 1.96 instead of the t quantile 4.30: if the variance between seeds
+dominates, 95 % intervals then cover the true value only 75 to 80 % of the time. So the
+variance between seeds is computed in closed form and only rows are drawn. Adding the
+squared half widths, each with its own quantile (as Howe, 1974, for two means), covers
+at least at the nominal level for any mixture of the components: with c and w known,
+95.0 to 98.7 % with 3 seeds and 95.0 to 98.0 % with 5, in 400,000 simulated studies for
+each of 15 mixtures. One t quantile with Satterthwaite's degrees of freedom for the
+summed variance covers as little as 92.4 % with 3 seeds, because those degrees of
+freedom are estimated, too.
 """
 
 import dataclasses
@@ -46,10 +48,10 @@ from sweet_jax.evaluation import metrics
 
 LEVEL = 0.95
 NUM_DRAWS = 2000
-# Under a metric that is called for each draw; an interval's width is known to 5 %.
+# Draws for a metric that must be called for each: width of an interval to within 5 %.
 NUM_SLOW_DRAWS = 200
 LogitsFn: TypeAlias = Callable[[int], Float[np.ndarray, "N C"]]
-# Entries of row counts that are held as float64 together: 32 MB.
+# Number of row counts converted to float64 at once: 32 MB.
 _ENTRIES_AT_ONCE = 4_000_000
 
 
@@ -63,9 +65,9 @@ class Interval(NamedTuple):
 def student_interval(
     values_S: Float[np.ndarray, " S"], level: float = LEVEL
 ) -> Interval | None:
-    """Returns Student's interval of the mean of the values, None for fewer than two.
+    """Returns Student's interval for the mean, None for fewer than two values.
 
-    Of paired differences it is the interval of the paired t test.
+    For paired differences it is the interval of the paired t test.
     """
     half = _student_half_width(values_S, level)
     return None if half is None else _around(values_S, half)
@@ -76,14 +78,14 @@ def two_level_interval(
     draws_BS: Float[np.ndarray, "B S"],
     level: float = LEVEL,
 ) -> Interval | None:
-    """Returns the interval of the mean over new seeds and new test rows.
+    """Returns the interval of the mean for new seeds and new test rows.
 
     Args:
         values_S: a score, or a difference of scores, per seed.
-        draws_BS: the same on bootstrapped rows. In a draw all seeds (and both methods
-            of a difference) are scored on the same rows: columns drawn apart would lose
-            what seeds have in common.
-        level: of confidence.
+        draws_BS: the same on bootstrapped rows. In a draw, all seeds (and both methods
+            of a difference) are scored on the same rows; separate draws per column
+            would lose the covariance between seeds.
+        level: confidence level.
 
     Returns:
         The interval, centred at the mean; None for fewer than two seeds.
@@ -111,9 +113,9 @@ def _around(values_S: np.ndarray, half: float) -> Interval:
 
 
 def _shared(draws_BS: np.ndarray) -> float:
-    """Returns the mean covariance of two seeds over the draws of rows, at least 0."""
+    """Returns the mean covariance between seeds over the draws of rows, at least 0."""
     num_seeds = draws_BS.shape[1]
-    # The variance of the sum is the sum of all covariances, the diagonal included.
+    # The variance of the sum is the sum of all entries of the covariance matrix.
     whole = np.var(draws_BS.sum(axis=1), ddof=1)
     diagonal = np.var(draws_BS, axis=0, ddof=1).sum()
     return max(0.0, float(whole - diagonal) / (num_seeds * (num_seeds - 1)))
@@ -121,10 +123,10 @@ def _shared(draws_BS: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class RowDraws:
-    """Bootstrap draws of test rows; made once per test set, used for all its banks.
+    """Bootstrap draws of test rows; made once per test set and used for all its banks.
 
     Attributes:
-        counts: how often each draw holds each row; N in all in every draw.
+        counts: how often each row occurs in each draw; every draw has N rows in total.
     """
 
     counts: UInt8[np.ndarray, "B N"]
@@ -133,10 +135,11 @@ class RowDraws:
     def make(
         cls, num_rows: int, rng: np.random.Generator, num_draws: int = NUM_DRAWS
     ) -> "RowDraws":
-        """Draws rows with replacement, as many as there are, `num_draws` times."""
+        """Draws `num_rows` rows with replacement, `num_draws` times."""
         counts = np.empty((num_draws, num_rows), np.uint8)
         for draw in counts:
-            # A row that comes 256 times in N draws of N rows is not met.
+            # uint8 suffices: that a row occurs 256 times in a draw is practically
+            # impossible.
             draw[:] = np.bincount(rng.integers(num_rows, size=num_rows), None, num_rows)
         return cls(counts)
 
@@ -162,19 +165,18 @@ def resample_scores(
 ) -> Float[np.ndarray, "B K"]:
     """Returns the score of K sets of predictions on the rows of every draw.
 
-    Scores of our metrics are functions of a few sums over rows, so that a draw is a row
-    of one matrix product. A score that a draw leaves undefined (Matthews with one
-    class) is 0, as in `metrics.compute_score`, which raises for what it refuses. Other
-    metrics are called for every draw.
+    Our metrics are functions of a few sums over rows, so that one matrix product serves
+    all draws. A score that is undefined for a draw (Matthews with one class) is 0, as
+    in `metrics.compute_score`. Registered metrics are called for every draw.
 
     Args:
-        metric: of the score.
-        draws: of rows.
+        metric: name of the metric.
+        draws: draws of rows.
         labels_N: class indices.
         predictions_NK: class indices.
         weights_N: weight of each row.
-        num_classes: C.
-        logits_fn: k -> the logits that predictions k follow from, for metrics of
+        num_classes: number of classes C.
+        logits_fn: k -> the logits of predictions k, for metrics that read
             probabilities.
     """
     if metrics.reads_rows(metric):
@@ -192,8 +194,8 @@ def resample_scores(
         return np.array(scores_KB).T
     weights_N1 = weights_N.astype(np.float64)[:, None]
     labels_NC = weights_N1 * (labels_N[:, None] == np.arange(num_classes)[None, :])
-    # One product for all: correct, and predicted as each class but the last, which is
-    # what remains of the draw.
+    # One product for all terms: correct, and predicted as each class but the last,
+    # whose count follows from the total.
     terms = [predictions_NK == labels_N[:, None]]
     terms += [predictions_NK == c for c in range(num_classes - 1)]
     if metrics.reads_hits(metric):
@@ -218,7 +220,7 @@ class CurveDraws:
 
     Attributes:
         score: at every threshold.
-        cost: mean cost fraction at every threshold; rises with it.
+        cost: mean cost fraction at every threshold; ascending.
     """
 
     score: Float[np.ndarray, "B T"]
@@ -226,18 +228,18 @@ class CurveDraws:
 
     def compute_areas(self, first_cost: float) -> Float[np.ndarray, " B"]:
         """Returns `curves.compute_area` of every draw's curve."""
-        if first_cost == 1:  # a single exit: the area is its score
+        if first_cost == 1:  # A single exit: the area is its score.
             return self.score[:, 0]
-        # Past a cost of 1 (multi_model) nothing counts.
+        # Costs above 1 (multi_model) are not part of the area.
         costs_BT = np.clip(self.cost, first_cost, 1.0)
         best_BT = np.maximum.accumulate(self.score, axis=1)
         widths_BT = np.diff(costs_BT, axis=1, append=1.0)
         return (best_BT * widths_BT).sum(axis=1) / (1 - first_cost)
 
     def read_at(self, costs_K: Float[np.ndarray, " K"]) -> Float[np.ndarray, "B K"]:
-        """Returns the scores of every draw at costs within the curve.
+        """Returns the scores of every draw at costs within the range of the curve.
 
-        Each draw sets its own thresholds by its own costs, as `curves.Curve.read_at`.
+        Each draw derives thresholds from its own costs, as in `curves.Curve.read_at`.
         """
         rows = zip(self.cost, self.score, strict=True)
         return np.stack([np.interp(costs_K, cost, score) for cost, score in rows])
@@ -257,17 +259,17 @@ def resample_curve(
     """Returns a cascade's curve on the rows of every draw.
 
     Args:
-        metric: of the score.
-        draws: of rows.
+        metric: name of the metric.
+        draws: draws of rows.
         labels_N: class indices.
-        predictions_NE: the class each exit answers.
+        predictions_NE: the class that each exit predicts.
         weights_N: weight of each row.
-        num_classes: C.
-        exits_TN: the exit each row leaves at, by rising threshold. A few dozen
-            thresholds spread over the costs tell the variance of the area and of a
-            score at a cost, for which the thousands of an exact curve are not needed.
+        num_classes: number of classes C.
+        exits_TN: the exit of each row, by ascending threshold. A few dozen thresholds
+            spread over the costs suffice to estimate the variance of the area and of a
+            score at a cost.
         costs_E: cost of leaving at each exit.
-        logits_NEC: of the exits, for metrics of probabilities.
+        logits_NEC: logits of the exits, for metrics that read probabilities.
     """
     answers_NT = np.take_along_axis(predictions_NE, exits_TN.T, axis=1)
     rows = (labels_N, answers_NT, weights_N, num_classes)

@@ -16,24 +16,24 @@ from sweet_jax.trees import flatten_paths, unflatten_paths
 
 
 def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
-    """Writes the encoder that an exit reads, with its tokenizer.
+    """Writes the encoder up to an exit, with its tokenizer.
 
-    The exit's final norm comes along in families that have one, and its pooler where
-    it is what Hugging Face's is: a map of the first token's state. Its classifier stays
-    behind, as no encoder has one.
+    The exit's final norm is included for families that have one. Its pooler is included
+    if it is the same as Hugging Face's, a dense layer on the first token's state. Its
+    classifier is not, since it is not part of an encoder.
 
     Args:
         model: a model folder (`WORKDIR/model`), or the work directory.
         out: the folder to write.
-        exit_number: the encoder ends at this exit, and of a multi_model it is this
-            exit's own; None: the last exit.
+        exit_number: the encoder ends at this exit; for multi_model, it is the encoder
+            of this exit. None: the last exit.
 
     Returns:
-        One line on what was written.
+        One line that describes the written folder.
 
     Raises:
-        ValueError: no model folder; no such exit; `out` holds files already; the
-            segments have trained shared tables of their own.
+        ValueError: `model` is not a model folder, there is no such exit, `out` contains
+            files, or each segment has trained its own copy of shared tables.
     """
     folder = model / "model" if (model / "model").is_dir() else model
     description, params = load_model_folder(folder)
@@ -47,7 +47,7 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
     config = load_config(folder / "encoder", description.ignore_attributes)
     tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
     encoder, exit_params = take_parts(description, params, number)
-    # Theirs is a map of the first token's state, in families that have one.
+    # Hugging Face's pooler reads the first token's state, in families that have one.
     has_pooler = description.pooling == "cls" and NAME_MAPS[config.family].has_pooler
     with write_folder(out) as temporary:
         export_encoder(
@@ -69,7 +69,7 @@ def export_model(model: Path, out: Path, exit_number: int | None = None) -> str:
 def take_parts(
     description: ModelDescription, params: Params, number: int
 ) -> tuple[Params, Params]:
-    """Returns the encoder up to an exit, and the exit's own parameters."""
+    """Returns the parameters of the encoder up to an exit, and of the exit."""
     members = description.member_exits
     if len(members) > 1:
         owner = next(i for i, exits in enumerate(members) if number in exits)
@@ -82,7 +82,7 @@ def take_parts(
         path.removeprefix("encoder/"): leaf
         for path, leaf in flat.items()
         if path.startswith("encoder/")
-        # What lies behind the exit is no part of what it reads.
+        # Layers after the exit are not needed.
         and find_segment(path, layers) <= segment
     }
     exits = params["exits"]

@@ -1,13 +1,13 @@
-"""A model folder as an exported folder, which runs without this package.
+"""Exports a model folder to a folder that runs without this package.
 
-manifest.json     what the model is, the programs with their arguments
+manifest.json     description of the model, and the programs with their arguments
 checksums.json    sha256 of every other file
 segment_I.jaxexp  the program of segment I (jax.export: StableHLO for every platform)
 weights.npz       all parameters, float32, at their paths; programs share them
 tokenizer/        as published
-loader.py         runs the folder with jax, numpy and flatbuffers (exported/loader.py)
-checks.py         what the loader verifies first (exported/checks.py)
-pytorch/          on request, the same model for PyTorch (see `pytorch_export`)
+loader.py         runs the folder with jax, numpy, flatbuffers (standalone/loader.py)
+checks.py         checks that the loader makes first (standalone/checks.py)
+pytorch/          on request, the same model for PyTorch (see `export/pytorch.py`)
 """
 
 import dataclasses
@@ -31,43 +31,43 @@ from sweet_jax.system.files import write_bytes, write_folder, write_json
 from sweet_jax.system.packages import install_extra
 from sweet_jax.trees import flatten_paths
 
-# The loader's criterion; it needs nothing but logits and temperatures.
+# The loader's criterion; it needs only logits and temperatures.
 CRITERION = "confidence"
 _HERE = Path(__file__).parents[1] / "standalone"
 
 
 class ExportError(ValueError):
-    """The folder cannot be written, or something that export needs is missing."""
+    """The folder cannot be written, or a package that export needs is missing."""
 
 
 def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
-    """Writes an exported folder, whole or not at all.
+    """Writes an exported folder, completely or not at all.
 
     Args:
         model: a model folder (`WORKDIR/model`).
         out: the folder to write.
-        pytorch: whether it has a part for PyTorch, too.
+        pytorch: whether to add the part for PyTorch.
 
     Returns:
-        One line on what was written.
+        One line that describes the written folder.
 
     Raises:
-        ModelFolderError: `model` is no model folder, or damaged.
-        ExportError: `out` is there already, or flatbuffers is not installed.
-        ValueError: the model has no form in PyTorch (see `pytorch_export`).
+        ModelFolderError: `model` is not a model folder, or is damaged.
+        ExportError: `out` exists, or flatbuffers is not installed.
+        ValueError: PyTorch cannot represent the model (see `write_pytorch`).
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise ExportError(
-            "export needs flatbuffers, which jax writes programs with:"
+            "export needs flatbuffers, with which jax writes programs:"
             f" {install_extra('export')}"
         )
     if out.exists():
-        raise ExportError(f"{out} is there already: name another folder with --out")
+        raise ExportError(f"{out} already exists: name another folder with --out")
     classifier = load(model)
     d, params = classifier.description, classifier.params
     with write_folder(out) as temporary:
         programs = _write_programs(classifier, temporary)
-        # Contents alone: the folder may have been made read-only.
+        # Contents without permissions, since the source may be read-only.
         for file in (model / "tokenizer").rglob("*"):
             copy = temporary / file.relative_to(model)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,8 @@ def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
 def _write_programs(classifier: AdaptiveClassifier, folder: Path) -> list[Program]:
     """Writes programs and weights; returns the programs."""
     d = classifier.description
-    # Part of a program, as it was of the run that chose the thresholds.
+    # The precision becomes part of the program: that of the run, for which thresholds
+    # were chosen.
     with jax.default_matmul_precision(d.matmul_precision):
         programs = export_programs(
             classifier.model,
@@ -129,7 +130,7 @@ def _describe(
         "threshold_range": threshold_range(
             CRITERION, len(d.label_names), len(d.exit_layers)
         ),
-        # Numbers from here on are refused; types are 0 or 1 where a model reads them.
+        # Exclusive upper limits of the inputs.
         "limits": {"token_ids": vocab_size, "mask": 2, "type_ids": 2},
         "weights": {
             path: list(leaf.shape)
@@ -148,7 +149,7 @@ def _describe(
 
 
 def _describe_arrays(specs: Specs) -> list[dict[str, Any]]:
-    """Returns names, shapes and types; an axis is a number or a text, as `length`."""
+    """Returns names, shapes and types; an axis is a number or a name (`length`)."""
     return [
         {
             "name": name,

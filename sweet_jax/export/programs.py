@@ -1,8 +1,8 @@
-"""Segments as StableHLO programs: any batch, any length up to the longest, any device.
+"""Exports segments as StableHLO programs, for any batch size, length and device.
 
-A program maps (weights, state) to what it changes of the state. Both are dicts by name,
-so whoever runs the programs in order needs to know no tree of ours: `token_ids`,
-`type_ids` and `mask` are the first state, and every program adds `logits`.
+A program maps (weights, state) to the changed entries of the state. Both are flat
+dicts, so that programs run without this package's data structures: the first state is
+`token_ids`, `type_ids` and `mask`, and every program adds `logits`.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from sweet_jax.models.multi_exit import MultiModelSet, find_segment
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# What serving reads of a batch; labels and weights are of training and evaluation.
+# The fields of a batch that serving uses; labels and weights are for training and
+# evaluation.
 TOKENS = ("token_ids", "type_ids", "mask")
 _UNREAD = ("labels", "weights", "row_ids")
 
@@ -30,13 +31,13 @@ Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 class Program(NamedTuple):
-    """A segment, exported.
+    """An exported segment.
 
     Attributes:
-        exported: of (weights, state), dicts of what the next two name.
-        weights: paths of the parameters that the segment reads, sorted as arguments.
-        inputs: shape and type of what it reads of the state, sorted as arguments.
-        outputs: shape and type of what it changes of the state, sorted as results.
+        exported: function of two dicts, with the keys of `weights` and `inputs`.
+        weights: paths of the parameters that it reads, in the order of arguments.
+        inputs: shapes and types of the state that it reads, in the order of arguments.
+        outputs: shapes and types of the state that it changes, in the order of results.
     """
 
     exported: export.Exported
@@ -56,11 +57,11 @@ def export_programs(
 
     Args:
         model: a MultiExitClassifier or a MultiModelSet.
-        params: of the model; their shapes are taken, not their values.
+        params: parameters of the model; only their shapes are used.
         exit_layers: the layer each exit reads.
-        num_classes: C.
-        max_length: longest input in tokens. Without this bound in the program, a longer
-            one would be computed, with positions that the model does not have.
+        num_classes: number of classes C.
+        max_length: longest input in tokens. The program checks this bound; without it,
+            longer inputs would run with positions that the model does not have.
     """
     batch, length = export.symbolic_shape(
         "batch, length", constraints=[f"length <= {max_length}"]
@@ -85,7 +86,7 @@ def export_programs(
         inputs = dict(sorted(_flatten_state(rows, shared).items()))
         is_last = i == len(exit_layers) - 1
         program = _make_program(run, rows, shared, num_classes, is_last)
-        # Unread arguments stay: the lists of names are those of the arguments.
+        # Keeps unused arguments, so that the lists of names match the arguments.
         jitted = jax.jit(program, keep_unused=True)
         with _without_source_paths():
             exported = export.export(jitted, platforms=PLATFORMS)(weights, inputs)
@@ -100,7 +101,7 @@ def export_programs(
 
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
-    """Keeps the paths of this machine's source files out of programs."""
+    """Removes the paths of this machine's source files from programs."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -117,7 +118,7 @@ def _make_program(
     num_classes: int,
     is_last: bool,
 ) -> Any:
-    """Returns a segment as a function of dicts; nobody reads what the last hands on."""
+    """Returns a segment as a function of dicts; the last one returns only logits."""
 
     def program(
         weights: dict[str, Array], state: dict[str, Array]
@@ -135,7 +136,7 @@ def _make_program(
         )
         rows, shared, answers = run(unflatten_paths(weights), rows, shared)
         after = {} if is_last else _flatten_state(rows, shared)
-        # What a segment hands on as it got it, the very tracer, is no result.
+        # Entries that the segment does not change, the same tracer, are not results.
         changed = {name: x for name, x in after.items() if x is not state.get(name)}
         changed["logits"] = answers[:, :num_classes]
         if answers.shape[1] > num_classes:
@@ -146,7 +147,7 @@ def _make_program(
 
 
 def _flatten_state(rows: Rows, shared: Shared) -> dict[str, Any]:
-    """Returns the leaves by name, without those that serving does not read."""
+    """Returns the leaves by name, without those that serving does not use."""
     own = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(rows)}
     common = {
         _name_shared(path): leaf for path, leaf in jax.tree.leaves_with_path(shared)
@@ -167,10 +168,10 @@ def _name_shared(path: Any) -> str:
 def _is_read(
     path: str, segment: int, exit_layers: tuple[int, ...], is_set: bool
 ) -> bool:
-    """Returns whether a segment reads the parameter at `path`."""
+    """Whether a segment reads the parameter at `path`."""
     if is_set:
         return path.startswith(f"member_{segment}/")
-    # A pooler of all exits has no owner (faithful_release).
+    # All segments read the shared pooler (faithful_release).
     return path.startswith("exits/pooler/") or (
         find_segment(path, exit_layers) == segment
     )

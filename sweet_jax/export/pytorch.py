@@ -1,9 +1,9 @@
-"""The part of an exported folder that PyTorch reads.
+"""Writes the part of an exported folder that is for PyTorch.
 
-encoder_I/          an encoder as Hugging Face names it; of a multi_model, each exit's
+encoder_I/          an encoder in Hugging Face's format; for multi_model one per exit
 exits.safetensors   norm, pooler and classifier of each exit, as `0.pooler.weight`
-reader.py           a reference reader (exported/pytorch_reader.py)
-checks.py           what it verifies first (exported/checks.py)
+reader.py           a reference reader (standalone/pytorch_reader.py)
+checks.py           checks that it makes first (standalone/checks.py)
 """
 
 import shutil
@@ -21,7 +21,7 @@ from sweet_jax.system.files import write_whole
 from sweet_jax.trees import flatten_paths
 
 _HERE = Path(__file__).parents[1] / "standalone"
-# As `torch.nn` names and lays them out; a head of learning to exit stays behind.
+# Names in `torch.nn`; heads of learning to exit are not exported.
 _NAMES = {
     "norm/scale": "norm.weight",
     "norm/bias": "norm.bias",
@@ -39,19 +39,19 @@ def write_pytorch(
 
     Args:
         model: the model folder.
-        description: of the model.
-        params: of the model.
+        description: description of the model.
+        params: parameters of the model.
         out: the folder to write.
 
     Raises:
-        ValueError: segments have trained shared tables of their own, for which Hugging
-            Face's encoders have no place.
+        ValueError: each segment has trained its own copy of shared tables; Hugging
+            Face's encoders have only one.
     """
     config = load_config(model / "encoder", description.ignore_attributes)
     attributes = read_config(model / "encoder")
     for i, exits in enumerate(description.member_exits):
         encoder, last = take_parts(description, params, exits[-1])
-        # A final norm must be there, though each exit has its own.
+        # Hugging Face's encoder needs a final norm, though each exit has its own.
         norm = last.get("norm")
         export_encoder(encoder, None, config, attributes, out / f"encoder_{i}", norm)
     tensors = {}
@@ -59,7 +59,7 @@ def write_pytorch(
         _, own = take_parts(description, params, number)
         for path, leaf in flatten_paths(own).items():
             if path in _NAMES:
-                # A Linear's weight is [out, in]; a transposed view must be copied.
+                # A Linear's weight is [out, in]; the transposed view is copied.
                 laid = leaf.T if path.endswith("kernel") else leaf
                 tensors[f"{number}.{_NAMES[path]}"] = np.ascontiguousarray(laid)
     with write_whole(out / "exits.safetensors") as file:

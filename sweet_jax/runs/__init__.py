@@ -1,1 +1,1 @@
-"""A run from settings to its report."""
+"""Runs: from settings to results, model folder and report."""

@@ -1,4 +1,4 @@
-"""What a run would do and cost, without doing it (`--dry_run`)."""
+"""Describes a run and its cost without running it (`--dry_run`)."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sweet_jax.training.phase_run import measure_step
 from sweet_jax.trees import count_parameters
 
 _FLOAT_BYTES = 4
-# Parameters, gradients and AdamW's two moments.
+# Parameters, gradients, and the two moments of AdamW.
 _COPIES_IN_TRAINING = 4
 
 
@@ -23,7 +23,7 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
     """Returns steps, parameters, splits, token statistics and the memory estimate.
 
     Raises:
-        ValueError: an input is wrong, as in the run itself.
+        ValueError: an input is wrong; the run itself would raise the same.
     """
     configure_jax(settings.encoder.matmul_precision)
     prepared = prepare(settings)
@@ -72,7 +72,7 @@ def _join(numbers: tuple[int, ...]) -> str:
 
 
 def _estimate_memory(prepared: Prepared) -> str:
-    """Returns the estimate for the largest member at the longest batch."""
+    """Returns the memory estimate for the largest member and the longest batch."""
     model, member = prepared.models[-1], prepared.members[-1]
     size = count_parameters(compute_shapes(model)) * _FLOAT_BYTES
     longest = int(prepared.rows["train"].lengths.max())

@@ -21,7 +21,7 @@ from sweet_jax.runs.workdir import MODEL
 from sweet_jax.settings.fields import Settings
 from sweet_jax.system.files import write_folder
 
-# Of a run that only its classifier is wanted of: training cannot go on from here.
+# Folders that a fitted estimator does not need: it never resumes training.
 _LEFT_OUT = ("checkpoints", "tensorboard")
 
 
@@ -31,11 +31,11 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         estimator = SweetClassifier(num_epochs=2).fit(texts, labels)
         estimator.predict(more_texts, speedup=2)
 
-    X is a list, a Series or an array of texts, or a DataFrame or array of one text
-    column, or of two for pairs of texts. The files of a fit lie in a temporary folder
-    that goes with the estimator; a pickle holds its model.
+    X is a list, a Series or an array of texts, or a DataFrame or array with one text
+    column, or two for pairs of texts. The files of a fit are in a temporary folder that
+    is deleted with the estimator; a pickle contains the model.
 
-    Of the rows given to `fit`, a part measures and calibrates and is not trained on:
+    Some of the rows given to `fit` are used for test and calibration, not for training;
     see `run_.results["splits"]`.
 
     Parameters are stored as they are and checked by `fit`; None means the default of
@@ -46,21 +46,21 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         method: how the exits are trained, such as `sweet` or `early_exit`.
         num_epochs: passes over the training rows.
         batch_size: rows per step.
-        max_length: longest text in tokens; longer ones are cut.
-        encoder_learning_rate: peak rate of the encoder.
-        exit_learning_rate: peak rate of the exits.
-        max_train_examples: training rows taken of those there are; 0: all.
-        seed: chooses rows, order, fresh weights and dropout.
-        criterion: what decides who leaves early (docs/budgets.md).
-        speedup: wanted of predictions, where they name no other target.
-        threshold: of predictions, where they name no other target.
+        max_length: longest text in tokens; longer ones are truncated.
+        encoder_learning_rate: peak learning rate of the encoder.
+        exit_learning_rate: peak learning rate of the exits.
+        max_train_examples: largest number of training rows to use; 0: all.
+        seed: seed for the choice and order of rows, fresh weights and dropout.
+        criterion: exit criterion (docs/budgets.md).
+        speedup: target speed-up of predictions, unless a call gives another target.
+        threshold: threshold of predictions, unless a call gives another target.
         settings: further settings by name, such as `{"optim.clip_norm": 0.5}`.
-        verbose: show the progress of training.
+        verbose: whether to show the progress of training.
 
     Attributes:
         classes_: the labels, sorted.
-        n_features_in_: text columns, 1 or 2.
-        feature_names_in_: their names, where X was a DataFrame.
+        n_features_in_: number of text columns, 1 or 2.
+        feature_names_in_: their names, if X was a DataFrame.
         run_: the `Run`, with results, report and the `AdaptiveClassifier`.
     """
 
@@ -101,8 +101,8 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         """Trains on texts and their labels.
 
         Raises:
-            ValueError: a text or a label is missing or of another type, X and y have
-                different lengths, there is one class only, or a setting is wrong.
+            ValueError: a text or a label is missing or has a wrong type, X and y have
+                different lengths, there is only one class, or a setting is wrong.
         """
         if y is None:
             raise ValueError(
@@ -114,7 +114,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
             y = column_or_1d(y, warn=True)
         labels_N = np.asarray(y)
         if labels_N.dtype.kind == "f":
-            check_classification_targets(labels_N)  # Then they are whole numbers.
+            check_classification_targets(labels_N)  # Passes only for integers.
             y = labels_N.astype(int)
         names = _list_names(X)
         rows = hold_rows({"train": X}, text=names, label=y)
@@ -146,10 +146,10 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: texts, as in `fit`.
-            speedup: in layers; the threshold is chosen on calibration rows.
-            threshold: in the criterion's own range. Without target, here and in the
-                parameters, the last exit answers.
-            criterion: None: as the parameter says.
+            speedup: target in layers; the threshold is chosen on calibration rows.
+            threshold: in the criterion's own range. Without a target, here and in the
+                parameters, every text runs to the last exit.
+            criterion: None: the parameter `criterion`.
 
         Raises:
             ValueError: a text is missing or empty, or a target is out of reach.
@@ -167,7 +167,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
     ) -> np.ndarray:
         """Returns calibrated probabilities [N, C], classes in the order of `classes_`.
 
-        See `predict` for the arguments and what it raises.
+        See `predict` for the arguments and exceptions.
         """
         check_is_fitted(self)
         if speedup is None and threshold is None:
@@ -179,7 +179,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
             criterion=self.criterion if criterion is None else criterion,
             speedup=speedup,
         )
-        # Strings that are whole numbers are in the order of the numbers there.
+        # The classifier orders strings such as "10" as numbers.
         place = {name: i for i, name in enumerate(classifier.label_names)}
         labels = self.classes_.tolist()
         order_C = [
@@ -192,7 +192,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         """Writes the model folder, which `sweet_jax.load` and the commands read.
 
         Args:
-            folder: an older one there is replaced.
+            folder: path of the folder; an older one is replaced.
 
         Raises:
             NotFittedError: `fit` has not been called.
@@ -214,12 +214,12 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         keywords = {name: value for name, value in given.items() if value is not None}
         keywords |= self.settings or {}
         if not keywords.keys() & {"measure_costs", "evaluate.measure_costs"}:
-            keywords["evaluate.measure_costs"] = False  # Nobody reads them here.
+            keywords["evaluate.measure_costs"] = False  # Not used here.
         data = {"task": rows.task_name}
         return make_settings(self.encoder, self.method, data, keywords)
 
     def _take_texts(self, X: Any) -> Any:
-        """Returns what `AdaptiveClassifier.predict` reads: texts, or pairs.
+        """Returns texts or pairs for `AdaptiveClassifier.predict`.
 
         Raises:
             ValueError: X has other columns than in `fit`, or no rows.
@@ -230,8 +230,8 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
             known = list(getattr(self, "feature_names_in_", names))
             if names != known:
                 raise ValueError(
-                    f"X has the columns {', '.join(names)}, and fit was given"
-                    f" {', '.join(known)}: give these"
+                    f"X has the columns {', '.join(names)}, but fit was called with"
+                    f" {', '.join(known)}: give these columns"
                 )
             columns = [X[name] for name in X.columns]
             X = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
@@ -257,7 +257,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         return [row[0] if width == 1 else tuple(row) for row in X]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state with the files of the run in place of its folder."""
+        """Returns the state, with the files of the run instead of its folder."""
         state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "run_" in state:
             root = state.pop("run_").workdir
@@ -269,7 +269,7 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Writes the files of the run into a temporary folder of this object."""
+        """Writes the files of the run to a new temporary folder."""
         state = dict(state)
         files = state.pop("_files", None)
         super().__setstate__(state)
@@ -287,16 +287,16 @@ class SweetClassifier(ClassifierMixin, BaseEstimator):
         return hasattr(self, "run_")
 
     def __sklearn_tags__(self) -> Any:
-        """Returns the tags: texts in, in one column or two."""
+        """Returns the tags: inputs are strings, in one column or two."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         return tags
 
 
 class _TemporaryFolder:
-    """A folder that is removed with the last object that refers to this one.
+    """A temporary folder that is removed when this object is garbage-collected.
 
-    `tempfile.TemporaryDirectory` warns when that removes it.
+    `tempfile.TemporaryDirectory` would raise a ResourceWarning then.
     """
 
     def __init__(self) -> None:
@@ -305,29 +305,29 @@ class _TemporaryFolder:
 
 
 def _as_texts(X: Any) -> Any:
-    """Returns X, an array where it is like one; numbers are refused as usual.
+    """Returns X, as an array if it is array-like; raises for numbers.
 
     Raises:
         TypeError: X is sparse.
         ValueError: X holds numbers.
     """
     if issparse(X):
-        raise TypeError("X is sparse, and texts are not: give a list of texts")
+        raise TypeError("X is a sparse matrix, expected texts: give a list of texts")
     if _list_names(X) is not None or hasattr(X, "index"):
         return X
     if hasattr(X, "__array__"):
         X = np.asarray(X)
     if getattr(X, "dtype", np.dtype(object)).kind in "biufc":
-        # What scikit-learn says of complex, empty and missing numbers comes first.
+        # First, scikit-learn's own messages for complex, empty and missing numbers.
         check_array(X)
         raise ValueError(
-            f"X is an array of {X.dtype}: expected texts; for numbers take another"
-            " classifier"
+            f"X is an array of {X.dtype}: expected texts; use another classifier for"
+            " numbers"
         )
     return X
 
 
 def _list_names(X: Any) -> list[str] | None:
-    """Returns the columns of a DataFrame; None for what has none."""
+    """Returns the column names of a DataFrame; None for other inputs."""
     columns = getattr(X, "columns", None)
     return None if columns is None else [str(name) for name in columns]

@@ -1,4 +1,4 @@
-"""A finished run on other data: the model folder, the run's calibration, new rows."""
+"""Evaluates a finished run on other data, with the run's model and calibration."""
 
 import time
 from collections.abc import Iterator
@@ -52,25 +52,26 @@ def evaluate_on(
 ) -> tuple[dict[str, Any], Path]:
     """Measures a finished run on labelled rows that it has not seen.
 
-    Temperatures, learning-to-exit ranges and thresholds are those of the run's own
+    Temperatures, learning-to-exit ranges and thresholds come from the run's own
     calibration rows.
 
     Args:
         run: work directory of a finished run.
         data: a .jsonl, .csv or .tsv file, or a folder or the name of a task (its test
             rows, else its validation rows, else all).
-        text_columns: one or two; (): those of the run, where the data have them, else
-            found by their usual names.
-        label_column: labels are matched by name with those of training; empty: as
-            text_columns.
-        output: where to write; None: `RUN/evaluations/NAME`.
+        text_columns: one or two columns; (): those of the run if the data have them,
+            else columns with usual names.
+        label_column: column of the labels, which are matched by name with those of
+            training; empty: chosen like text_columns.
+        output: output directory; None: `RUN/evaluations/NAME`.
 
     Returns:
-        What results.json holds, and the directory it lies in.
+        The content of results.json, and its directory.
 
     Raises:
         ValueError: the run is not finished, its files are damaged, the data are wrong
-            or have a label that training lacks, or the output directory is not empty.
+            or have a label that does not occur in training, or the output directory is
+            not empty.
     """
     start = time.perf_counter()
     settings = from_config_dict(read_settings(run))
@@ -95,7 +96,7 @@ def evaluate_on(
     if description.has_pairs != (rows.pairs is not None):
         wanted = "pairs of texts" if description.has_pairs else "single texts"
         raise SettingsError(
-            f"{data}: the run was trained on {wanted}; name --text_columns"
+            f"{data}: the run was trained on {wanted}; name them in --text_columns"
         )
     load_seconds = time.perf_counter() - start
     start = time.perf_counter()
@@ -106,7 +107,7 @@ def evaluate_on(
         ),
         test=bank,
         calibration=classifier.calibration,
-        # The majority class of the new rows would need their labels: that of training.
+        # The baseline predicts the majority class of training, not of the new rows.
         train_label_counts_C=np.asarray(old["train_label_counts"]),
     )
     results = {
@@ -146,11 +147,11 @@ def load_table(
     Args:
         data: a file, or the name of a task: its test rows, else its validation rows,
             else all.
-        asked: columns that a person names; those of a task go first.
-        remembered: columns of the training, which are read where the data have them.
+        asked: columns that the user names; the columns of a task have priority.
+        remembered: columns of the training, used if the data have them.
 
     Raises:
-        ValueError: no such data, or rows that cannot be used.
+        ValueError: there are no such data, or their rows are unusable.
     """
     path = Path(data)
     if path.exists() and not path.is_dir():
@@ -171,7 +172,7 @@ def load_table(
 def _describe(
     table: Table, rows: Examples, label_names: tuple[str, ...]
 ) -> Iterator[str]:
-    """Yields notes on the rows measured."""
+    """Yields notes about the evaluated rows."""
     yield from table.notes
     yield from describe_texts(table.texts, table.pairs, table.locate)
     keys = list_keys(rows.texts, rows.pairs)
@@ -183,9 +184,9 @@ def _describe(
 def _compare_with_training(
     settings: Settings, table: Table, rows: Examples
 ) -> list[str]:
-    """Returns a note where rows measured are rows that the run was trained on."""
+    """Returns a note if evaluated rows were also training rows of the run."""
     if get_task(settings.data.task).kind not in ("embedded", "file", "folder"):
-        return []  # Reading it again may take a network.
+        return []  # Reading the task again may need a network.
     try:
         raw = load_task(settings.data)
         train = make_splits(raw, settings).train

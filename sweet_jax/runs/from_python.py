@@ -1,4 +1,4 @@
-"""Training from Python: rows in memory or in files in, a finished run out."""
+"""Training from Python, on rows in memory or in files."""
 
 import os
 from collections.abc import Sequence
@@ -30,29 +30,29 @@ def train(
         run = sweet_jax.train(frame, text="message", label="category")
         run.classifier.predict(["where is my parcel?"], speedup=2)
 
-    The same call with the same work directory continues where an earlier one stopped,
-    or returns at once what it finished.
+    The same call with the same work directory resumes where an earlier one stopped, or
+    returns the finished run at once.
 
     Args:
         train: (text, label) pairs, texts with `label=[...]`, dicts, a dict of columns,
             a pandas DataFrame, a `datasets.Dataset` or DatasetDict, a .csv, .tsv or
             .jsonl file, a folder of such files, or the name of a task as `data.task`
             takes it. A text is a string, or a (text, text) tuple for tasks of pairs.
-        test: the same for the test rows; None: they are split off the training rows,
-            as `results["origin"]` says.
-        text: the column of texts, or two for pairs; None: found by usual names.
-        label: the column of labels; or the labels of the training rows.
+        test: test rows in the same form; None: they are split off the training rows,
+            see `results["origin"]`.
+        text: the text column, or two for pairs; None: columns with usual names.
+        label: the label column; or the labels of the training rows.
         encoder: `encoder.name`: an embedded encoder, a folder or a hub id.
         method: how the exits are trained, such as `sweet` or `early_exit`.
-        workdir: where the run's files are written; None: as for the command,
+        workdir: directory for the run's files; None: the default of the command,
             `runs/{task}-{encoder}-{method}-s{seed}-{digest}` in the current directory.
-        quiet: show no progress.
-        **settings: fields by name (`num_epochs=2`), with their section where the name
-            alone is not enough (`**{"evaluate.batch_size": 32}`); docs/python.md.
+        quiet: whether to hide the progress.
+        **settings: fields by name (`num_epochs=2`), with their section if the name is
+            ambiguous (`**{"evaluate.batch_size": 32}`); see docs/python.md.
 
     Raises:
-        ValueError: an input or a setting is wrong, or the work directory holds another
-            run; one line says what, where and what to do.
+        ValueError: an input or a setting is wrong, or the work directory contains
+            another run; the message is one line.
     """
     rows, fields = _find_data(train, test, text, label)
     parsed = make_settings(encoder, method, fields, settings)
@@ -60,7 +60,7 @@ def train(
     from sweet_jax.runs import pipeline
 
     path, _ = pipeline.run(parsed, None if workdir is None else Path(workdir), quiet)
-    del rows  # They were in use until here: their task's name stands for them.
+    del rows  # Kept alive until here, because settings refer to them by task name only.
     return Run(path)
 
 
@@ -70,12 +70,12 @@ def make_settings(
     data: dict[str, Any],
     keywords: dict[str, Any],
 ) -> Settings:
-    """Returns the settings of a run from arguments of Python.
+    """Returns the settings of a run from Python arguments.
 
     Args:
         encoder: see `train`.
         method: see `train`.
-        data: fields of the section `data` that follow from the rows.
+        data: fields of the section `data` that are derived from the rows.
         keywords: further fields by name; see `nest_keywords`.
 
     Raises:
@@ -91,8 +91,8 @@ def make_settings(
     given = {name: value for name, value in named.items() if value is not None}
     if twice := given.keys() & keywords.keys():
         raise SettingsError(
-            f"{min(twice)} is given twice: it follows from another argument, so drop"
-            " one of the two"
+            f"{min(twice)} is given twice: another argument sets it, so drop one of"
+            " the two"
         )
     return from_config_dict(nest_keywords({**given, **keywords}))
 
@@ -118,7 +118,7 @@ def _find_data(
         if label is not None and not isinstance(label, str):
             raise ValueError(
                 f"label is of type {type(label).__name__}: rows of files have their"
-                " labels in a column, so name that"
+                " labels in a column, so give its name"
             )
         return None, fields | _name_files(os.fspath(train), test)
     if isinstance(test, str | os.PathLike):
@@ -159,7 +159,7 @@ def _name_files(train: str, test: str | os.PathLike[str] | None) -> dict[str, st
 
 
 def _is_dataset_dict(data: Any) -> bool:
-    """Returns whether these are splits of `datasets`: a dict of its data sets."""
+    """Whether this is a DatasetDict: a dict of data sets from `datasets`."""
     return isinstance(data, dict) and any(
         hasattr(split, "column_names") for split in data.values()
     )

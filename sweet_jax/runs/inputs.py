@@ -1,7 +1,6 @@
-"""What a run needs before any work: its rows, its encoder, its models, all checked.
+"""Prepares and checks the inputs of a run: rows, encoder and models.
 
-Everything a person can get wrong about the inputs is found here, before the work
-directory exists.
+All errors in the inputs are found here, before the work directory is made.
 """
 
 import dataclasses
@@ -52,20 +51,20 @@ class Prepared:
     """The checked inputs of a run.
 
     Attributes:
-        settings: with the exits of the encoder's depth filled in.
-        folder: of the encoder.
-        config: of the encoder.
-        loaded: its weights, as deep as the last exit.
+        settings: settings of the run, with exit layers filled in.
+        folder: folder of the encoder.
+        config: config of the encoder.
+        loaded: weights of the encoder, up to the last exit.
         raw: the task as published.
-        splits: its rows.
-        tokenizer: of the encoder.
-        rows: `train`, `calibration`, `test` and further test sets, tokenised.
+        splits: the rows of the task.
+        tokenizer: tokenizer of the encoder.
+        rows: tokenized `train`, `calibration`, `test` and further test sets.
         buckets: lengths that batches are padded to.
-        members: what is trained on its own.
-        models: one per member.
+        members: members of the method, which are trained separately.
+        models: one model per member.
         separate_tables: whether each segment has its own copy of tables that layers
             share.
-        inputs: digests of what is no setting but decides the result.
+        inputs: digests of all inputs other than settings that affect the results.
     """
 
     settings: Settings
@@ -84,7 +83,7 @@ class Prepared:
 
     @functools.cached_property
     def trainings(self) -> tuple[MemberTraining, ...]:
-        """What is trained on its own, one per member."""
+        """The training plan of each member."""
         data = TrainData(self.rows["train"], self.buckets, self.pad_id)
         return tuple(
             MemberTraining(model, member, data, self.settings)
@@ -93,7 +92,7 @@ class Prepared:
 
     @property
     def has_separate_models(self) -> bool:
-        """Whether each exit has a model of its own, which a cascade pays for."""
+        """Whether each exit has its own model, so that a cascade pays for several."""
         return len(self.models) > 1
 
     @property
@@ -103,7 +102,7 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the rows."""
+        """Notes about the rows for readers of the results."""
         cuts = [
             note
             for name, rows in self.rows.items()
@@ -123,7 +122,7 @@ def prepare(settings: Settings) -> Prepared:
     """Finds, reads and checks all inputs of a run.
 
     Raises:
-        ValueError: an input is wrong; one line says what, where and what to do.
+        ValueError: an input is wrong; the message is one line.
     """
     folder = find_encoder(settings.encoder)
     config = load_config(folder, settings.encoder.ignore_attributes)
@@ -139,7 +138,7 @@ def prepare(settings: Settings) -> Prepared:
     depth = layers[-1] + 1
     if depth < config.num_layers:
         logger.info(
-            "the last exit reads layer %d: the encoder's %d layers are cut to %d",
+            "the last exit reads layer %d: the encoder is cut from %d to %d layers",
             layers[-1],
             config.num_layers,
             depth,
@@ -180,7 +179,7 @@ def prepare(settings: Settings) -> Prepared:
         )
         for name, examples in named.items()
     }
-    # Released, all segments read one table.
+    # In the released code all segments share one table.
     separate_tables = separates_segments(members) and not settings.faithful_release
     spec = ModelSpec(
         exits=settings.exits,
@@ -213,7 +212,7 @@ def prepare(settings: Settings) -> Prepared:
 
 
 def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str, str]:
-    """Returns what tells two versions of a method from another package apart."""
+    """Returns a digest of a registered method, which may change between versions."""
     if settings.method in settings_lib.BUILTIN_METHODS:
         return {}
     return {"method": hashlib.sha256(repr(members).encode()).hexdigest()[:16]}

@@ -1,4 +1,4 @@
-"""The logit banks of a run: collected from its parameters once, then read back."""
+"""The logit banks of a run: collected once from its parameters, then read back."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,10 +12,10 @@ from sweet_jax.models.multi_exit import join_models
 from sweet_jax.runs.inputs import Prepared
 
 CALIBRATION = "calibration"
-# What temperatures are fitted on under faithful_release.
+# The bank on which temperatures are fitted under faithful_release.
 DROPOUT_CALIBRATION = "calibration_dropout"
-# Folded into the seed's key, for the dropout of that calibration; fresh weights,
-# training and analysis have the streams 0 to 2.
+# Folded into the seed's key, for dropout in that calibration; fresh weights, training
+# and analysis use streams 0 to 2.
 _CALIBRATION_STREAM = 3
 
 
@@ -23,18 +23,18 @@ class LogitBanks:
     """The banks of calibration, test and further test sets.
 
     Attributes:
-        names: of the banks.
-        files: their names in the work directory, in the same order.
-        collector: makes all banks but that with dropout.
+        names: names of the banks.
+        files: their file names in the work directory, in the same order.
+        collector: makes all banks except the one with dropout.
     """
 
     def __init__(self, prepared: Prepared, workdir: Path, digest: str) -> None:
-        """Nothing is read or collected yet.
+        """Stores the arguments; nothing is read or collected yet.
 
         Args:
             prepared: the inputs of the run.
-            workdir: where the banks lie.
-            digest: of the training, kept in each bank.
+            workdir: directory of the banks.
+            digest: digest of the training, stored in each bank.
         """
         self._prepared, self._workdir, self._digest = prepared, workdir, digest
         self.names = [name for name in prepared.rows if name != "train"]
@@ -47,7 +47,7 @@ class LogitBanks:
         """Returns the stored banks; None if one of them must be collected again.
 
         Args:
-            intact: the files of the run that are as they were written.
+            intact: files of the run that are unchanged since they were written.
         """
         if not set(self.files) <= set(intact):
             return None
@@ -57,7 +57,7 @@ class LogitBanks:
         }
 
     def collect(self, params: Params) -> dict[str, LogitBank]:
-        """Returns the banks of the parameters; the first host writes them."""
+        """Collects the banks from the parameters; process 0 writes them."""
         return {
             name: self._collect(name, file, params)
             for name, file in zip(self.names, self.files, strict=True)
@@ -66,9 +66,9 @@ class LogitBanks:
     def _collect(self, name: str, file: str, params: Params) -> LogitBank:
         prepared, collector = self._prepared, self.collector
         if name == DROPOUT_CALIBRATION:
-            # As the released calibration runs the model: there, each part of it is
-            # still in training right after it. The batches are those of training in
-            # size, so that the outputs depend on no other field.
+            # The released code calibrates with dropout on, because the submodules stay
+            # in training mode. The training batch size is used, so that the outputs
+            # depend on no other setting.
             key = jax.random.key(prepared.settings.seed)
             collector = self._make_collector(
                 prepared.settings.train.batch_size,

@@ -1,4 +1,4 @@
-"""The pipeline in order, resumable at each arrow.
+"""The stages of a run, in order; an interrupted run resumes at any of them.
 
 prepare -> train -> logit banks -> calibrate and evaluate -> model folder -> report
 """
@@ -47,20 +47,20 @@ logger = logging.getLogger(__name__)
 def run(
     settings: Settings, workdir: Path | None = None, quiet: bool = False
 ) -> tuple[Path, dict[str, Any]]:
-    """Runs the whole pipeline, or what of it is not yet done in the work directory.
+    """Runs all stages that are not yet finished in the work directory.
 
     Args:
-        settings: of the run.
-        workdir: None: `default_workdir`.
-        quiet: no progress.
+        settings: settings of the run.
+        workdir: work directory; None: `default_workdir`.
+        quiet: whether to hide the progress.
 
     Returns:
-        The work directory and what its results.json holds.
+        The work directory and the content of its results.json.
 
     Raises:
-        ValueError: an input is wrong, or the work directory is another run's.
-        Interrupted: SIGTERM came in training; the same call goes on. In a command
-            other signals, at any moment, raise its base `stopping.Stopped`.
+        ValueError: an input is wrong, or the work directory belongs to another run.
+        Interrupted: SIGTERM stopped the training; the same call resumes. In a command,
+            other signals raise its base class `stopping.Stopped` at any moment.
     """
     configure_jax(settings.encoder.matmul_precision)
     start = time.perf_counter()
@@ -94,7 +94,7 @@ def run(
 
 
 class _Pipeline:
-    """The stages of one run; each finds what an earlier process left of it."""
+    """The stages of one run; each reuses the files of earlier processes."""
 
     def __init__(
         self, prepared: Prepared, work: Workdir, quiet: bool, load_seconds: float
@@ -109,7 +109,7 @@ class _Pipeline:
             )
         )
         self._outputs = (METRICS, *self._banks.files, MODEL, CURVES)
-        # Asked once, before any host writes.
+        # Checked once, before any process writes.
         self._intact = work.find_intact((*self._outputs, RESULTS))
         self._has_params = MODEL in self._intact or bool(
             checksums.find_intact(work.path, [PARAMS])
@@ -117,16 +117,16 @@ class _Pipeline:
         self._params: Params | None = None
 
     def read_results(self) -> dict[str, Any] | None:
-        """Returns results.json if the run is finished and its files are whole."""
+        """Returns results.json if the run is finished and its files are intact."""
         if not self._intact.issuperset(self._outputs):
             return None
         return self._work.read_results()
 
     def measure_trained(self) -> None:
-        """Measures what a training that is over has left: its last parameters.
+        """Runs open measurements at the last step of a finished training.
 
         Raises:
-            SettingsError: they are not those of the last step.
+            SettingsError: the stored parameters are not those of the last step.
         """
         if self._settings.train.select == "best":
             names = " and ".join(self.analyses.open_names)
@@ -146,7 +146,7 @@ class _Pipeline:
             self._work.record(RESULTS)
 
     def run(self) -> None:
-        """Runs the remaining stages; only the first host writes files."""
+        """Runs the remaining stages; only process 0 writes files."""
         if not (self._has_params and METRICS in self._intact):
             self._train()
         elif self.analyses.open_names:
@@ -177,7 +177,7 @@ class _Pipeline:
             results["analyses"] = summaries
         self._save_model(evaluations["test"], calibration)
         save_npz(self._work.path / CURVES, evaluations["test"].arrays)
-        # A page without its results, or of earlier ones, would stand for finished.
+        # The page marks a run as finished, so an old one is removed first.
         (self._work.path / report.PAGE).unlink(missing_ok=True)
         write_json(self._work.path / RESULTS, results)
         self._work.record(*self._outputs, PARAMS, RESULTS)
@@ -190,11 +190,11 @@ class _Pipeline:
         return self._params
 
     def _train(self) -> None:
-        """Trains every member, or restores it; what evaluation left is done again."""
+        """Trains or restores every member; all later outputs are made again."""
         self._intact = frozenset()
         if is_first_host():
             self._work.forget_outputs()
-            # Every checkpoint has its copy of it, and puts it back.
+            # Every checkpoint contains a copy and restores it.
             (self._work.path / METRICS).unlink(missing_ok=True)
         self._params = train_members(
             self._prepared, self._work, self.analyses, self._quiet
@@ -224,7 +224,7 @@ class _Pipeline:
         )
 
     def _measure_costs(self) -> SegmentCosts | None:
-        """Returns what the segments take on test rows; None where it is not wanted."""
+        """Returns the cost of the segments on test rows; None if turned off."""
         if not self._settings.evaluate.measure_costs:
             return None
         return measure_segment_costs(self._prepared, self._get_params())
@@ -235,8 +235,8 @@ class _Pipeline:
             prepared, self._work.training_digest, evaluation, calibration
         )
         folder = self._work.path / MODEL
-        # Its weights stay where they lie, if every file is as it was written: new
-        # checksums must not cover damage.
+        # The weights are kept only if every file is intact: new checksums must not hide
+        # damage.
         if MODEL in self._intact:
             update_description(folder, description, calibration.bank)
             return

@@ -1,4 +1,4 @@
-"""What a run writes of itself: results.json (schema 1) and its model's description."""
+"""Makes results.json (schema 1) and the description of the model."""
 
 from typing import Any
 
@@ -32,11 +32,11 @@ def make_results(
     Args:
         prepared: the run's inputs.
         work: its work directory, for digests and the cost of training.
-        evaluations: `test`, and further test sets.
-        collector: for what evaluation compiled.
-        load_seconds: reading inputs, in this process.
-        evaluate_seconds: banks, calibration and cascades, compilation apart.
-        costs: of the segments; None: not wanted.
+        evaluations: evaluations of `test` and further test sets.
+        collector: gives the programs that evaluation compiled.
+        load_seconds: time of reading inputs, in this process.
+        evaluate_seconds: time of banks, calibration and cascades, without compilation.
+        costs: costs of the segments; None: not measured.
     """
     settings = prepared.settings
     cost = read_cost(work.path / "metrics.jsonl")
@@ -101,7 +101,7 @@ def make_results(
 
 
 def compute_train_padding(prepared: Prepared) -> float:
-    """Returns padded over real tokens of the first epoch, filling rows counted."""
+    """Returns padded / real tokens of the first epoch, padding rows included."""
     settings, lengths = prepared.settings, prepared.rows["train"].lengths
     batch_size = settings.train.batch_size
     plans = plan_epoch(lengths, batch_size, prepared.buckets, settings.seed, epoch=0)
@@ -109,7 +109,7 @@ def compute_train_padding(prepared: Prepared) -> float:
 
 
 def count_all_parameters(prepared: Prepared) -> int:
-    """Returns the parameters of all models that are served together."""
+    """Returns the number of parameters of all models that are served together."""
     return sum(count_parameters(compute_shapes(model)) for model in prepared.models)
 
 
@@ -119,13 +119,13 @@ def describe_model(
     evaluation: Evaluation,
     calibration: Calibration,
 ) -> ModelDescription:
-    """Returns what the model folder of a run says of its parameters.
+    """Returns the model description for the model folder of a run.
 
     Args:
         prepared: the run's inputs.
-        digest: of the training.
-        evaluation: on the test split, for its thresholds.
-        calibration: of the model.
+        digest: digest of the training.
+        evaluation: evaluation of the test split, for its thresholds.
+        calibration: calibration of the model.
     """
     settings = prepared.settings
     lengths_N = prepared.rows["calibration"].lengths
@@ -156,6 +156,6 @@ def describe_model(
 def count_buckets(
     lengths_N: Int[np.ndarray, " N"], buckets: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Returns how many rows fall into each bucket, the first that holds them."""
+    """Returns the number of rows per bucket; each row is in the first that holds it."""
     places_N = np.searchsorted(buckets, lengths_N)
     return tuple(np.bincount(places_N, minlength=len(buckets)).tolist())

@@ -1,4 +1,4 @@
-"""A finished run, as a Python program or a notebook holds it."""
+"""A finished run, for Python programs and notebooks."""
 
 import functools
 from html import escape
@@ -13,30 +13,30 @@ from sweet_jax.system.files import show
 if TYPE_CHECKING:
     from sweet_jax.serving.classifier import AdaptiveClassifier
 
-_FRAME_HEIGHT = 640  # of a report in a notebook, in pixels
+_FRAME_HEIGHT = 640  # Of the report in a notebook, in pixels.
 
 
 class Report:
-    """The page of a run; a notebook shows it.
+    """The report page of a run; notebooks display it.
 
     Attributes:
-        path: of report.html.
+        path: path of report.html.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads nothing yet."""
+        """Stores the path; nothing is read yet."""
         self.path = path
 
     def __fspath__(self) -> str:
-        """Returns the path, so that `open` and `Path` take the report."""
+        """Returns the path, so that `open` and `Path` accept the report."""
         return str(self.path)
 
     def __repr__(self) -> str:
-        """Returns where the page lies."""
+        """Returns the path of the page."""
         return f"Report({show(str(self.path))})"
 
     def _repr_html_(self) -> str:
-        # A frame of its own: the page's style must not change that of the notebook.
+        # In a frame, so that the page's style does not change the notebook.
         page = escape(self.path.read_text(encoding="utf-8"))
         return (
             f'<iframe srcdoc="{page}" width="100%" height="{_FRAME_HEIGHT}"'
@@ -47,31 +47,31 @@ class Report:
 class Run:
     """A finished run: its results, its classifier and its report.
 
-    `sweet_jax.train` returns one; `Run(workdir)` opens that of an earlier process or of
-    the command line.
+    `sweet_jax.train` returns one; `Run(workdir)` opens a run of an earlier process or
+    of the command line.
 
     Attributes:
-        workdir: where its files lie.
-        results: what results.json holds (`report.results_schema` lists its fields).
+        workdir: the directory of its files.
+        results: the content of results.json (`report.results_schema` lists its fields).
     """
 
     def __init__(self, workdir: str | Path, owner: object = None) -> None:
         """Reads the results.
 
         Args:
-            workdir: of a finished run.
-            owner: kept as long as this object, such as a temporary folder.
+            workdir: work directory of a finished run.
+            owner: an object to keep alive with this one, such as a temporary folder.
 
         Raises:
-            ReportError: the directory holds no finished run, or its results are
-                damaged.
+            ReportError: the directory does not contain a finished run, or its results
+                are damaged.
         """
         self.workdir, self._owner = Path(workdir), owner
         self.results: dict[str, Any] = read_results(self.workdir)
 
     @functools.cached_property
     def classifier(self) -> "AdaptiveClassifier":
-        """The trained classifier, loaded when it is first asked for.
+        """The trained classifier, loaded on first use.
 
         Raises:
             ModelFolderError: the model folder is missing or altered.
@@ -82,11 +82,11 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """The page with all tables and pictures."""
+        """The report page with all tables and pictures."""
         return Report(self.workdir / report.PAGE)
 
     def __repr__(self) -> str:
-        """Returns the tables of results that the command prints at its end."""
+        """Returns the tables of results that the command prints."""
         return (
             f"{report.format_run(self.workdir)}\n\n"
             f"report: {show(str(self.report.path))}\n"

@@ -1,4 +1,4 @@
-"""What the segments of a run's model cost on its test rows."""
+"""Measures the cost of a model's segments on the test rows."""
 
 from sweet_jax.arrays import Params
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
@@ -6,7 +6,7 @@ from sweet_jax.engine.segments import Segments
 from sweet_jax.models.multi_exit import join_models
 from sweet_jax.runs.inputs import Prepared
 
-# Of the test rows, those with most batches: each is compiled for every segment.
+# Only the most frequent lengths, because each is compiled for every segment.
 _MOST_LENGTHS = 3
 
 
@@ -15,7 +15,7 @@ def measure_segment_costs(prepared: Prepared, params: Params) -> SegmentCosts:
 
     Args:
         prepared: the inputs of the run.
-        params: for serving, on the host.
+        params: serving parameters, on the host.
     """
     settings = prepared.settings
     segments = Segments(

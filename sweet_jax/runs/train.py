@@ -1,4 +1,4 @@
-"""Trains the members of a run, or takes them up from their checkpoints."""
+"""Trains the members of a run, or restores them from their checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from sweet_jax.training.loop import Progress, train_member
 from sweet_jax.training.member_training import MemberTraining
 from sweet_jax.training.selection import BestEpoch
 
-# Folded into the seed's key, so that fresh weights share no key with dropout.
+# Folded into the seed's key, so that fresh weights and dropout use different keys.
 _WEIGHTS_STREAM = 0
 
 
@@ -30,15 +30,15 @@ def train_members(
     Args:
         prepared: the inputs of the run.
         work: its work directory, for checkpoints and metrics.jsonl.
-        analyses: what is measured meanwhile.
-        quiet: no progress.
+        analyses: the analyses of the run, which measure during training.
+        quiet: whether to hide the progress.
 
     Returns:
         The serving parameters, on the host.
 
     Raises:
         NonFiniteError: the training diverged.
-        Interrupted: a signal came; the same call goes on.
+        Interrupted: a stop was requested; the same call resumes.
     """
     trained = [
         _train_one(prepared, training, work, analyses, quiet)
@@ -49,19 +49,19 @@ def train_members(
 
 
 def join_params(members: list[Params]) -> Params:
-    """Returns the serving parameters of trained members (`join_models`)."""
+    """Joins the parameters of trained members for serving (`join_models`)."""
     if len(members) == 1:
         return members[0]
     return {f"member_{i}": params for i, params in enumerate(members)}
 
 
 def split_params(params: Params, names: list[str]) -> dict[str, Params]:
-    """Returns serving parameters by the names of the members."""
+    """Splits serving parameters by the names of the members."""
     return {name: params[name] if name else params for name in names}
 
 
 def keep_layers(encoder: Params, num_layers: int) -> Params:
-    """Returns the encoder cut to its first layers."""
+    """Returns the encoder's parameters without the layers from `num_layers` on."""
     dropped = {f"layer_{i}" for i in range(num_layers, len(encoder))}
     return {name: part for name, part in encoder.items() if name not in dropped}
 
@@ -73,7 +73,7 @@ def _train_one(
     analyses: Analyses,
     quiet: bool,
 ) -> Params:
-    """Returns the parameters of one member, on the host."""
+    """Trains one member; returns its parameters, on the host."""
     settings, name = prepared.settings, training.member.name
     initial = _make_initial_params(prepared, training.model)
     metrics = work.path / METRICS
@@ -99,7 +99,7 @@ def _train_one(
 
 
 def _make_initial_params(prepared: Prepared, model: MultiExitClassifier) -> Params:
-    """Returns a member's parameters before training: of the checkpoint, and fresh."""
+    """Returns a member's parameters before training, pretrained and fresh ones."""
     settings, loaded = prepared.settings, prepared.loaded
     return init_params(
         model,
@@ -113,7 +113,7 @@ def _make_initial_params(prepared: Prepared, model: MultiExitClassifier) -> Para
 def _make_selection_score(
     prepared: Prepared, model: MultiExitClassifier
 ) -> Callable[[Params], float]:
-    """Returns parameters -> mean exit score on calibration part 0."""
+    """Returns a function: parameters -> mean exit score on calibration part 0."""
     collector = Collector(
         model,
         prepared.settings.evaluate.batch_size,

@@ -1,4 +1,4 @@
-"""A run's work directory: whose it is, what it depends on, what is finished in it."""
+"""A run's work directory: its settings and inputs, its lock, its finished files."""
 
 import errno
 import logging
@@ -36,7 +36,7 @@ METRICS = "metrics.jsonl"
 CURVES = "curves.npz"
 MODEL = "model"
 PARAMS = "model/params.safetensors"
-# What each of these files is made from stays in the work directory.
+# The inputs of these files are in the work directory, so they can be made again.
 REMEDY = "repeat the command of the run, which makes it again"
 _CONFIG_REMEDY = (
     "Repeat the command that made the run, with the same settings, or name another"
@@ -58,7 +58,7 @@ _PACKAGES = (
 
 
 class WorkdirError(ValueError):
-    """The work directory is another run's, or in use."""
+    """The work directory belongs to another run, or is in use."""
 
 
 def default_workdir(settings: Settings) -> Path:
@@ -72,26 +72,26 @@ def default_workdir(settings: Settings) -> Path:
 
 
 class Workdir:
-    """An opened work directory; closed at the end of the process or by `close`.
+    """An open work directory; closed by `close` or at the end of the process.
 
-    Its checksums.json lists the files of a finished run; what differs from it is made
-    again by the run's own command.
+    Its checksums.json lists the files of a finished run; the run's command makes files
+    with another checksum again.
     """
 
     def __init__(
         self, path: Path, settings: Settings, inputs: Mapping[str, str], writes: bool
     ) -> None:
-        """Opens a new directory, or one of the same training settings and inputs.
+        """Makes a directory, or opens one with the same training settings and inputs.
 
         Args:
             path: the directory.
-            settings: of the run, exits filled in.
+            settings: settings of the run, with exit layers filled in.
             inputs: digests of the data and weights.
-            writes: False on all but the first of several hosts.
+            writes: whether this process writes; only process 0 does.
 
         Raises:
-            WorkdirError: it holds other files or another run (what differs is
-                listed), or another process works in it.
+            WorkdirError: it contains other files or another run (the message lists the
+                differences), or another process uses it.
         """
         self.path, self._writes = path, writes
         self._lock: IO[str] | None = None
@@ -115,15 +115,14 @@ class Workdir:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
-            # A finished run is only read; `require_writing` is asked before the rest.
+            # A finished run is only read; other runs call `require_writing` first.
             self._refusal = error.strerror
             return
         if self._lock is None:
             raise WorkdirError(
-                f"another process works in {path}: wait for it, or name another"
-                " --workdir"
+                f"another process uses {path}: wait for it, or name another --workdir"
             )
-        # Left alone where nothing changed: a finished run is not written to.
+        # Written only if it changed, since a finished run may be read-only.
         versions = path / "versions.json"
         mark = checksums.mark_text(text)
         is_same = config.exists() and checksums.is_as_recorded(config, mark)
@@ -139,17 +138,17 @@ class Workdir:
             self._lock.close()
 
     def require_writing(self) -> None:
-        """Raises WorkdirError if the directory is there to be read only."""
+        """Raises WorkdirError if the directory is read-only."""
         if self._writes and self._lock is None:
             raise WorkdirError(
-                f"{self.path} holds no finished run of these settings and cannot be"
+                f"{self.path} has no finished run with these settings and cannot be"
                 f" written ({self._refusal}): allow writing, or name another --workdir"
             )
 
     def find_intact(self, names: Collection[str]) -> frozenset[str]:
-        """Returns those of some files of the run that are as they were written.
+        """Returns the files among `names` that are unchanged since they were written.
 
-        A line is logged about each that was written and is not.
+        Logs a line for each file that was written and has changed.
         """
         recorded = checksums.find_recorded(self.path, names)
         intact = checksums.find_intact(self.path, recorded)
@@ -167,15 +166,15 @@ class Workdir:
         return intact
 
     def record(self, *names: str) -> None:
-        """Writes down what files of the finished run are."""
+        """Records the checksums of files of the finished run."""
         checksums.record(self.path, *names)
 
     def forget_outputs(self) -> None:
-        """Takes every output of the run for unfinished."""
+        """Marks every output of the run as unfinished."""
         checksums.forget(self.path, kept=(CONFIG,))
 
     def read_results(self) -> dict[str, Any] | None:
-        """Returns results.json if it is whole and of these settings, else None."""
+        """Returns results.json if it is intact and has these settings, else None."""
         if RESULTS not in checksums.find_intact(self.path, [RESULTS]):
             return None
         results = read_object(self.path / RESULTS, REMEDY)
@@ -186,12 +185,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Returns the settings of a run as nested dicts.
 
     Raises:
-        WorkdirError: the directory holds no run.
+        WorkdirError: the directory does not contain a run.
         FileError: config.json is damaged, or of a newer schema.
     """
     config = path / CONFIG
     if not path.is_dir() or not (config.exists() or (path / RESULTS).exists()):
-        raise WorkdirError(f"{path} is no work directory: it has no {CONFIG}")
+        raise WorkdirError(f"{path} is not a work directory: it has no {CONFIG}")
     checksums.check_recorded(path, CONFIG, REMEDY)
     content = read_object(config, REMEDY)
     check_schema(content, SCHEMA, config, REMEDY)
@@ -199,30 +198,30 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def collect_versions() -> dict[str, str]:
-    """Returns the versions of Python, the platform and the packages that matter."""
+    """Returns the versions of Python, the platform and the main packages."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # Run from a checkout, not installed.
+        except metadata.PackageNotFoundError:  # Used from a checkout.
             versions[package] = "not installed"
     return versions
 
 
 def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
-    """Checks that a work directory is new, or holds a run of these settings.
+    """Checks that a work directory is new, or contains a run with these settings.
 
     Args:
-        config: config.json in it.
+        config: path of its config.json.
         training: fields and digests of this run.
-        text: of its config.json. Where the file is damaged, its checksum still tells
-            whether this is the run that it described.
+        text: content that config.json should have. If the file is damaged, its recorded
+            checksum still shows whether it described this run.
 
     Raises:
-        WorkdirError: the directory holds something else.
+        WorkdirError: the directory contains something else.
     """
     folder = config.parent
-    # Dot files are the lock and half-written ones of a process killed right here.
+    # Dot files are the lock, and temporary files of a process that was killed here.
     if not folder.exists() or all(p.name[0] == "." for p in folder.iterdir()):
         return
     try:
@@ -234,7 +233,7 @@ def _check_config(config: Path, training: Mapping[str, Any], text: str) -> None:
         differences = list_differences(old, training)
         if not differences:
             return
-        problem = f"holds a run of other settings: {'; '.join(differences)}"
+        problem = f"holds a run with other settings: {'; '.join(differences)}"
         remedy = "Name another --workdir, or use the same settings"
         mark = recorded.get(CONFIG)
         if mark is not None and not checksums.is_as_recorded(config, mark):

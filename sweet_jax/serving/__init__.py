@@ -1,1 +1,1 @@
-"""What people use: the classifier, its model folder, predictions over files."""
+"""Using a trained model: the classifier, its model folder, predictions over files."""

@@ -1,4 +1,4 @@
-"""Answers of the predict command, as lines of jsonl or csv."""
+"""Formats the predictions of the predict command as lines of jsonl or csv."""
 
 import dataclasses
 import json
@@ -12,33 +12,33 @@ from sweet_jax.serving.classifier import AdaptiveClassifier, Prediction
 from sweet_jax.serving.inputs import InputRow
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-# Where a spreadsheet could begin a formula (OWASP, "CSV Injection"): at a tab or a line
-# end that begins a cell, and in front of = + - @ or their full-width forms, with blanks
-# and quotes before them or not, at the start of a cell or of what becomes one where
-# semicolons or tabs separate.
+# Places where a spreadsheet may start a formula (OWASP, "CSV Injection"): a tab or line
+# end at the start of a cell; = + - @ or their full-width forms, optionally after blanks
+# and quotes, at the start of a cell or after a semicolon or tab, which some programs
+# read as separators.
 _SIGN = r"""[\s\x00-\x1f\ufeff"']*[-+=@\uff0b\uff0d\uff1d\uff20]"""
 _FORMULA = re.compile(rf"\A(?=[\t\r\n]|{_SIGN})|(?<=[;,\t\r\n])(?={_SIGN})")
 
-# What a spreadsheet reads as the number that it is: labels such as -1 stay themselves.
+# Plain numbers such as the label -1 are safe and need no escaping.
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
 class AnswerError(ValueError):
-    """The model gave what is no answer: one line that says for which row."""
+    """A prediction cannot be written; the one-line message names the row."""
 
 
 class AnswerRow(NamedTuple):
-    """What is written about a row of the input.
+    """The output for one row of the input.
 
     Attributes:
-        line: where the row begins.
+        line: the line at which the row begins.
         label: name of the most probable class.
-        probability: of that class.
-        exit: that answered.
-        layers: that were run.
-        probabilities: of each class.
-        row_id: what the input says of which row this is; None: nothing.
-        kept: values of the input by column; None: none were asked for.
+        probability: probability of that class.
+        exit: the exit at which the row left.
+        layers: number of layers that were run.
+        probabilities: probability of each class.
+        row_id: value of the id column; None without one.
+        kept: input values to write, by column; None without --keep_columns.
     """
 
     line: int
@@ -53,14 +53,14 @@ class AnswerRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CsvFormat:
-    """How answers are written as csv.
+    """The csv format of predictions.
 
     Attributes:
-        label_names: of the classes; each has a column, `p_NAME`.
-        has_id: there is a column `id`.
-        kept: columns of the input that are written, too.
-        formulas: `escape` puts an apostrophe into a cell where a spreadsheet could
-            begin a formula; `keep` leaves cells as they are.
+        label_names: names of the classes; each has a column `p_NAME`.
+        has_id: whether there is a column `id`.
+        kept: columns of the input to write.
+        formulas: `escape` puts an apostrophe before text that a spreadsheet could read
+            as a formula; `keep` leaves cells unchanged.
     """
 
     label_names: tuple[str, ...]
@@ -69,9 +69,9 @@ class CsvFormat:
     formulas: str = "escape"
 
     def format_header(self) -> str:
-        """Returns the line of the names.
+        """Returns the header line.
 
-        A column of the input whose name an answer has already is `input_NAME`.
+        An input column with the name of an output column becomes `input_NAME`.
         """
         names = ["line", *["id"] * self.has_id, "label", "probability", "exit"]
         names += ["layers", *(f"p_{name}" for name in self.label_names)]
@@ -82,7 +82,7 @@ class CsvFormat:
         return self._format_line(names)
 
     def format_rows(self, answers: Iterable[AnswerRow]) -> str:
-        """Returns the lines of answers.
+        """Returns the lines of predictions.
 
         Raises:
             AnswerError: a row has a column that the header lacks.
@@ -95,7 +95,7 @@ class CsvFormat:
             if name not in self.kept:
                 raise AnswerError(
                     f"line {answer.line} has the column {quote(name)}, which the first"
-                    " row lacks, so that a csv has no place for it: name the columns in"
+                    " row lacks, so it is not in the csv header: name the columns in"
                     " --keep_columns, or give an --output that ends in .jsonl"
                 )
         return self._format_line(
@@ -120,9 +120,9 @@ class CsvFormat:
         text = cell if isinstance(cell, str) else _ENCODER.encode(cell)
         if self.formulas == "escape" and not _NUMBER.fullmatch(text):
             text = _FORMULA.sub("'", text)
-        # Half of a surrogate pair is no UTF-8.
+        # UTF-8 cannot encode half of a surrogate pair.
         text = text.encode("utf-8", "backslashreplace").decode()
-        if re.search(r'[",\r\n]', text):  # csv.writer leaves \r alone.
+        if re.search(r'[",\r\n]', text):  # csv.writer ignores \r.
             return '"' + text.replace('"', '""') + '"'
         return text
 
@@ -133,7 +133,7 @@ def answer_rows(
     thresholds: tuple[float, ...],
     criterion: str,
 ) -> Iterator[AnswerRow]:
-    """Yields the answer of each usable row, in order, as it is computed."""
+    """Yields the prediction of each usable row, in order, as soon as it is computed."""
     texts = [
         row.texts if classifier.description.has_pairs else row.texts[0] for row in rows
     ]
@@ -143,10 +143,10 @@ def answer_rows(
 
 
 def format_jsonl(answers: Iterable[AnswerRow], has_id: bool = False) -> str:
-    r"""Returns a JSON object a line; with an `id`, and `columns`, where asked for.
+    r"""Returns one JSON object per line, with `id` and `columns` if requested.
 
-    What is no visible character is written as `\u2028`: a line is one line for every
-    reader, and a terminal obeys no label.
+    Invisible characters are escaped, as `\u2028`: every reader sees one line per row,
+    and labels cannot control a terminal.
     """
     return "".join(
         _escape(_ENCODER.encode(_to_json(answer, has_id))) + "\n" for answer in answers
@@ -169,12 +169,12 @@ def _escape(text: str) -> str:
 def _make_answer(
     label_names: tuple[str, ...], row: InputRow, prediction: Prediction
 ) -> AnswerRow:
-    # 6 digits: what is behind them depends on the batch.
+    # 6 digits: further digits depend on the batch.
     rounded = [round(p, 6) for p in prediction.probabilities]
     if not all(map(math.isfinite, rounded)):
         raise AnswerError(
-            f"line {row.line} has no answer: the model gives a probability that is no"
-            " number; its weights are damaged, or did not converge"
+            f"line {row.line} has no answer: the model gives a probability that is not"
+            " a number; its weights are damaged, or its training diverged"
         )
     probabilities = dict(zip(label_names, rounded, strict=True))
     return AnswerRow(

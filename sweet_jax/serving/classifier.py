@@ -1,4 +1,4 @@
-"""The classifier people use: texts in, labels with probabilities and exits out."""
+"""The classifier for users: maps texts to labels, probabilities and exits."""
 
 import dataclasses
 import logging
@@ -48,13 +48,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the cascade answers for one input.
+    """The prediction of the cascade for one input.
 
     Attributes:
         label: name of the most probable class.
         probabilities: calibrated, one per class, in the order of `label_names`.
-        exit: number of the exit that answered.
-        layers: layers that were run for it; a multi_model cascade adds up its models'.
+        exit: number of the exit at which the input left.
+        layers: number of layers that were run; summed over the models of a multi_model.
     """
 
     label: str
@@ -64,17 +64,17 @@ class Prediction:
 
 
 class AdaptiveClassifier:
-    """A trained multi-exit classifier under an exit criterion and a threshold.
+    """A trained multi-exit classifier that stops computing each input at an early exit.
 
     Safe to call from several threads.
 
     Attributes:
-        description: what the model is, with its labels and thresholds.
+        description: method, labels, exits and thresholds of the model.
         calibration: its calibration rows, with temperatures and costs of exits.
         engine: runs the cascade.
-        model: all exits, as one module.
-        params: its parameters.
-        folder: it was loaded from.
+        model: the module with all exits.
+        params: parameters of the model.
+        folder: the folder it was loaded from.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class AdaptiveClassifier:
         return self.description.label_names
 
     def __repr__(self) -> str:
-        """Returns what the model is, in a line."""
+        """Returns method, task, exits and labels in one line."""
         d = self.description
         return (
             f"AdaptiveClassifier({show(d.method)} on {show(d.task)}, exits after layers"
@@ -139,28 +139,28 @@ class AdaptiveClassifier:
     ) -> list[Prediction] | Iterator[Prediction]:
         """Returns one prediction per input, in order.
 
-        The first exit whose score reaches the threshold answers, and the layers behind
-        it are not computed.
+        The first exit whose score reaches the threshold answers; later layers are not
+        computed.
 
         Args:
             texts: texts, or (text, text) pairs for a model of pairs: a list, a tuple, a
-                Series of pandas or an array of numpy; a single one is a list of one.
-                Anything else is read as answers are taken, in constant memory.
-            threshold: in the criterion's own range. Without it, and without one of the
-                next three, the last exit answers.
+                pandas Series, a numpy array, or a single text. Any other iterable is
+                read only as predictions are consumed, in constant memory.
+            threshold: in the criterion's own range. Without it and without one of the
+                next three, every input runs to the last exit.
             criterion: confidence, entropy, margin, patience or, for a model trained
                 with exits.learn_to_exit, lte.
-            speedup: in layers, on average over inputs.
-            milliseconds: per input, on average, from what the segments take on this
+            speedup: mean speed-up over inputs, in layers.
+            milliseconds: mean time per input, from segment times measured on this
                 device in full batches (`measure_costs`).
-            max_accuracy_loss: the share of inputs that may lose a right answer of the
-                full model, with probability 0.9 over the calibration rows
-                (docs/budgets.md). Where the rows do not show so much every layer runs,
-                and a line says so.
-            choose: for a speedup or milliseconds, `cost`: the dearest threshold within
-                it on all calibration rows; `score`: the one of the best score within it
-                on those of part 1.
-            pooling: how long undecided inputs may wait for others.
+            max_accuracy_loss: largest share of inputs for which the full model is right
+                and the cascade wrong, with probability 0.9 over the calibration rows
+                (docs/budgets.md). If the rows do not show such a bound, every layer
+                runs, and a line of the log says so.
+            choose: for speedup and milliseconds. `cost`: the most expensive threshold
+                within the budget, on all calibration rows; `score`: the one with the
+                best score within it, on those of part 1.
+            pooling: limits on how long undecided inputs wait for a full batch.
 
         Returns:
             A list for a list, tuple, Series, array or single input; otherwise an
@@ -168,9 +168,9 @@ class AdaptiveClassifier:
 
         Raises:
             ValueError: the threshold is out of range, a target is out of reach (the
-                message says what can be reached), targets are in conflict, the
-                criterion reads scores that the model does not give, an input is empty,
-                or it is a pair for a model of single texts or the other way round.
+                message names the reachable value), several targets are given, the model
+                does not have the scores of the criterion, an input is empty, or it is a
+                pair for a model of single texts or a text for a model of pairs.
         """
         target = pick_target(
             threshold=threshold,
@@ -185,7 +185,7 @@ class AdaptiveClassifier:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """What `predict` has done so far, over all calls: see `stats.summarise`."""
+        """Statistics of all calls of `predict` so far; see `stats.summarise`."""
         costs_E = self.calibration.costs_E
         with self._lock:
             return {
@@ -199,13 +199,13 @@ class AdaptiveClassifier:
         criterion: str = "confidence",
         choose: str = "cost",
     ) -> tuple[float, ...]:
-        """Returns the thresholds that meet a target: one for all exits, or one each.
+        """Returns the thresholds for a target: one for all exits, or one per exit.
 
         Args:
             target: (`threshold`, `speedup`, `milliseconds` or `max_accuracy_loss`,
                 value); None: every layer runs.
-            criterion: whose scores they are compared with.
-            choose: `cost` or `score`, as `predict` takes it.
+            criterion: the criterion whose scores are compared with the thresholds.
+            choose: `cost` or `score`; see `predict`.
 
         Raises:
             ValueError: the target is out of range or out of reach, the criterion is
@@ -221,14 +221,14 @@ class AdaptiveClassifier:
         return thresholds
 
     def _choose(self, name: str, value: float, criterion: str, choose: str) -> Choice:
-        """Returns what is chosen for a target; the first time a line is logged."""
+        """Returns the choice for a target; logs it the first time."""
         key = (name, value, criterion, choose)
         if key in self._choices:
             return self._choices[key]
         if name == "speedup":
             choice = choose_speedup(self.calibration, value, criterion, choose)
         elif name == "milliseconds":
-            # Before segments are measured, which takes seconds.
+            # Before measuring segments, which takes seconds.
             check_positive(name, value)
             self.make_rule((FULL,), criterion)
             seconds_E = self.measure_costs().seconds_per_row
@@ -242,9 +242,9 @@ class AdaptiveClassifier:
         return choice
 
     def measure_costs(self) -> SegmentCosts:
-        """Returns what segments take on this device for lengths as in calibration.
+        """Measures the segments on this device, for the lengths of calibration rows.
 
-        Measured once, on full batches; the first call compiles.
+        This happens once, on full batches; the first call compiles.
         """
         d, shapes = self.description, self.engine.shapes
         with self._costs_lock:
@@ -256,7 +256,7 @@ class AdaptiveClassifier:
             return self._costs
 
     def make_rule(self, thresholds: tuple[float, ...], criterion: str) -> ExitRule:
-        """Returns who leaves where; see `ExitRule.make`."""
+        """Returns the exit rule for these thresholds; see `ExitRule.make`."""
         return ExitRule.make(self.calibration, thresholds, criterion)
 
     def answer(
@@ -266,17 +266,17 @@ class AdaptiveClassifier:
         criterion: str = "confidence",
         pooling: Pooling = POOLING,
     ) -> Iterator[Prediction]:
-        """Returns the predictions of a stream, computed as they are taken.
+        """Returns the predictions of a stream, computed as they are consumed.
 
         Args:
-            texts: as `predict` takes them.
-            thresholds: of `choose_thresholds`.
-            criterion: whose scores they are compared with.
-            pooling: how long undecided inputs may wait for others.
+            texts: see `predict`.
+            thresholds: from `choose_thresholds`.
+            criterion: the criterion whose scores are compared with the thresholds.
+            pooling: limits on how long undecided inputs wait for a full batch.
 
         Raises:
-            ValueError: as `predict`; of the thresholds at once, of the texts as they
-                are read; or an input's probabilities are no numbers.
+            ValueError: as in `predict`, for thresholds immediately and for texts when
+                they are read; or the probabilities of an input are NaN.
         """
         return self._answer(texts, self.make_rule(thresholds, criterion), pooling)
 
@@ -293,11 +293,10 @@ class AdaptiveClassifier:
             for number, answer in enumerate(answers):
                 i = answer.exit_index
                 p = _compute_softmax(answer.logits_C, temperatures[i])
-                if math.isnan(p[0]):  # Then all are: they have one sum.
+                if math.isnan(p[0]):  # Then all are NaN: they have a common sum.
                     raise ValueError(
-                        f"input {number}: exit {i} gives probabilities that are no"
-                        " numbers: its weights are too large to compute with; take"
-                        " another model"
+                        f"input {number}: exit {i} gives probabilities that are not"
+                        " numbers, since its weights are too large; use another model"
                     )
                 yield Prediction(
                     self.label_names[p.index(max(p))],
@@ -310,7 +309,7 @@ class AdaptiveClassifier:
                 self._stats.add(stats)
 
     def _read(self, texts: Iterable[Text]) -> Iterator[Tokenized]:
-        """Yields tokenised chunks of the texts."""
+        """Yields tokenized chunks of the texts."""
         size = CHUNK_BATCHES * self.engine.shapes.batch_size
         for first, chunk in enumerate_chunks(texts, size):
             yield self.tokenize(self.make_examples(chunk, first))
@@ -320,12 +319,12 @@ class AdaptiveClassifier:
         return self._collector.collect(self.params, self.tokenize(examples))
 
     def score(self, examples: Examples, criterion: str) -> Float32[np.ndarray, "N E"]:
-        """Returns the scores of all exits, which thresholds are compared with."""
+        """Returns the scores of all exits, for comparison with thresholds."""
         return self.calibration.apply(self.collect(examples)).score(criterion)
 
     def tokenize(self, examples: Examples) -> Tokenized:
-        """Returns the examples as the model reads them."""
-        # Truncation is a state of the tokenizer: one thread at a time.
+        """Returns the tokenized examples."""
+        # The tokenizer stores its truncation length, so one thread at a time uses it.
         max_length = self.description.max_length
         with self._lock:
             tokenized = tokenize_examples(
@@ -335,7 +334,7 @@ class AdaptiveClassifier:
                 self._said_truncated = True
                 logger.warning(
                     "an input is longer than the %d tokens that the model reads: such"
-                    " inputs are cut, as in training (said once)",
+                    " inputs are truncated, as in training (logged once)",
                     max_length,
                 )
         return tokenized
@@ -344,11 +343,12 @@ class AdaptiveClassifier:
         """Returns texts as rows, without labels.
 
         Args:
-            texts: as `predict` takes them.
-            first: number of the first one, for messages.
+            texts: see `predict`.
+            first: number of the first text, for messages.
 
         Raises:
-            ValueError: a text is empty, or of the other kind than the model's.
+            ValueError: a text is empty, or single where the model needs a pair, or the
+                reverse.
         """
         d = self.description
         return make_examples(texts, d.has_pairs, d.task, first)
@@ -357,8 +357,8 @@ class AdaptiveClassifier:
 def _compute_softmax(
     logits_C: Float32[np.ndarray, " C"], temperature: float
 ) -> tuple[float, ...]:
-    # Of one row, at the rate at which a stream gives them: for few classes ten times as
-    # fast as in arrays.
+    # Plain Python: a stream gives one row at a time, and for few classes this is ten
+    # times as fast as numpy.
     scaled = [logit / temperature for logit in logits_C.tolist()]
     highest = max(scaled)
     powers = [math.exp(logit - highest) for logit in scaled]
@@ -373,16 +373,16 @@ def load(
 
     Args:
         path: the folder.
-        batch_size: inputs per batch; no answer depends on it.
-        backend: what computes the segments: `jax`, or one that was registered.
+        batch_size: inputs per batch; predictions do not depend on it.
+        backend: computes the segments: `jax`, or a registered backend.
 
     Raises:
         ModelFolderError: no such folder, a newer schema, a file missing or altered.
-        ValueError: the batch size is no positive number, or the backend is unknown.
+        ValueError: the batch size is not positive, or the backend is unknown.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
-    BACKENDS.check_name(backend)  # Before gigabytes are read.
+    BACKENDS.check_name(backend)  # Before reading gigabytes.
     folder = Path(path)
     description, params = load_model_folder(folder)
     calibration = load_calibration(folder, description)

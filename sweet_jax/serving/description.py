@@ -1,4 +1,4 @@
-"""What a model folder says of its model: the fields of model.json and their limits."""
+"""The description of a model: the fields of model.json and their limits."""
 
 import dataclasses
 from typing import Annotated, TypeAlias
@@ -11,7 +11,7 @@ from sweet_jax.settings.registries import CRITERIA, METRICS
 from sweet_jax.system.registry import describe_unknown
 
 SCHEMA = 1
-# A layer, an exit or a length past these is no encoder's.
+# Upper limits beyond any encoder's layers, exits and lengths.
 _Layer: TypeAlias = Annotated[int, Field(ge=0, lt=1000)]
 _Length: TypeAlias = Annotated[int, Field(ge=1, le=1 << 24)]
 _Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 48)]
@@ -25,35 +25,36 @@ _CHOSEN = {"target", "threshold", "score", "accuracy", "cost_fraction", "oracle"
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """What a model folder says of its model (model.json).
+    """The description of a model (model.json).
 
     Attributes:
-        method: as shown to people, such as `sweet(a=0.2)`.
+        method: label of the method, such as `sweet(a=0.2)`.
         task: name of the task it was trained on.
-        metric: of its scores.
+        metric: name of the metric.
         label_names: name of each class.
-        has_pairs: inputs are pairs of texts.
-        text_columns: whose texts it was trained on, one or two; (): they had no names.
-        label_column: of the labels; empty: it had no name.
+        has_pairs: whether inputs are pairs of texts.
+        text_columns: one or two columns of its training texts; () if they had no names.
+        label_column: column of the training labels; empty if it had no name.
         exit_layers: the layer each exit reads.
-        member_exits: the exits of each model trained on its own.
-        shared_pooler: one pooler for all exits (faithful_release).
-        separate_tables: each segment has its own copy of tables that layers share.
+        member_exits: the exits of each model that was trained separately.
+        shared_pooler: whether all exits share one pooler (faithful_release).
+        separate_tables: whether each segment has its own copy of tables that layers
+            share.
         pooling: `mean` or `cls`.
         dtype: computation type.
-        matmul_precision: of jax, in training.
-        ignore_attributes: of the encoder's config.json.
+        matmul_precision: jax's matmul precision in training.
+        ignore_attributes: ignored attributes of the encoder's config.json.
         max_length: longest input in tokens.
         buckets: lengths that batches are padded to.
-        bucket_rows: calibration rows whose length falls into each bucket.
-        temperatures: of each exit.
+        bucket_rows: number of calibration rows in each bucket of lengths.
+        temperatures: temperature of each exit.
         lte_ranges: lowest and highest learning-to-exit score of each exit on the rows
-            of the fit; () where no exit has a head for it.
-        cost_fractions: of leaving at each exit.
-        thresholds: criterion -> [{target, threshold, ...}], chosen on calibration; None
-            where no threshold reaches the target, and for a threshold of infinity.
-        digest: of the training settings and inputs.
-        schema: of this description.
+            used for fitting; () if exits do not learn to exit.
+        cost_fractions: cost of leaving at each exit.
+        thresholds: criterion -> [{target, threshold, ...}], chosen on calibration rows;
+            None if no threshold reaches the target, and for an infinite threshold.
+        digest: digest of the training settings and inputs.
+        schema: version of this description.
     """
 
     method: str
@@ -82,7 +83,7 @@ class ModelDescription:
     schema: int = SCHEMA
 
     def check_names(self) -> None:
-        """Raises ValueError for a metric or a criterion that nobody has registered."""
+        """Raises ValueError if a metric or a criterion is not registered."""
         for registry, names in ((METRICS, [self.metric]), (CRITERIA, self.thresholds)):
             for name in names:
                 if name not in registry:
@@ -92,7 +93,7 @@ class ModelDescription:
                     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError where fields contradict each other."""
+        """Raises ValueError if fields contradict each other."""
         num_exits = len(self.exit_layers)
         rows = [row for rows in self.thresholds.values() for row in rows]
         one_each = tuple((i,) for i in range(num_exits))
@@ -102,7 +103,7 @@ class ModelDescription:
             and len({*self.text_columns, self.label_column})
             == len(self.text_columns) + 1,
             "exit_layers": _is_rising(self.exit_layers),
-            # One model with all exits, or one for each.
+            # One model with all exits, or one model per exit.
             "member_exits": self.member_exits in (one_each, (tuple(range(num_exits)),)),
             "temperatures": len(self.temperatures) == num_exits,
             "cost_fractions": len(self.cost_fractions) == num_exits

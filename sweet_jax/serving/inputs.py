@@ -1,7 +1,7 @@
-"""Inputs of a prediction job, read as a stream: text, csv, tsv or jsonl.
+"""Reads the inputs of a prediction job as a stream: text, csv, tsv or jsonl.
 
-A row that cannot be used is a row with its problem: whoever runs the job decides
-whether that stops it. Lines are counted from 1, as editors do.
+An unusable row is returned with its problem; the job decides whether to stop. Lines are
+counted from 1.
 """
 
 import json
@@ -31,18 +31,18 @@ ALL = "all"
 
 
 class InputError(ValueError):
-    """An input cannot be read as a whole: one line that says why."""
+    """The input cannot be read; the message is one line with the reason."""
 
 
 class InputRow(NamedTuple):
     """One row of the input.
 
     Attributes:
-        line: where it begins.
-        texts: one text, or two of a pair; () where there is a problem.
-        problem: why it cannot be used, to be read behind "line 3"; empty otherwise.
-        row_id: the value of the id column; None without one.
-        kept: values by column that are written beside the answer; None: none are.
+        line: the line at which it begins.
+        texts: one text, or the two of a pair; () if there is a problem.
+        problem: why the row is unusable, to follow "line 3"; empty otherwise.
+        row_id: value of the id column; None without one.
+        kept: input values to write with the prediction, by column; None: none.
     """
 
     line: int
@@ -53,11 +53,11 @@ class InputRow(NamedTuple):
 
 
 class PassedColumns(NamedTuple):
-    """Columns that the model does not read: they are written beside the answers.
+    """Input columns that are copied to the output.
 
     Attributes:
-        id_column: whose values say which row an answer is of; empty: none.
-        keep_columns: of further values; `("all",)`: every column that has a name.
+        id_column: column that identifies a row; empty: none.
+        keep_columns: further columns; `("all",)`: every column with a name.
     """
 
     id_column: str = ""
@@ -68,14 +68,14 @@ NOTHING_PASSED = PassedColumns()
 
 
 class InputReader:
-    """Iterates over the rows of an input; the first is read when it is made.
+    """Iterates over the rows of an input; the constructor reads the first one.
 
     Attributes:
-        is_empty: there is none.
+        is_empty: whether the input has no rows.
     """
 
     def __init__(self, rows: Iterator[InputRow], table: RowReader | None) -> None:
-        """Reads the first row; `rows` come from `table`, if from any."""
+        """Reads the first row; `table` is the source of `rows`, None for text."""
         self._rows, self._table = rows, table
         self._first = next(rows, None)
         self.is_empty = self._first is None
@@ -94,16 +94,16 @@ class InputReader:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of a table's columns, once they are read; () of text."""
+        """The column names of a table, after the header is read; () for text."""
         table = self._table
         return () if table is None or table.columns is None else table.columns
 
 
 def find_format(name: str, given: str) -> str:
-    """Returns the format of an input by its name's ending, unless one is given.
+    """Returns the given format, or else that of the ending of the file name.
 
     Raises:
-        InputError: neither says.
+        InputError: no format is given and the ending is unknown.
     """
     if given:
         if given not in FORMATS:
@@ -133,18 +133,19 @@ def read_inputs(
     """Returns the rows of a stream, read one at a time; the first is read at once.
 
     Args:
-        lines: with their ends, of a `LineReader`.
-        input_format: of `FORMATS`; in `text` a line is a text, or two separated by a
-            tab for pairs.
+        lines: lines with their line ends, from a `LineReader`.
+        input_format: one of `FORMATS`; in `text`, a line is one text, or for pairs two
+            texts separated by a tab.
         num_texts: 1, or 2 for a model of pairs.
-        text_columns: of a table; (): those remembered, else found by usual names.
-        where: what to call the stream in messages.
-        remembered: text columns of the model's training, read where a table has them.
-        passed: columns to write beside the answers.
+        text_columns: text columns of a table; (): the remembered ones, else usual
+            names.
+        where: name of the stream in messages.
+        remembered: text columns of the training, used if the table has them.
+        passed: columns to copy to the output.
 
     Raises:
-        ValueError: the input has no rows or is of another kind (compressed, UTF-16), or
-            a table has no such columns.
+        ValueError: the input has no rows or another format (compressed, UTF-16), or a
+            table lacks these columns.
     """
     if text_columns and len(text_columns) != num_texts:
         raise InputError(
@@ -197,7 +198,7 @@ def _read_rows(
 def _find_texts(
     reader: RowReader, row: Row, asked: Columns, remembered: Columns, num_texts: int
 ) -> tuple[str, ...]:
-    """Returns the text columns; `row` gives examples for a message."""
+    """Returns the text columns; a message may show values of `row` as examples."""
     assert reader.columns is not None
     values = {
         name: [row.values[name]] if name in row.values else []
@@ -216,7 +217,7 @@ def _find_texts(
 
 
 def _check_passed(columns: Sequence[str], passed: PassedColumns, where: str) -> None:
-    """Raises InputError where a column to pass on is not there."""
+    """Raises InputError if a column to copy is missing."""
     named = () if passed.keep_columns == (ALL,) else passed.keep_columns
     for flag, names in (
         ("--id_column", filter(None, [passed.id_column])),
@@ -242,7 +243,7 @@ def _read_row(row: Row, columns: tuple[str, ...], passed: PassedColumns) -> Inpu
     if passed.keep_columns == (ALL,):
         kept = {name: value for name, value in row.values.items() if name}
     elif passed.keep_columns:
-        # A key that is not in every object.
+        # In jsonl, a row may lack a key.
         kept = {name: row.values.get(name) for name in passed.keep_columns}
     try:
         json.dumps([row_id, kept], allow_nan=False)

@@ -1,13 +1,13 @@
-"""A prediction job: a stream of inputs to a file of answers, resumable.
+"""A prediction job: writes predictions for a stream of inputs to a file; resumable.
 
-Inputs are answered in chunks of a fixed number of rows, each by itself, so that an
-answer depends on its chunk alone: a job that was killed and goes on writes what it
-would have written. After each chunk OUTPUT.job.json records what is done; whatever a
-killed process wrote past it is cut off.
+Each chunk of a fixed number of rows is predicted separately, so a prediction depends
+only on its chunk, and a resumed job writes the same output as an uninterrupted one.
+After each chunk OUTPUT.job.json records the progress; anything that a killed process
+wrote after that is cut off.
 
-A job writes to no file that it did not make. The record is made first, and only where
-no file is; it names the files that the job has made, with their lengths and checksums.
-Any other file under one of the three names is refused before anything is written.
+A job writes only to files that it made itself. It makes the record first, and only if
+no such file exists; the record lists the job's files with their lengths and checksums.
+Any other file with one of the three names is an error before anything is written.
 """
 
 import contextlib
@@ -47,15 +47,15 @@ SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What of a job is done.
+    """The progress of a job.
 
     Attributes:
-        settings: all that the answers depend on, the input aside.
-        files: name -> what is done of it, for each file that the job has made.
-        input_digest: of the rows that are done, chained from chunk to chunk.
-        rows: of the input that are done, rejected ones included.
-        rejected: of these, those that could not be used.
-        finished: nothing is left.
+        settings: everything that the predictions depend on, except the input.
+        files: name -> finished part, for each file that the job has made.
+        input_digest: digest of the finished rows, chained from chunk to chunk.
+        rows: number of finished input rows, including rejected ones.
+        rejected: number of these rows that were unusable.
+        finished: whether the whole input is done.
     """
 
     settings: dict[str, Any]
@@ -70,24 +70,25 @@ class Job:
     """The files of a job, locked against other processes until `close`.
 
     Attributes:
-        paths: of its files.
-        progress: what is done.
+        paths: paths of its files.
+        progress: its progress.
     """
 
     def __init__(self, output: Path, settings: dict[str, Any], chunk_rows: int) -> None:
-        """Opens a new job, or one of the same settings.
+        """Starts a new job, or opens one with the same settings.
 
         Args:
-            output: where answers go.
-            settings: plain values that the answers depend on, the input aside.
-            chunk_rows: answered together.
+            output: file for the predictions.
+            settings: plain values that the predictions depend on, except the input.
+            chunk_rows: number of rows per chunk.
 
         Raises:
-            JobError: a file is another job's, no job's, damaged, or being written.
+            JobError: a file belongs to another job or to none, is damaged, or another
+                process writes to it.
         """
         self.paths = JobPaths.beside(output)
         self._chunk_rows = chunk_rows
-        # As it comes back from a file: tuples are lists there.
+        # Through JSON, to compare with a record from a file: tuples become lists.
         self._settings = json.loads(json.dumps(settings | {"chunk_rows": chunk_rows}))
         content = json.dumps(self._settings).encode()
         self._digest = hashlib.sha256(content).hexdigest()[:8]
@@ -96,12 +97,13 @@ class Job:
             on_error.push(self._open)
             self.paths.check()
             if not self.paths.record.exists():
-                with contextlib.suppress(FileExistsError):  # Another process did.
+                with contextlib.suppress(FileExistsError):  # Another process made it.
                     self._save(Progress(self._settings), is_new=True)
             self.progress = self._read_record()
-            if not self.progress.finished:  # One that is may be read-only.
+            if not self.progress.finished:  # A finished one may be read-only.
                 self._lock()
-                # What another process did until it released the lock.
+                # Read again: another process may have worked until it released the
+                # lock.
                 self.progress = self._read_record()
             self._files = {
                 path: self._open_file(path, self.progress.files[_quote(path)])
@@ -122,18 +124,18 @@ class Job:
         strict: bool,
         on_chunk: Callable[[int], None],
     ) -> None:
-        """Answers what is left.
+        """Predicts the remaining rows.
 
         Args:
-            rows: of the whole input; those that are done are compared and skipped.
-            answer: usable rows -> the lines of their answers.
-            header: how the output begins.
-            strict: a row that cannot be used stops the job.
-            on_chunk: called after each chunk with the number of rows that are done.
+            rows: rows of the whole input; finished ones are compared and skipped.
+            answer: usable rows -> the lines of their predictions.
+            header: first line of the output.
+            strict: an unusable row stops the job.
+            on_chunk: called after each chunk with the number of finished rows.
 
         Raises:
-            JobError: the input is another one; a file cannot be written; or `strict`,
-                and a row cannot be used: what was answered stays.
+            JobError: the input differs from that of the started job, a file cannot be
+                written, or with `strict` a row is unusable; finished rows are kept.
         """
         iterator = iter(rows)
         self._skip(iterator, on_chunk)
@@ -152,15 +154,15 @@ class Job:
             out.append(text)
             if bad:
                 self._find_or_make(self.paths.rejected).append(_format_problems(bad))
-            self._note(chunk, len(bad))
+            self._record(chunk, len(bad))
             on_chunk(self.progress.rows)
         self._save(dataclasses.replace(self.progress, finished=True))
 
     def _read_record(self) -> Progress:
-        """Returns what is done, after comparing it with the files that there are.
+        """Returns the recorded progress, after comparing it with the files.
 
         Raises:
-            JobError: a file is not this job's.
+            JobError: a file does not belong to this job.
         """
         paths = self.paths
         remedy = f"name another --output, or move {paths.list_existing()} away"
@@ -170,13 +172,13 @@ class Job:
             raise JobError(str(error)) from error
         if differences := list_differences(progress.settings, self._settings):
             raise JobError(
-                f"--output={show(str(paths.output))} holds answers of other settings:"
+                f"--output={show(str(paths.output))} holds answers with other settings:"
                 f" {'; '.join(differences)}: {remedy}"
             )
         own = {_quote(path): path for path in (paths.output, paths.rejected)}
         if others := progress.files.keys() - own.keys():
             raise JobError(
-                f"{show(str(paths.record))} is of another output: it names"
+                f"{show(str(paths.record))} belongs to another output, since it names"
                 f" {', '.join(sorted(others))}: {remedy}"
             )
         for name, path in own.items():
@@ -188,13 +190,13 @@ class Job:
                     f"{show(str(path))} {found}, {written.bytes} bytes were written:"
                     f" {remedy}"
                 )
-            # An empty one is what a process leaves that is killed after making it.
+            # A process that was killed after making a file leaves an empty one.
             if written is None and size and not progress.finished:
                 refuse([path])
         return progress
 
     def _lock(self) -> None:
-        """Locks the output, made where it is not yet, against other processes."""
+        """Locks the output against other processes; makes the file if needed."""
         output = self.paths.output
         with explain_failure(output):
             lock = take_lock(output)
@@ -208,21 +210,21 @@ class Job:
         record = self.paths.record
         pattern = f".{glob.escape(record.name)}.{self._digest}.*.tmp"
         for temporary in record.parent.glob(pattern):
-            temporary.unlink()  # Of this job, killed while it wrote the record.
+            temporary.unlink()  # Left by this job, killed while writing the record.
 
     def _open_file(self, path: Path, written: Written) -> JobFile:
-        """Opens a file that the job has made, and compares it with what was written."""
+        """Opens a file that the job has made, and compares it with the record."""
         file = JobFile(path, is_read_only=self.progress.finished)
         self._open.callback(file.close)
         if file.read(written.bytes) != written:
             raise JobError(
-                f"{show(str(path))} is not as it was written: name another --output, or"
-                f" move {self.paths.list_existing()} away"
+                f"{show(str(path))} was changed after it was written: name another"
+                f" --output, or move {self.paths.list_existing()} away"
             )
         return file
 
     def _find_or_make(self, path: Path) -> JobFile:
-        """Returns an open file; makes and records it before anything is written."""
+        """Returns an open file; a new one is recorded before anything is written."""
         if path not in self._files:
             with explain_failure(path), contextlib.suppress(FileExistsError):
                 path.open("xb").close()
@@ -231,13 +233,14 @@ class Job:
             if file.read() != Written():
                 refuse([path])
             self._files[path] = file
-            # No more than that it is there: rows of this chunk may be in the output.
+            # Recorded as empty, because rows of this unfinished chunk may be in the
+            # output already.
             files = self.progress.files | {_quote(path): Written()}
             self._save(dataclasses.replace(self.progress, files=files))
         return self._files[path]
 
     def _skip(self, rows: Iterator[InputRow], on_chunk: Callable[[int], None]) -> None:
-        """Reads past the rows that are done, in the chunks in which they were."""
+        """Reads and compares the finished rows, in their chunks."""
         skipped, digest = 0, ""
         while skipped < self.progress.rows:
             size = min(self._chunk_rows, self.progress.rows - skipped)
@@ -249,13 +252,13 @@ class Job:
         is_same = digest == self.progress.input_digest
         if not is_same or (self.progress.finished and next(rows, None) is not None):
             raise JobError(
-                f"the input is not what --output={show(str(self.paths.output))} was"
-                f" begun with: of that, {self.progress.rows} rows are answered; name"
-                " another --output"
+                f"the input differs from the one that --output="
+                f"{show(str(self.paths.output))} was started with, of which"
+                f" {self.progress.rows} rows are answered: name another --output"
             )
 
-    def _note(self, chunk: list[InputRow], rejected: int) -> None:
-        """Records what is done, after it is on the disk."""
+    def _record(self, chunk: list[InputRow], rejected: int) -> None:
+        """Records a finished chunk, after its output is on the disk."""
         for file in self._files.values():
             file.sync()
         done = dataclasses.replace(
@@ -268,8 +271,8 @@ class Job:
         self._save(done)
 
     def _save(self, progress: Progress, is_new: bool = False) -> None:
-        """Writes the record; a new one only where no file is (FileExistsError)."""
-        self.progress = progress  # First: a stop reports what the record may hold.
+        """Writes the record; raises FileExistsError if a new one already exists."""
+        self.progress = progress  # First, because a stop reports it.
         path = self.paths.record
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(progress)}, indent=1)
         with (
@@ -285,7 +288,7 @@ class Job:
 
 
 def read_settings(output: Path) -> dict[str, Any]:
-    """Returns the settings of the job that an output was begun by; {}: of none."""
+    """Returns the settings of the job that started an output; {} without a job."""
     try:
         return read_as(JobPaths.beside(output).record, Progress, SCHEMA).settings
     except FileError:
@@ -293,23 +296,23 @@ def read_settings(output: Path) -> dict[str, Any]:
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Gives a file a second name, which must be free (FileExistsError)."""
+    """Gives a file a second name; raises FileExistsError if that exists."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError:  # A file system without links; the name was free a moment ago.
+    except OSError:  # A file system without links; the caller has checked the name.
         return
 
 
 def _quote(path: Path) -> str:
-    """Returns a file's name in ASCII, as in a URL: it may be no Unicode."""
+    """Returns a file's name in ASCII, quoted as in a URL: it may not be Unicode."""
     return quote_from_bytes(os.fsencode(path.name), safe=" ")
 
 
 def _chain(digest: str, chunk: list[InputRow]) -> str:
-    """Returns a digest of all rows so far: files tell no more than what was read."""
-    # repr writes lone surrogates as escapes, so this can be encoded.
+    """Returns a digest of all rows read so far; streams have no checksum or length."""
+    # repr escapes lone surrogates, so the text can be encoded.
     return hashlib.sha256(f"{digest}{chunk!r}".encode()).hexdigest()[:32]
 
 

@@ -19,23 +19,23 @@ from annotated_types import Ge
 from sweet_jax.system.files import show
 
 _BLOCK_BYTES = 1 << 20
-# Of the record's temporary file: ".NAME.job.json.DIGEST.PID.tmp".
+# Bytes that the record's temporary name adds: ".NAME.job.json.DIGEST.PID.tmp".
 _LONGEST_ENDING = 40
 # A whole number of bytes or rows.
 Count = Annotated[int, Ge(0)]
 
 
 class JobError(ValueError):
-    """A job cannot be run or gone on with: one line that says why."""
+    """A job cannot run or resume; the message is one line with the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What of a file is done.
+    """The finished part of a file.
 
     Attributes:
-        bytes: from its beginning.
-        sha256: of these bytes, in hex.
+        bytes: its length, from the beginning of the file.
+        sha256: checksum of these bytes, in hex.
     """
 
     bytes: Count = 0
@@ -44,11 +44,11 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class JobPaths:
-    """The names of a job's files.
+    """The paths of a job's files.
 
     Attributes:
-        output: the answers.
-        rejected: rows that could not be used, a JSON line each; made for the first one.
+        output: the predictions.
+        rejected: unusable rows, one JSON line each; made when there is one.
         record: the progress.
     """
 
@@ -58,7 +58,7 @@ class JobPaths:
 
     @classmethod
     def beside(cls, output: Path) -> "JobPaths":
-        """Returns the names that belong to an output."""
+        """Returns the paths that belong to an output."""
         side, record = (
             output.with_name(f"{output.name}.{ending}")
             for ending in ("rejected.jsonl", "job.json")
@@ -66,18 +66,18 @@ class JobPaths:
         return cls(output, side, record)
 
     def check(self) -> None:
-        """Checks that each name is free, or may be that of a job's file.
+        """Checks that each path is free or may be a file of an earlier job.
 
         Raises:
-            JobError: the output's name is too long; a name is taken by what is no
-                regular file; or there is a file, but no record of a job that made it.
+            JobError: the output's name is too long, a path exists and is not a regular
+                file, or a file exists without the record of a job that made it.
         """
         paths = (self.output, self.rejected, self.record)
         most = os.pathconf(self.output.parent, "PC_NAME_MAX") - _LONGEST_ENDING
         if len(os.fsencode(self.output.name)) > most:
             raise JobError(
-                f"--output={show(str(self.output))}: its name may have {most} bytes at"
-                " most, since names of further files begin with it"
+                f"--output={show(str(self.output))}: its name may have at most {most}"
+                " bytes, since it is part of longer file names; use a shorter name"
             )
         found = [path for path in paths if os.path.lexists(path)]
         for path in found:
@@ -85,8 +85,8 @@ class JobPaths:
             if not stat.S_ISREG(kind):
                 what = "a link" if stat.S_ISLNK(kind) else "not a regular file"
                 raise JobError(
-                    f"{show(str(path))} is {what}, and a job writes to files of its own"
-                    " only: name another --output"
+                    f"{show(str(path))} is {what}, but a job only writes to files that"
+                    " it made itself: name another --output"
                 )
         if found and self.record not in found:
             refuse(found)
@@ -98,20 +98,19 @@ class JobPaths:
 
 
 class JobFile:
-    """A file that a job has made, with a checksum of what is written.
+    """A file that a job has made, with a running checksum.
 
     Attributes:
-        path: of the file.
-        written: up to the last `read` or `append`.
+        path: path of the file.
+        written: the part up to the last `read` or `append`.
     """
 
     def __init__(self, path: Path, is_read_only: bool = False) -> None:
-        """Opens a file; a link is not followed."""
+        """Opens a file without following links."""
         self.path = path
         mode = "r" if is_read_only else "r+"
         with explain_failure(path):
-            # Unbuffered: a buffer would be written once more when a file is closed
-            # that could not be written.
+            # Unbuffered, so that closing does not retry a write that failed.
             self._file = io.FileIO(str(path), mode, opener=_open_no_link)
         self._hash = hashlib.sha256()
         self._size = 0
@@ -126,7 +125,7 @@ class JobFile:
         self._file.close()
 
     def read(self, size: int | None = None) -> Written:
-        """Reads the first `size` bytes, by default all, which count as written."""
+        """Reads the first `size` bytes (default: all) and updates `written`."""
         left = self._file.seek(0, os.SEEK_END) if size is None else size
         self._file.seek(0)
         while left and (block := self._file.read(min(left, _BLOCK_BYTES))):
@@ -136,7 +135,7 @@ class JobFile:
         return self.written
 
     def cut(self) -> None:
-        """Cuts off what a killed process wrote past what it recorded."""
+        """Cuts off anything that a killed process wrote after its last record."""
         with explain_failure(self.path):
             self._file.truncate(self._size)
             self._file.seek(self._size)
@@ -152,7 +151,7 @@ class JobFile:
         self._size += len(data)
 
     def sync(self) -> None:
-        """Waits until all is on the disk, under the name it was opened by."""
+        """Waits until the file is on the disk; its path must still be this file."""
         with explain_failure(self.path):
             os.fsync(self._file.fileno())
         if not is_in_place(self._file, self.path):
@@ -164,15 +163,15 @@ class JobFile:
 
 @contextlib.contextmanager
 def explain_failure(path: Path) -> Iterator[None]:
-    """Turns what the system says of a file into a line that names it."""
+    """Turns an OSError into a JobError whose one line names the file."""
     try:
         yield
     except FileExistsError:
         raise
     except OSError as error:
         raise JobError(
-            f"{show(str(path))} cannot be written ({error.strerror}): the same command"
-            " goes on once that is mended"
+            f"{show(str(path))} cannot be written ({error.strerror}): solve this and"
+            " run the same command again, which goes on from there"
         ) from error
 
 

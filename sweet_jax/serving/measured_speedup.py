@@ -1,9 +1,9 @@
-"""Promised against measured speed-up of real early exit, on this device.
+"""Expected and measured speed-up of real early exit, on this device.
 
-The baseline computes the full model as one compiled function, in the same batches and
-buckets; beside it runs the engine with no exit taken, and of the two the faster counts.
-All three run one after the other, several times: what slows the machine for a while
-meets them alike, and ratios are taken within a round.
+The baseline is the faster of two ways to run the full model, in the same batches and
+buckets: one compiled function, and the engine without early exits. In each round the
+cascade and both baselines run one after the other, so that a slow phase of the machine
+affects all three; ratios are computed within a round.
 """
 
 import dataclasses
@@ -48,16 +48,16 @@ _HEADER = (
 
 @dataclasses.dataclass(frozen=True)
 class Speedup:
-    """What a threshold saves at a batch size.
+    """The speed-up of a threshold at a batch size.
 
     Attributes:
-        batch_size: most rows of a shape.
-        threshold: of confidence.
-        in_layers: full model over cascade, in layers of the rows timed.
-        in_flops: likewise, in FLOPs of all programs that ran, at their shapes.
-        in_seconds: likewise measured; median of paired rounds.
-        rows_per_second: of the cascade; median.
-        full_rows_per_second: of the full model, the faster of two ways; median.
+        batch_size: largest number of rows of a batch.
+        threshold: threshold of confidence.
+        in_layers: speed-up in layers, for the timed rows.
+        in_flops: speed-up in FLOPs of all programs that ran, padding included.
+        in_seconds: measured speed-up; median of paired rounds.
+        rows_per_second: rate of the cascade; median.
+        full_rows_per_second: rate of the full model, the faster of two ways; median.
     """
 
     batch_size: int
@@ -76,16 +76,15 @@ def measure_speedups(
     targets: Sequence[float] = TARGETS,
     repeats: int = REPEATS,
 ) -> Iterator[Speedup | SegmentCosts]:
-    """Yields for each batch size the costs of segments, then a speed-up per threshold.
+    """Yields the segment costs of each batch size, then a speed-up per threshold.
 
     Args:
         classifier: measured with the criterion confidence.
-        examples: what is timed; their labels are not read.
-        batch_sizes: with 1 no row waits for others; with more, undecided rows are
-            pooled.
-        targets: speed-ups in layers; the thresholds are those that come nearest on
-            these rows.
-        repeats: rounds of which the median is taken.
+        examples: rows to time; their labels are not read.
+        batch_sizes: undecided rows are pooled at all batch sizes but 1.
+        targets: speed-ups in layers; for each the nearest threshold on these rows is
+            measured.
+        repeats: number of rounds; medians are reported.
     """
     rows = classifier.tokenize(examples)
     scores_NE = classifier.score(examples, _CRITERION)
@@ -104,7 +103,7 @@ def measure_speedups(
 
 
 def format_speedups(measured: Iterable[Speedup | SegmentCosts]) -> Iterator[str]:
-    """Yields lines of Markdown tables as measurements come."""
+    """Yields lines of Markdown tables as soon as they are measured."""
     for item in measured:
         if isinstance(item, SegmentCosts):
             yield from _format_costs(item)
@@ -149,13 +148,13 @@ def _format_row(cells: Sequence[str]) -> str:
 def find_threshold(
     scores_NE: Float[np.ndarray, "N E"], costs_E: Float[np.ndarray, " E"], target: float
 ) -> float:
-    """Returns the threshold whose counted speed-up on the rows is nearest to a target.
+    """Returns the threshold whose speed-up in layers on these rows is nearest.
 
-    Midway between two scores, where they are apart: rounding then decides no exit.
+    It lies midway between two distinct scores, so that rounding cannot change an exit.
     """
     values = np.unique(scores_NE[:, :-1].astype(np.float32))
     middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
-    # A few hundred are near enough, wherever they lie.
+    # A few hundred candidates are enough.
     middles = middles[:: max(len(middles) // 500, 1)]
     thresholds = np.concatenate([values[:1], middles, values[-1:]])
     exits_TN = find_exits(scores_NE, thresholds[:, None])
@@ -183,7 +182,7 @@ def _measure(
         ],
         repeats,
     )
-    # One baseline for all rounds: the lesser of two in each would favour its noise.
+    # One baseline for all rounds: taking the faster of two in each round is biased.
     baseline_R = seconds_WR[1 + np.median(seconds_WR[1:], axis=1).argmin()]
     stats = EngineStats.make(rule.num_exits)
     num_rows = len(_exhaust(engine, chunks, rule, pooling, stats))
@@ -206,7 +205,7 @@ def _exhaust(engine: Engine, *args: Any) -> list[Any]:
 def time_paired(
     functions: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "W R"]:
-    """Returns seconds of each function in each round; all are compiled before."""
+    """Returns the seconds of each function in each round; all are compiled first."""
     for function in functions:
         function()
     seconds_WR = np.zeros((len(functions), repeats))
@@ -221,12 +220,12 @@ def time_paired(
 class FullModel:
     """The full model as one compiled function, on an engine's batches.
 
-    Earlier exits, and the other members of a multi_model cascade, are not computed: the
-    output does not depend on them.
+    It computes neither earlier exits nor the other members of a multi_model, on which
+    its output does not depend.
     """
 
     def __init__(self, classifier: AdaptiveClassifier, shapes: Shapes) -> None:
-        """Compiles nothing yet."""
+        """Makes the jitted function; nothing is compiled yet."""
         self._shapes = shapes
         self._params = jax.device_put(classifier.params)
         model: Any = classifier.model
@@ -249,7 +248,7 @@ class FullModel:
         return [np.asarray(logits) for logits in pending]
 
     def count_flops(self, chunks: Sequence[Tokenized]) -> float:
-        """Returns the FLOPs of `run`, which has been called, by XLA's analysis."""
+        """Returns the FLOPs of `run`, by XLA's analysis; call `run` first."""
         programs = self._programs.by_shape
         return sum(
             programs[shape_of(batch)].flops for batch in self._make_batches(chunks)

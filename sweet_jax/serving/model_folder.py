@@ -1,10 +1,10 @@
-"""The model folder: all that is needed to use a trained classifier later.
+"""The model folder: everything needed to use a trained classifier later.
 
-model.json            what the model is, its labels, calibration, thresholds
-encoder/config.json   of the encoder, as published
+model.json            description of the model, labels, calibration, thresholds
+encoder/config.json   the encoder's config, as published
 tokenizer/            as published
 params.safetensors    all parameters, float32, at their paths
-calibration.npz       outputs on the calibration rows, to choose thresholds on
+calibration.npz       outputs on the calibration rows, for choosing thresholds
 checksums.json        sha256 of every other file
 """
 
@@ -52,12 +52,13 @@ _DESCRIPTION = "model.json"
 _CONFIG = "encoder/config.json"
 _PARAMS = "params.safetensors"
 _CALIBRATION = "calibration.npz"
-# Of all files but the last two together, and of the last: far above any run's.
+# Size limits, far above those of any run: of calibration.npz, and of all other files
+# except params.safetensors together.
 _MOST_BYTES, _MOST_CALIBRATION_BYTES = 256 << 20, 2 << 30
 
 
 class ModelFolderError(FileError):
-    """The folder is no model, damaged, altered or of a newer schema."""
+    """The folder is not a model folder, or is damaged, altered or of a newer schema."""
 
 
 def save_model_folder(
@@ -68,14 +69,14 @@ def save_model_folder(
     tokenizer: Any,
     calibration: LogitBank,
 ) -> None:
-    """Writes a model folder, whole or not at all.
+    """Writes a model folder, completely or not at all.
 
     Args:
         path: the folder; an older one is replaced.
-        description: what the model is.
-        params: of the serving model.
+        description: description of the model.
+        params: parameters of the serving model.
         encoder_config: config.json of the encoder.
-        tokenizer: of the encoder (has `save_pretrained`).
+        tokenizer: tokenizer of the encoder (has `save_pretrained`).
         calibration: outputs on the calibration rows.
     """
     with write_folder(path) as folder:
@@ -93,15 +94,15 @@ def save_model_folder(
 def update_description(
     path: Path, description: ModelDescription, calibration: LogitBank
 ) -> None:
-    """Replaces what evaluation knows of a model whose weights the folder holds.
+    """Replaces description and calibration of a model folder; its weights stay.
 
     Args:
         path: the folder.
-        description: what the model is.
+        description: description of the model.
         calibration: outputs on the calibration rows.
 
     Raises:
-        ModelFolderError: the folder is damaged: it gets no new checksums.
+        ModelFolderError: the folder is damaged; its checksums are not renewed.
     """
     try:
         checksums = _read_checksums(path)
@@ -111,7 +112,8 @@ def update_description(
     with write_folder(path) as folder:
         for name in checksums:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            # No second copy of the weights; what changes is replaced, not written to.
+            # Links avoid a second copy of the weights. Changed files are replaced,
+            # never written to.
             try:
                 (folder / name).hardlink_to(path / name)
             except OSError:  # A file system without links.
@@ -122,23 +124,23 @@ def update_description(
 
 
 def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
-    """Reads and verifies a model folder, which may come from anyone.
+    """Reads and verifies a model folder, which may come from an untrusted source.
 
-    Nothing in it is run, and no memory is taken before sizes are known to fit.
+    No code in it is run, and sizes are checked before memory is allocated.
 
     Raises:
         ModelFolderError: no such folder, a newer schema, files that are missing,
-            altered or not listed, or that hold what no run writes: parameters of other
-            shapes than the description and the encoder have, NaN or infinity.
-        ValueError: the encoder's config.json is refused (`load_config`).
+            altered or not listed, parameters with other shapes than the description and
+            the encoder have, or parameters with NaN or infinity.
+        ValueError: the encoder's config.json is not supported (`load_config`).
     """
     if not (path / _DESCRIPTION).is_file():
         raise ModelFolderError(
-            f"{path} is no model folder: it has no {_DESCRIPTION} (a run writes it as"
-            " WORKDIR/model)"
+            f"{path} is not a model folder: it has no {_DESCRIPTION} (a run writes one"
+            " to WORKDIR/model)"
         )
     try:
-        # Before all else: a newer version may have other files.
+        # First of all, because a newer version may have other files.
         content = read_object(path / _DESCRIPTION, REMEDY)
         check_schema(content, SCHEMA, path / _DESCRIPTION, REMEDY)
         checksums = _read_checksums(path)
@@ -160,11 +162,11 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
 
 
 def load_calibration(path: Path, description: ModelDescription) -> Calibration:
-    """Returns the calibration rows of a model, with what was fitted on them.
+    """Returns the calibration of a model: its rows and the values fitted on them.
 
     Raises:
-        ModelFolderError: they are missing, damaged, or of another training or model
-            than the description.
+        ModelFolderError: the file is missing or damaged, or belongs to another training
+            or model than the description.
     """
     file = path / _CALIBRATION
     try:
@@ -188,12 +190,12 @@ def load_calibration(path: Path, description: ModelDescription) -> Calibration:
 
 
 def compute_folder_digest(path: Path) -> str:
-    """Returns the sha256 of a model folder: of the checksums of all its files."""
+    """Returns the sha256 of a model folder, computed from its file checksums."""
     return hash_file(path / CHECKSUMS)
 
 
 def _read_checksums(path: Path) -> dict[str, str]:
-    """Returns name -> sha256 of the files, those that every model has among them."""
+    """Returns name -> sha256 of the files; the required ones must be among them."""
     checksums = read_checksums(path, remedy=REMEDY)
     wanted = {_DESCRIPTION, _CONFIG, _PARAMS, _CALIBRATION}
     if missing := sorted(wanted - checksums.keys()):
@@ -204,7 +206,7 @@ def _read_checksums(path: Path) -> dict[str, str]:
 def _compute_shapes(
     path: Path, description: ModelDescription
 ) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of the parameters of the model that a folder describes."""
+    """Returns path -> shape of the parameters, from the description in the folder."""
     config = load_config(path / "encoder", description.ignore_attributes)
     problem = None
     if description.buckets[-1] > config.max_positions:
@@ -222,10 +224,10 @@ def _compute_shapes(
 def _read_params(
     path: Path, checksums: dict[str, str], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters, which have exactly these paths and shapes."""
+    """Returns the parameters; they must have exactly these paths and shapes."""
     file = path / _PARAMS
     num_bytes = 4 * sum(map(math.prod, shapes.values()))
-    # What else the format holds are names and places.
+    # Besides the values, the format has only names and offsets.
     most_bytes = num_bytes + 1000 * len(shapes) + (1 << 20)
     verify_files(path, checksums, [_PARAMS], most_bytes, REMEDY)
     try:
@@ -249,12 +251,11 @@ def _read_params(
             f"{file} is damaged ({show(str(error)[:200])}): {REMEDY}"
         ) from error
     for name, values in params.items():
-        # The least and the largest of NaN are NaN, and take no memory to find.
+        # min and max propagate NaN, and need no memory for a mask.
         if not np.isfinite([values.min(), values.max()]).all():
             wrong = np.count_nonzero(~np.isfinite(values))
             raise FileError(
                 f"{file}: {wrong} of {values.size} values of {name} are not finite"
-                " numbers: such a model answers nothing; take another, or train it"
-                " again"
+                " numbers: use another model, or train this one again"
             )
     return params

@@ -1,4 +1,4 @@
-"""From an input to answers with a classifier: what the predict command does."""
+"""Runs the predict command: reads an input, predicts, writes the output."""
 
 import contextlib
 import dataclasses
@@ -37,17 +37,17 @@ from sweet_jax.system.files import show
 from sweet_jax.system.process import tell
 from sweet_jax.thresholds.choice import pick_target
 
-# Enough for every bucket to be met; the full model runs on them many times.
+# Enough rows for every bucket; few enough to run the full model on them many times.
 _BENCHMARK_ROWS = 2000
 
 
 class Stopped(KeyboardInterrupt):
-    """The job was asked to stop; the message says how to go on."""
+    """The job was stopped on request; the message says how to resume."""
 
 
 @dataclasses.dataclass
 class _Request:
-    """Who answers, how, and what."""
+    """A prediction request: the classifier, its options and the input."""
 
     classifier: AdaptiveClassifier
     options: PredictOptions
@@ -57,12 +57,12 @@ class _Request:
 
 
 def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str:
-    """Answers an input; returns what was done, in lines.
+    """Predicts all rows of an input; returns a summary in lines.
 
     Raises:
-        ValueError: an option is wrong, the input cannot be read, the output is another
-            job's, or under `strict` a row cannot be used.
-        Stopped: by KeyboardInterrupt.
+        ValueError: an option is wrong, the input cannot be read, the output belongs to
+            another job, or with `strict` a row is unusable.
+        Stopped: KeyboardInterrupt was raised.
     """
     options.check(classifier.folder)
     input_format = find_format(options.source, options.input_format)
@@ -84,10 +84,10 @@ def predict_file(classifier: AdaptiveClassifier, options: PredictOptions) -> str
 def benchmark_file(
     classifier: AdaptiveClassifier, options: PredictOptions
 ) -> Iterator[str]:
-    """Yields lines on promised and measured speed-ups on the first rows of an input.
+    """Yields lines with expected and measured speed-ups on the first rows of an input.
 
     Raises:
-        ValueError: an option is wrong, or no row can be used.
+        ValueError: an option is wrong, or no row is usable.
     """
     options.check(classifier.folder)
     has_pairs = classifier.description.has_pairs
@@ -126,7 +126,7 @@ def _read_rows(
 def _describe(
     classifier: AdaptiveClassifier, options: PredictOptions, input_format: str
 ) -> dict[str, Any]:
-    """Returns what the answers depend on, but for the thresholds."""
+    """Returns everything that the predictions depend on, except the thresholds."""
     settings: dict[str, Any] = {
         "model": compute_folder_digest(classifier.folder),
         "format": input_format,
@@ -147,7 +147,7 @@ def _choose_thresholds(
     classifier: AdaptiveClassifier, options: PredictOptions, settings: dict[str, Any]
 ) -> tuple[float, ...]:
     if options.output is not None and "milliseconds" in settings:
-        # Measured again they would differ a little, and the job could not go on.
+        # New measurements would differ a little, and the job could not resume.
         stored = read_settings(options.output)
         if settings.items() <= stored.items():
             return tuple(FULL if t == "full" else t for t in stored["thresholds"])
@@ -192,10 +192,10 @@ def _answer_to_file(request: _Request, job: Job) -> str:
 
 
 def _make_csv_format(request: _Request) -> CsvFormat:
-    """Returns the columns of a csv, which follow from the input's where all are kept.
+    """Returns the csv format; with --keep_columns=all, from the columns of the input.
 
     Raises:
-        JobError: they do, and the first row of the input cannot be read.
+        JobError: all columns are kept, but the first row of the input is unusable.
     """
     options = request.options
     kept = options.passed.keep_columns
@@ -203,8 +203,8 @@ def _make_csv_format(request: _Request) -> CsvFormat:
         kept = tuple(filter(None, request.rows.columns))
         if not kept:
             raise JobError(
-                "--keep_columns=all: the first row cannot be read, so that the columns"
-                " of the csv are not known: mend the row, name the columns, or give an"
+                "--keep_columns=all: the first row cannot be read, so the columns of"
+                " the csv are unknown: correct the row, name the columns, or give an"
                 " --output that ends in .jsonl"
             )
     labels = request.classifier.label_names
@@ -212,9 +212,9 @@ def _make_csv_format(request: _Request) -> CsvFormat:
 
 
 def _answer_to_screen(request: _Request) -> str:
-    """Prints answers as they are computed, and takes what input there is meanwhile."""
+    """Prints predictions as they are computed, while reading the available input."""
     answered = rejected = 0
-    # Python gives up on one that does not block and is read slowly.
+    # On a non-blocking output with a slow reader, Python raises BlockingIOError.
     os.set_blocking(1, True)
     try:
         for chunk in _take_available(request):
@@ -226,7 +226,7 @@ def _answer_to_screen(request: _Request) -> str:
                     tell(f"line {row.line} {show(row.problem)}: left out")
             rejected += len(chunk) - len(usable)
             for result in _answer(request, usable):
-                # Each at once: whoever stops the command finds whole lines.
+                # One write per line, so that a stop leaves complete lines.
                 sys.stdout.write(
                     format_jsonl([result], bool(request.options.id_column))
                 )
@@ -234,8 +234,8 @@ def _answer_to_screen(request: _Request) -> str:
                 answered += 1
     except KeyboardInterrupt:
         raise Stopped(
-            f"stopped after {answered} answers; with --output=FILE.jsonl the same"
-            " command could go on"
+            f"stopped after {answered} answers; only a command with"
+            " --output=FILE.jsonl can go on after a stop"
         ) from None
     lines = [f"{answered} rows answered"]
     if rejected:
@@ -244,7 +244,7 @@ def _answer_to_screen(request: _Request) -> str:
 
 
 def _take_available(request: _Request) -> Iterator[list[InputRow]]:
-    """Yields rows that have arrived, at least one: nobody waits for a full chunk."""
+    """Yields the rows that have arrived, at least one, without filling a chunk."""
     chunk = []
     for row in request.rows:
         chunk.append(row)
@@ -264,8 +264,8 @@ def _answer(request: _Request, rows: list[InputRow]) -> Iterator[AnswerRow]:
 def _summarise(request: _Request, answered: int) -> list[str]:
     if not answered:
         return [
-            "no row could be used: see the problems, and whether --format and"
-            " --text_columns fit the input"
+            "no row could be used: read the problems above, and check that --format"
+            " and --text_columns fit the input"
         ]
     stats = request.classifier.stats
     if not stats["rows"]:
@@ -278,7 +278,7 @@ def _summarise(request: _Request, answered: int) -> list[str]:
 
 
 def _show_progress(request: _Request) -> tqdm:
-    """Returns a bar over the bytes of the input: its rows nobody has counted."""
+    """Returns a progress bar over the input's bytes; its row count is unknown."""
     source = request.options.source
     return tqdm(
         total=None if source == "-" else Path(source).stat().st_size,
@@ -290,20 +290,20 @@ def _show_progress(request: _Request) -> tqdm:
 
 @contextlib.contextmanager
 def _open_input(options: PredictOptions) -> Iterator[io.FileIO]:
-    """Opens the input; an error while it is read names it."""
+    """Opens the input; adds its name to an OSError while it is read."""
     if options.source != "-":
         with io.FileIO(options.source) as file, _name_errors(options.source):
             yield file
         return
     if os.isatty(0):
-        tell("waiting for lines on the terminal: ctrl-D at the start of one ends them")
+        tell("reading lines from the terminal: end with ctrl-D at the start of a line")
     with _name_errors("standard input"):
         yield io.FileIO(0, closefd=False)
 
 
 @contextlib.contextmanager
 def _name_errors(name: str) -> Iterator[None]:
-    """Gives an OSError without a file's name this one."""
+    """Adds this name to an OSError that has no file name."""
     try:
         yield
     except OSError as error:

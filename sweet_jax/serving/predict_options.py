@@ -1,4 +1,4 @@
-"""What the predict command is asked; checked before anything heavy is loaded."""
+"""Options of the predict command, checked before jax is loaded."""
 
 import dataclasses
 import fcntl
@@ -12,42 +12,44 @@ from sweet_jax.system.files import show
 
 OUTPUT_ENDINGS = (".jsonl", ".csv")
 CSV_FORMULAS = ("escape", "keep")
-# All rows of a chunk are in memory at once.
+# The whole chunk is in memory.
 MOST_CHUNK_ROWS = 1 << 20
 
 
 class OptionError(ValueError):
-    """A flag of the predict command is wrong: one line that says why."""
+    """A flag of the predict command is wrong; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions:
-    """What a prediction job is asked.
+    """Options of a prediction job.
 
     Each field is a flag of the command `predict`, with the text below as its help. At
     most one of the targets is given; without one, every layer runs.
 
     Attributes:
         source: a file, or `-` for standard input.
-        output: a .jsonl or .csv file, resumable; without one, answers go to standard
-            output as jsonl.
-        input_format: text, csv, tsv or jsonl; without one, by the ending.
-        text_columns: of a table; without them, those of the training, else usual names.
-        id_column: of a table, written beside each answer as `id`.
-        keep_columns: of a table, written beside each answer; `all`: every one.
+        output: a .jsonl or .csv file, resumable; without one, predictions go to
+            standard output as jsonl.
+        input_format: text, csv, tsv or jsonl; without one, by the file's ending.
+        text_columns: text columns of a table; default: those of the training, else
+            columns with usual names.
+        id_column: column of a table, written with each prediction as `id`.
+        keep_columns: columns of a table, written with each prediction; `all`: every
+            one.
         threshold: exit at the first exit whose score reaches this threshold.
         speedup: choose a threshold for this speed-up.
         milliseconds: choose a threshold for this mean time per input on this device.
         max_accuracy_loss: choose a threshold that loses at most this much accuracy,
             with probability 0.9.
-        choose: for a speedup or milliseconds: `cost`, the dearest threshold within it,
-            or `score`, the one of the best score.
-        criterion: whose scores decide.
-        strict: stop at a row that cannot be used.
-        chunk_rows: rows between two notes of what is done.
+        choose: for speedup and milliseconds: `cost`, the most expensive threshold
+            within the budget, or `score`, the one with the best score.
+        criterion: criterion whose scores are compared with the threshold.
+        strict: stop at an unusable row.
+        chunk_rows: number of rows after which progress is recorded.
         csv_formulas: `escape`: cells that a spreadsheet would run as formulas get an
-            apostrophe in a csv; `keep`: they are written as they are.
-        benchmark: only time the first rows: promised and measured speed-ups.
+            apostrophe in a csv; `keep`: they are unchanged.
+        benchmark: only measure the first rows: expected and measured speed-ups.
     """
 
     source: str = "-"
@@ -80,22 +82,22 @@ class PredictOptions:
 
     @property
     def passed(self) -> PassedColumns:
-        """The columns that are written beside the answers."""
+        """The input columns that are copied to the output."""
         return PassedColumns(self.id_column, tuple(dict.fromkeys(self.keep_columns)))
 
     @property
     def source_name(self) -> str:
-        """The input as messages name it."""
+        """The name of the input in messages."""
         is_stream = self.source == "-"
         return "standard input" if is_stream else f"--input={show(self.source)}"
 
     def check(self, folder: Path) -> None:
-        """Raises ValueError for what is wrong whatever the model; writes nothing.
+        """Raises ValueError for an option that no model allows; writes nothing.
 
         Args:
-            folder: of the model, which neither holds the input nor gets the output.
+            folder: the model folder; input and output must not be in it.
         """
-        # Imported here: the flags are made of this class, and help needs no jax.
+        # Imported here: --help reads this class and must not load jax.
         from sweet_jax.thresholds.choice import check_choose, pick_target
 
         if not 1 <= self.chunk_rows <= MOST_CHUNK_ROWS:
@@ -137,13 +139,13 @@ class PredictOptions:
                     " or give --format of csv, tsv, jsonl"
                 )
             if any(not _is_unicode(name) for name in names):
-                raise OptionError(f"{shown} is no UTF-8, in which inputs are read")
+                raise OptionError(f"{shown} is not UTF-8, but inputs are read as UTF-8")
             if names and self.benchmark and flag != "text_columns":
                 raise OptionError(f"--benchmark writes no answers: leave {shown} out")
         if ALL in self.keep_columns and len(self.keep_columns) > 1:
             raise OptionError(
-                f"--keep_columns={show(','.join(self.keep_columns))}: all stands for"
-                " every column, so that no other is named beside it"
+                f"--keep_columns={show(','.join(self.keep_columns))}: all means every"
+                " column: give all, or names of columns"
             )
 
     def _check_input(self, folder: Path) -> None:
@@ -163,8 +165,8 @@ class PredictOptions:
     def _check_benchmark(self) -> None:
         if any(value is not None for value in self.targets.values()):
             raise OptionError(
-                "--benchmark takes thresholds of its own: leave --threshold,"
-                " --speedup, --milliseconds and --max_accuracy_loss out"
+                "--benchmark chooses its own thresholds: leave --threshold, --speedup,"
+                " --milliseconds and --max_accuracy_loss out"
             )
         if self.output is not None:
             raise OptionError("--benchmark writes no answers: leave --output out")
@@ -172,7 +174,7 @@ class PredictOptions:
 
     def _check_screen(self) -> None:
         _check_printing()
-        # Answers at the end of the input would be answered, and so on.
+        # The output would be appended to the input and read again, without end.
         if self._is_input(1) or self._is_input(2):
             raise OptionError(
                 f"{self.source_name} is also what the answers are written to: name"
@@ -203,7 +205,7 @@ class PredictOptions:
         paths.check()
 
     def _is_input(self, other: Path | int) -> bool:
-        """Whether the input is this regular file, whatever its name."""
+        """Whether the input is the same regular file, also under another name."""
         try:
             source = 0 if self.source == "-" else self.source
             found, wanted = os.stat(other), os.stat(source)
@@ -218,7 +220,7 @@ def _check_printing() -> None:
 
 
 def _is_open(descriptor: int, mode: int) -> bool:
-    """Whether a descriptor is open, and for reading or writing as `mode` says."""
+    """Whether a descriptor is open with this mode."""
     try:
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     except OSError:
@@ -227,8 +229,8 @@ def _is_open(descriptor: int, mode: int) -> bool:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    # Not by names: a folder may be reached by several.
-    if not (folder / "model.json").is_file():  # As its reader will say.
+    # Not by path: a folder may have several paths.
+    if not (folder / "model.json").is_file():  # Its reader reports that.
         return False
     parents = Path(os.path.realpath(path)).parents
     return any(parent.exists() and parent.samefile(folder) for parent in parents)
@@ -237,6 +239,6 @@ def _is_inside(path: Path, folder: Path) -> bool:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # What argv has of other bytes.
+    except UnicodeEncodeError:  # argv had bytes that are not UTF-8.
         return False
     return True

@@ -1,4 +1,4 @@
-"""The module that a model folder describes, and the shapes of its parameters."""
+"""Builds the model that a model folder describes, and computes its shapes."""
 
 import dataclasses
 import re
@@ -19,14 +19,14 @@ def build_model(description: ModelDescription, config: Any) -> nn.Module:
     """Returns a MultiExitClassifier, or a MultiModelSet of the members.
 
     Args:
-        description: of the model folder.
-        config: of its encoder, as `load_config` returns it.
+        description: description of the model.
+        config: config of its encoder, from `load_config`.
     """
     spec = ModelSpec(
         exits=ExitSettings(
             layers=description.exit_layers,
             pooling=description.pooling,
-            dropout=0.0,  # Never in use: a served model does not train.
+            dropout=0.0,  # Not used: a served model does not train.
             learn_to_exit=bool(description.lte_ranges),
         ),
         member_exits=description.member_exits,
@@ -43,13 +43,14 @@ def compute_served_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Returns path -> shape of all parameters of the described model.
 
-    They are those of `compute_shapes(build_model(...))`, from a model of at most two
-    layers and one exit: tracing all layers would take longer than reading the weights.
-    Deeper layers are like the second one (the first may lack a norm or have more).
+    The result equals `compute_shapes(build_model(...))`, but only a model of at most
+    two layers and one exit is traced: tracing all layers would take longer than reading
+    the weights. Deeper layers have the shapes of the second (the first may differ in
+    norms).
 
     Args:
-        description: of the model folder.
-        config: of its encoder, as `load_config` returns it.
+        description: description of the model.
+        config: config of its encoder, from `load_config`.
     """
     last = min(description.exit_layers[-1], 1)
     small = dataclasses.replace(
@@ -76,7 +77,7 @@ def compute_served_shapes(
 def _repeat(
     path: str, last_layer: int, last: int, exits: tuple[int, ...], num_tables: int
 ) -> list[str]:
-    """Returns the paths of the whole model that are like one of the small model."""
+    """Returns the whole model's paths that correspond to one of the small model."""
     repeated = {
         f"encoder/layer_{last}/": range(last, last_layer + 1),
         "exits/exit_0/": exits,
@@ -87,5 +88,5 @@ def _repeat(
             stem = start[: start.rindex("_") + 1]
             return [f"{stem}{n}/{path.removeprefix(start)}" for n in numbers]
     layer = re.match(r"encoder/layer_(\d+)/", path)
-    # Of several models, one may end before the layer.
+    # With several models, some may end before this layer.
     return [path] if layer is None or int(layer[1]) <= last_layer else []

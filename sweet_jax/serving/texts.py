@@ -1,4 +1,4 @@
-"""Texts that people hand over, checked, as rows."""
+"""Checks texts from users and returns them as rows."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ Text = str | tuple[str, str]
 
 
 def is_pair(text: object) -> bool:
-    """Returns whether this is a (text, text) pair."""
+    """Whether this is a (text, text) pair."""
     return (
         isinstance(text, tuple)
         and len(text) == 2
@@ -23,15 +23,16 @@ def is_pair(text: object) -> bool:
 
 
 def take_texts(texts: Any, has_pairs: bool) -> Iterable[Any]:
-    """Returns the inputs of a call: a list for what is a list in all but name.
+    """Returns the inputs of a call: a list for all sequences, else the iterable.
 
     Args:
-        texts: a single input, a list or tuple of them, a Series of pandas or an array
-            of numpy, or anything else to read as answers are taken.
-        has_pairs: the model takes pairs, so a tuple of two strings is one.
+        texts: a single input, a list or tuple of inputs, a pandas Series, a numpy
+            array, or any other iterable, which is read only as predictions are
+            consumed.
+        has_pairs: whether the model takes pairs, so that a tuple of two strings is one.
 
     Raises:
-        ValueError: a Series has a missing value, or this is a whole table.
+        ValueError: a Series has a missing value, or `texts` is a whole table.
     """
     if isinstance(texts, str) or (has_pairs and is_pair(texts)):
         return [texts]
@@ -70,19 +71,20 @@ def make_examples(
 
     Args:
         texts: each a text, or a (text, text) pair.
-        has_pairs: which of the two the model takes.
-        task: it was trained on, for messages.
+        has_pairs: whether the model takes pairs.
+        task: its training task, for messages.
         first: number of the first text, for messages.
 
     Raises:
-        ValueError: a text is empty, or of the other kind than the model's.
+        ValueError: a text is empty, or single where the model takes pairs, or the
+            reverse.
     """
     for i, text in enumerate(texts, first):
         if is_missing(text):
             raise ValueError(f"input {i} is missing ({text}): fill it or leave it out")
         if has_pairs and not is_pair(text):
             raise ValueError(
-                f"input {i} is no (text, text) pair: this model was trained on pairs"
+                f"input {i} is not a (text, text) pair: this model was trained on pairs"
                 f" ({task})"
             )
         if not has_pairs and not isinstance(text, str):
@@ -103,7 +105,7 @@ def make_examples(
 def enumerate_chunks(
     items: Iterable[Text], size: int
 ) -> Iterator[tuple[int, list[Text]]]:
-    """Yields lists of up to `size` items, each with the position of its first."""
+    """Yields lists of up to `size` items, with the position of their first item."""
     iterator, first = iter(items), 0
     while chunk := list(itertools.islice(iterator, size)):
         yield first, chunk

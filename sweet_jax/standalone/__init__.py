@@ -1,1 +1,1 @@
-"""The code that travels in exported folders; it imports nothing of this package."""
+"""Code that is copied into exported folders; it does not import this package."""

@@ -1,8 +1,8 @@
-"""What a folder must be before anything in it is used; Python and numpy alone.
+"""Checks a folder before anything in it is used; needs only Python and numpy.
 
-It travels in exported folders, beside `loader.py` and in `pytorch/`; model folders are
-verified by it, too. Checksums find damage. They prove nothing about who wrote a folder:
-so types, sizes and limits are checked whatever the checksums say.
+This file is copied into exported folders, beside `loader.py` and into `pytorch/`; it
+also verifies model folders. Checksums detect damage, but anyone can write them: so
+types, sizes and limits are always checked, too.
 """
 
 import hashlib
@@ -17,34 +17,34 @@ from typing import Any
 import numpy as np
 
 CHECKSUMS, MANIFEST, SCHEMA = "checksums.json", "manifest.json", 1
-_MOST_BYTES = 64 << 20  # Of a file of JSON.
-_MOST = 2**31 - 1  # Of a whole number.
+_MOST_BYTES = 64 << 20  # Largest JSON file.
+_MOST = 2**31 - 1  # Largest integer.
 _AGAIN = "copy the folder again"
 
 
 class FolderError(ValueError):
-    """The folder cannot be used: one line with what is wrong and what to do."""
+    """The folder cannot be used; the message is one line with problem and remedy."""
 
 
 def read_checksums(
     folder: Path, but_for: Container[str] = (), remedy: str = _AGAIN
 ) -> dict[str, str]:
-    """Returns name -> sha256 of all files, which are exactly those that are there.
+    """Returns name -> sha256 of all files, after checking that the list is complete.
 
     Args:
-        folder: to be read.
-        but_for: names of folders that may hold anything, and are never read.
-        remedy: what the person can do about damage, for the message.
+        folder: the folder to read.
+        but_for: names of subfolders that are ignored.
+        remedy: advice for damaged files, for the message.
 
     Raises:
-        FolderError: a file is missing, not listed, a link, or no file.
+        FolderError: a file is missing, not listed, a link, or not a regular file.
     """
     checksums = read_json(folder / CHECKSUMS, remedy)
     if not _is_map(checksums, lambda x: type(x) is str and len(x) == 64):
         raise FolderError(f"{folder / CHECKSUMS} lists no checksums: {remedy}")
     found = {CHECKSUMS}
     for name in _list_files(folder, but_for):
-        # One that leaves the folder can never be found in it.
+        # A listed name that leads out of the folder is never found, so it is an error.
         if name not in checksums and name != CHECKSUMS:
             raise FolderError(
                 f"{folder} holds {_show(name)}, which its {CHECKSUMS} does not list:"
@@ -57,7 +57,7 @@ def read_checksums(
 
 
 def _show(name: str) -> str:
-    """Returns a name as a terminal may have it."""
+    """Returns a name with control characters escaped, for a terminal."""
     return repr(name[:200])[1:-1]
 
 
@@ -81,7 +81,7 @@ def _list_files(folder: Path, but_for: Container[str]) -> Iterator[str]:
                     yield name
                 else:
                     raise FolderError(
-                        f"{folder} holds {_show(name)}, no file: remove it"
+                        f"{folder} holds {_show(name)}, not a regular file: remove it"
                     )
 
 
@@ -95,20 +95,20 @@ def verify_files(
     """Checks files against their checksums.
 
     Args:
-        folder: they are in.
-        checksums: of `read_checksums`.
-        names: of the files.
-        most_bytes: that they have together; more are not read.
-        remedy: what the person can do about damage, for the message.
+        folder: the folder of the files.
+        checksums: result of `read_checksums`.
+        names: names of the files.
+        most_bytes: limit on their total size.
+        remedy: advice for damaged files, for the message.
 
     Raises:
-        FolderError: one is altered, or they are too large.
+        FolderError: a file is altered, or the files are too large.
     """
     for name in names:
         path = folder / name
         most_bytes -= path.stat().st_size
         if most_bytes < 0:
-            raise FolderError(f"{path} is too large for what it is: {remedy}")
+            raise FolderError(f"{path} is larger than any such file: {remedy}")
         with path.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         if checksum != checksums[name]:
@@ -118,7 +118,7 @@ def verify_files(
 
 
 def read_json(path: Path, remedy: str = _AGAIN) -> Any:
-    """Reads strict JSON; FolderError: it is none, or there is no such file."""
+    """Reads strict JSON; raises FolderError if the file is missing or not JSON."""
     if not path.is_file():
         raise FolderError(f"{path} is missing: {remedy}")
 
@@ -136,7 +136,7 @@ def read_json(path: Path, remedy: str = _AGAIN) -> Any:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Returns the manifest of an exported folder; FolderError: it is none."""
+    """Returns the manifest of an exported folder; raises FolderError if it is wrong."""
     path = folder / MANIFEST
     manifest = read_json(path)
     if type(manifest) is not dict:
@@ -152,17 +152,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path, shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """Returns the float32 arrays of weights.npz, which are exactly those of `shapes`.
+    """Returns the float32 arrays of weights.npz, which must match `shapes` exactly.
 
     Raises:
-        FolderError: they are others, or hold numbers that are not finite.
+        FolderError: they do not match, or contain values that are not finite.
     """
     weights = {}
     try:
         with zipfile.ZipFile(path) as file:
             if sorted(file.namelist()) != sorted(f"{name}.npy" for name in shapes):
                 raise ValueError(f"its arrays are not those of {MANIFEST}")
-            # Before memory is taken for them.
+            # Before allocating memory.
             if count_bytes(*shapes.values()) > path.stat().st_size:
                 raise ValueError(f"it has fewer bytes than {MANIFEST} says")
             for name, shape in shapes.items():
@@ -170,7 +170,7 @@ def read_weights(path: Path, shapes: dict[str, list[int]]) -> dict[str, np.ndarr
                     np.lib.format.read_magic(data)
                     found = np.lib.format.read_array_header_1_0(data)
                     if found != (tuple(shape), False, np.dtype("<f4")):
-                        raise ValueError(f"{name!r} is no float32 of {shape}")
+                        raise ValueError(f"{name!r} is not a float32 array of {shape}")
                     values = np.frombuffer(data.read(count_bytes(shape)), "<f4")
                 if wrong := np.count_nonzero(~np.isfinite(values)):
                     raise ValueError(f"{wrong} values of {name!r} are not finite")
@@ -188,12 +188,12 @@ def count_bytes(*shapes: list[int]) -> int:
 
 
 def describe(error: Exception) -> str:
-    """Returns what an error says of a file, in one line that a terminal may have."""
+    """Returns an error message in one line that is safe for a terminal."""
     return _show(" ".join(str(error).split())) or type(error).__name__
 
 
 def _is_int(x: Any, low: int = 0, high: int | float = math.inf) -> bool:
-    return type(x) is int and low <= x <= high  # True is no number.
+    return type(x) is int and low <= x <= high  # True is not a number.
 
 
 def _is_number(x: Any, low: float, high: float) -> bool:
@@ -213,7 +213,7 @@ def _is_text(x: Any) -> bool:
 
 
 def _is_rising(x: Any, low: int) -> bool:
-    """Whether it is a list of whole numbers, each larger than the one before."""
+    """Whether it is a list of integers, strictly ascending."""
     return _is_list(x, lambda n: _is_int(n, low, _MOST)) and sorted(set(x)) == x
 
 
@@ -249,7 +249,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "member_exits": lambda x: _is_list(x, lambda exits: _is_rising(exits, 0)),
     "max_length": lambda x: _is_int(x, 1, _MOST),
     "buckets": lambda x: _is_rising(x, 1),
-    # Within what float32 can divide by.
+    # Divisors that float32 can represent.
     "temperatures": lambda x: _is_list(x, lambda t: _is_number(t, 1e-30, 1e30)),
     "threshold_range": lambda x: (
         _is_list(x, lambda t: _is_number(t, 0.0, 1.0)) and len(x) == 2 and x[0] < x[1]
@@ -266,7 +266,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def _find_problem(manifest: dict[str, Any]) -> str | None:
-    """Returns what contradicts itself among fields that are each of their kind."""
+    """Returns a contradiction between fields that are each valid, or None."""
     exits = range(len(manifest["exit_layers"]))
     if sorted(i for own in manifest["member_exits"] for i in own) != list(exits):
         return "member_exits"
@@ -288,7 +288,7 @@ def _find_problem(manifest: dict[str, Any]) -> str | None:
         inputs, outputs = (
             {x["name"]: x for x in program[kind]} for kind in ("inputs", "outputs")
         )
-        # Each reads what there is before it, and nothing else is kept.
+        # A program may read only entries that the one before it read or wrote.
         if any(state.get(name) != x for name, x in inputs.items()):
             return f"programs: the inputs of {i}"
         state = inputs | outputs

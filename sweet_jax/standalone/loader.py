@@ -1,10 +1,10 @@
-"""Answers token ids with the programs in this folder: jax, numpy, flatbuffers alone.
+"""Runs the exported classifier in this folder; needs only jax, numpy, flatbuffers.
 
     from loader import ExportedClassifier
     answers = ExportedClassifier("FOLDER")(token_ids, mask, threshold=0.9)
 
-The first exit whose confidence reaches the threshold answers a row, and only undecided
-rows go on to the next program.
+A row leaves at the first exit whose confidence reaches the threshold; only undecided
+rows continue with the next program.
 """
 
 import re
@@ -21,13 +21,13 @@ else:  # In an exported folder.
     import checks  # type: ignore[no-redef]
 
 FULL = float("inf")  # No confidence reaches FULL: every exit runs.
-# Where Python keeps what it made of this file.
+# Python's cache of this file.
 _BUT_FOR = ("__pycache__",)
-_MOST_BYTES = 1 << 30  # Of programs and tokenizer together.
+_MOST_BYTES = 1 << 30  # Programs and tokenizer together.
 
 
 class Answers(NamedTuple):
-    """Of each row: logits [B, C] before temperature; of them calibrated, the rest."""
+    """One entry per row: logits before temperature, the other fields after it."""
 
     logits: np.ndarray
     probabilities: np.ndarray
@@ -36,10 +36,10 @@ class Answers(NamedTuple):
 
 
 class ExportedClassifier:
-    """The programs of a folder; each compiles once per shape that it meets."""
+    """The programs of a folder; each compiles once per input shape."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Reads the folder; ValueError: it is newer, altered or incomplete."""
+        """Reads the folder; raises ValueError if it is newer, altered or incomplete."""
         folder = Path(folder)
         self.manifest = checks.read_manifest(folder)
         shapes = self.manifest["weights"]
@@ -61,7 +61,7 @@ class ExportedClassifier:
     def __call__(
         self, ids: Any, mask: Any = None, types: Any = None, threshold: float = FULL
     ) -> Answers:
-        """Answers ids [B, L]; mask: 1 at tokens, then 0; types: of pairs, 0 or 1."""
+        """Classifies ids [B, L]; mask: 1 at tokens, then 0; types: 0 or 1 for pairs."""
         low, high = self.manifest["threshold_range"]
         limit = np.float32(threshold)  # as confidences are
         if limit != FULL and not np.float32(low) <= limit <= high:
@@ -75,7 +75,8 @@ class ExportedClassifier:
         shares, exits = np.zeros_like(logits), np.zeros(len(rows), int)
         temperatures = np.array(self.manifest["temperatures"], np.float32)
         for i, (inputs, weights, call) in enumerate(self._programs):
-            # Few shapes: row counts are powers of two, filled by repeating rows.
+            # For few shapes, row counts are padded to powers of two with copies of
+            # rows.
             take = np.resize(where, 1 << (len(where) - 1).bit_length())
             state = {n: state[n][take] if by_row else state[n] for n, by_row in inputs}
             state |= call(weights, state)
@@ -96,7 +97,7 @@ class ExportedClassifier:
         return Answers(logits, shares, labels, exits)
 
     def _check(self, **arrays: Any) -> dict[str, np.ndarray]:
-        """Returns [B, L] arrays, padded to a bucket; ValueError: they are no such."""
+        """Returns valid [B, L] arrays padded to a bucket, else raises ValueError."""
         shape, most = arrays["token_ids"].shape, self.manifest["max_length"]
         if len(shape) != 2 or 0 in shape or shape[1] > most:
             raise ValueError(f"token ids {shape}: expected (1.., 1 to {most} tokens)")
@@ -114,7 +115,7 @@ class ExportedClassifier:
 
 
 def _read_program(path: Path, program: Any, shapes: Any) -> export.Exported:
-    """Returns a program that is what the manifest says and computes, nothing else."""
+    """Returns a program that matches the manifest and calls no external code."""
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
         calls = re.findall(
@@ -124,10 +125,10 @@ def _read_program(path: Path, program: Any, shapes: Any) -> export.Exported:
             [(str(list(x.shape)), str(x.dtype)) for x in avals]
             for avals in (exported.in_avals, exported.out_avals)
         ]
-    except Exception as error:  # What deserialising raises is of any kind.
+    except Exception as error:  # Deserialising may raise anything.
         reason = checks.describe(error)
         raise checks.FolderError(
-            f"{path} is no program that jax {jax.__version__} reads: {reason}"
+            f"{path} is not a program that jax {jax.__version__} reads: {reason}"
         ) from error
     wanted = [
         [(shapes[name], "float32") for name in program["weights"]]
@@ -140,7 +141,7 @@ def _read_program(path: Path, program: Any, shapes: Any) -> export.Exported:
         )
     if calls:
         raise checks.FolderError(
-            f"{path} calls code outside of itself, as no segment does"
+            f"{path} calls external code, which exported segments never do"
         )
     return exported
 

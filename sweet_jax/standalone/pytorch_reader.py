@@ -1,10 +1,10 @@
-"""The exported model in PyTorch: torch, safetensors and transformers.
+"""The exported model in PyTorch; needs torch, safetensors and transformers.
 
     from reader import MultiExitModel
     logits = MultiExitModel("FOLDER/pytorch")(input_ids, attention_mask)
 
-A reference for those who build on the weights: it runs every exit on every row. Divide
-an exit's logits by its temperature (manifest.json) before they are compared.
+A reference implementation that runs every exit on every row. Divide the logits of an
+exit by its temperature (manifest.json) before you compare exits.
 """
 
 import copy
@@ -21,7 +21,7 @@ class Exit(nn.Module):
     """classifier(activation(pooler(pool(norm(states)))))."""
 
     def __init__(self, norm: nn.Module, width: int, manifest: dict) -> None:
-        """The norm is the encoder's final one, where its layers end without."""
+        """Makes the modules; `norm` is the encoder's final norm or the identity."""
         super().__init__()
         self.norm, self.pooling = copy.deepcopy(norm), manifest["pooling"]
         activations = {"tanh": torch.tanh, "gelu": nn.functional.gelu}
@@ -40,12 +40,13 @@ class Exit(nn.Module):
 
 
 class MultiExitModel(nn.Module):
-    """The encoder, or that of each exit of a multi_model, and the exits."""
+    """The encoder (for multi_model, one per exit) and the exits."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Reads the `pytorch` folder, and the manifest beside it.
+        """Reads the `pytorch` folder and the manifest beside it.
 
-        ValueError: a file of the exported folder is missing, not listed or altered.
+        Raises ValueError if a file of the exported folder is missing, not listed or
+        altered.
         """
         super().__init__()
         folder = Path(folder).resolve()
@@ -54,7 +55,7 @@ class MultiExitModel(nn.Module):
         checks.verify_files(folder.parent, sums, read, 1 << 40)
         self.manifest = checks.read_manifest(folder.parent)
         owners = range(len(self.manifest["member_exits"]))
-        # No pickles, no code of the folder, nothing from the network.
+        # No pickle, no code from the folder, no network.
         encoders = [
             AutoModel.from_pretrained(
                 folder / f"encoder_{i}",
@@ -71,7 +72,7 @@ class MultiExitModel(nn.Module):
         )
         self.exits.load_state_dict(load_file(folder / "exits.safetensors"))
         for encoder in encoders:
-            encoder.final_norm = nn.Identity()  # Each exit norms the state it reads.
+            encoder.final_norm = nn.Identity()  # Each exit applies its own norm.
         self.encoders = nn.ModuleList(encoders)
         self.eval()
 

@@ -1,1 +1,1 @@
-"""A study: methods x tasks x seeds, run cell by cell, then put together."""
+"""Studies: methods x tasks x seeds, run cell by cell, then aggregated."""

@@ -1,4 +1,4 @@
-"""From the measured cells of a study to the content of study.json."""
+"""Aggregates the measured cells of a study to the content of study.json."""
 
 import dataclasses
 import functools
@@ -108,8 +108,8 @@ def _describe_task(task: str, part: TaskCells) -> dict[str, Any]:
 def _describe_average(tasks: dict[str, TaskCells]) -> dict[str, Any] | None:
     """Returns the average over tasks, None for one task or settings that differ.
 
-    A method that lacks a task is averaged over the tasks it has, and says so; a
-    difference over the tasks that both methods have.
+    A method without cells on some tasks is averaged over its own tasks, which the
+    result lists; a difference is averaged over the tasks that both methods have.
     """
     shapes = {
         (s.exit_layers, s.criteria, s.targets)
@@ -127,7 +127,7 @@ def _describe(tasks: dict[str, TaskCells]) -> dict[str, Any]:
         for label in part.samples
     }
     samples = {label: _average_method(tasks, label) for label in _order(firsts)}
-    # No seed may be there on every task.
+    # There may be no seed with cells on every task.
     labels = [label for label, (_, sample) in samples.items() if sample]
     pairs = {pair: _average_difference(tasks, *pair) for pair in _pair(labels)}
 
@@ -170,7 +170,7 @@ def _describe(tasks: dict[str, TaskCells]) -> dict[str, Any]:
 def _average_method(
     tasks: dict[str, TaskCells], label: str
 ) -> tuple[list[str], Sample]:
-    """Returns the tasks a method has, and its mean over them per seed."""
+    """Returns the tasks of a method, and its mean over them per seed."""
     parts = {t: p.samples[label] for t, p in tasks.items() if label in p.samples}
     return list(parts), average(list(parts.values()))
 
@@ -250,7 +250,7 @@ def _describe_targets(
     sample: Sample,
     name: str,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Returns what numbers with one entry per speed-up say, by criterion."""
+    """Describes numbers that have one entry per speed-up, by criterion."""
     return {
         c: [
             {"target": target, "score": describe_fn(sample, f"{name}/{c}", [k])}
@@ -268,7 +268,7 @@ def _order(labels: Iterable[str]) -> list[str]:
 
 
 def _pair(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns which methods are compared: the paper's pairs, then every other one."""
+    """Returns the pairs of methods to compare: the paper's pairs, then the others."""
     others = [label for label in labels if label not in _PAPER]
     pairs = [*_PAIRS, *itertools.product(others, ("early_exit", "sweet"))]
     return [pair for pair in pairs if set(pair) <= set(labels)]

@@ -1,7 +1,7 @@
-"""A study in one file: a .zip of all that an aggregation reads, without weights.
+"""The archive of a study: a .zip with the files for aggregation, without weights.
 
-The same study makes the same bytes. An archive may come from anyone: only the files
-that a study has are taken out of it, each of bounded size, and none of them is a link.
+Equal studies give equal bytes. An archive may come from an untrusted source: only files
+that belong to a study are extracted, their sizes are limited, and links are refused.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from sweet_jax.system.files import (
 )
 
 SUFFIX = ".zip"
-# Of a cell: what an aggregation reads, what checks it, and what the run was.
+# Files of a cell: results and banks for aggregation, checksums, and settings.
 _CELL_FILES = (
     cells.STATUS,
     FILE_NAME,
@@ -38,20 +38,20 @@ _NAME = re.compile(
     rf"{re.escape(PLAN)}|cells/(?P<cell>{CELL_NAME})/"
     rf"({'|'.join(map(re.escape, _CELL_FILES))})"
 )
-_MOST_BYTES = 1 << 30  # Of all files together.
+_MOST_BYTES = 1 << 30  # All files together.
 _MOST_FILE_BYTES = 1 << 28
 _MODE = stat.S_IFREG | 0o644
 _MADE_BY = "make it with sweet-jax study FOLDER --keep ARCHIVE.zip"
 
 
 def open_study(path: Path) -> Path:
-    """Returns the folder of a study: that given, or that of an archive beside it.
+    """Returns the folder of a study, after unpacking it if `path` is an archive.
 
     Args:
-        path: a folder, or `NAME.zip`, which is unpacked to `NAME` unless it is there.
+        path: a folder, or `NAME.zip`, which is unpacked to `NAME` if that is missing.
 
     Raises:
-        StudyError: the file is no archive of a study, or `NAME` holds something else.
+        StudyError: the file is not an archive of a study, or `NAME` has other contents.
         FileError: the archive is damaged.
     """
     if not path.is_file():
@@ -77,8 +77,8 @@ def open_study(path: Path) -> Path:
             for name, content in contents
         ):
             raise StudyError(
-                f"{folder} is not what {path} holds: move one of the two away, or give"
-                f" {folder} itself"
+                f"{folder} differs from the contents of {path}: move one of the two"
+                f" away, or give {folder} itself"
             )
     return folder
 
@@ -87,16 +87,16 @@ def write_archive(folder: Path, target: Path) -> None:
     """Writes the plan and the small files of a study's finished cells to an archive.
 
     Args:
-        folder: of the study.
-        target: `NAME.zip`; it may be an earlier archive of cells that are all there.
+        folder: folder of the study.
+        target: `NAME.zip`; an earlier archive is replaced if all its cells are here.
 
     Raises:
-        StudyError: there is no plan, or `target` is something else, or would lose
-            cells.
+        StudyError: there is no plan, or `target` is another file, or has cells that
+            would be lost.
         FileError: a file of a cell is damaged.
     """
     if not (folder / PLAN).is_file():
-        raise StudyError(f"{folder} holds no plan.json: give the folder of a study")
+        raise StudyError(f"{folder} has no plan.json: give the folder of a study")
     if target.suffix != SUFFIX:
         raise StudyError(f"--keep={target}: give a name that ends in {SUFFIX}")
     names = [PLAN]
@@ -118,7 +118,7 @@ def write_archive(folder: Path, target: Path) -> None:
         ) as archive,
     ):
         for name in names:
-            # Its time is the first that a .zip can say: only the content counts.
+            # ZipInfo sets a fixed time, so the bytes depend on the content only.
             member = zipfile.ZipInfo(name)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.create_system, member.external_attr = 3, _MODE << 16
@@ -126,7 +126,7 @@ def write_archive(folder: Path, target: Path) -> None:
 
 
 def _check_target(target: Path, names: list[str]) -> None:
-    """Raises StudyError where `target` must not be written over."""
+    """Raises StudyError if `target` must not be overwritten."""
     if not target.exists():
         return
     try:
@@ -134,7 +134,8 @@ def _check_target(target: Path, names: list[str]) -> None:
             lost = sorted(_list_cells_of(members) - _list_cells_of(names))
     except (FileError, StudyError) as error:
         raise StudyError(
-            f"--keep={target} is there and no archive of a study: name another file"
+            f"--keep={target} exists and is not an archive of a study: name another"
+            " file"
         ) from error
     if lost:
         raise StudyError(
@@ -147,7 +148,7 @@ def _check_target(target: Path, names: list[str]) -> None:
 def _read_archive(
     path: Path,
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Gives an archive and its files by name, all checked but for their content."""
+    """Opens an archive; yields it with its files by name, their contents unchecked."""
     check_file(path, COPY_AGAIN, _MOST_BYTES)
     with explain_damage(path):
         archive = zipfile.ZipFile(path)
@@ -163,7 +164,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
         if member.is_dir():
             continue
         if not _NAME.fullmatch(name):
-            raise StudyError(f"{path} holds {shown}, no file of a study: {_MADE_BY}")
+            raise StudyError(f"{path} holds {shown}, not a study file: {_MADE_BY}")
         if name in members:
             raise StudyError(f"{path} holds {shown} twice: {_MADE_BY}")
         if kind not in (0, stat.S_IFREG):
@@ -178,7 +179,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
 
 
 def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
-    """Raises StudyError where a study's files are more than an archive may hold."""
+    """Raises StudyError if the files are too large for an archive."""
     if sum(sizes) > _MOST_BYTES or max(sizes) > _MOST_FILE_BYTES:
         raise StudyError(
             f"{path}: its files have {sum(sizes)} bytes, the largest {max(sizes)}; an"
@@ -190,7 +191,7 @@ def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
 def _read_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 ) -> bytes:
-    """Returns a file of an archive, not longer than the archive said."""
+    """Returns the content of a file in an archive, at most of the listed size."""
     with explain_damage(path):  # Encrypted, cut short, another checksum, ...
         return archive.read(member)
 
@@ -200,10 +201,10 @@ def _read(path: Path) -> bytes:
 
 
 def _list_cells(folder: Path) -> set[str]:
-    """Returns the names of a folder's cells that have ended."""
+    """Returns the names of the cells of a folder that have ended."""
     return {path.parent.name for path in folder.glob(f"cells/*/{cells.STATUS}")}
 
 
 def _list_cells_of(names: Iterable[str]) -> set[str]:
-    """Returns the cells that files of an archive are of."""
+    """Returns the names of the cells to which files of an archive belong."""
     return {name.split("/")[1] for name in names if name != PLAN}

@@ -1,9 +1,9 @@
 """Locks of cells, so that several processes can share a study.
 
-A lock is a file that only its maker may create; it holds host, process and a
-heartbeat. A lock that has not been renewed for ten minutes, or whose process on this
-very host is gone, is taken over by the next process that wants it. The hosts' clocks
-must agree to within minutes.
+A lock is a file that is created exclusively; it contains host, process and heartbeat.
+The next process takes over a lock that has not been renewed for ten minutes, or whose
+process ran on the same host and has ended. The hosts' clocks must agree to within a few
+minutes.
 """
 
 import contextlib
@@ -39,14 +39,14 @@ class CellLocks:
         """Makes the folder.
 
         Args:
-            folder: where the locks of all processes are.
+            folder: the folder of all locks.
         """
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[bool]:
-        """Holds a cell's lock while entered; yields False if another process has it."""
+        """Holds the lock of a cell; yields False if another process has it."""
         path = self._folder / f"{name}.json"
         if not self._take(path):
             yield False
@@ -62,16 +62,15 @@ class CellLocks:
             path.unlink(missing_ok=True)
 
     def describe(self, name: str) -> str | None:
-        """Returns who works on a cell; None if nobody does."""
+        """Returns host and process that run a cell; None if none does."""
         holder = _read(self._folder / f"{name}.json")
         if holder is None or not _is_alive(holder):
             return None
         return f"process {holder.process} on {holder.host}"
 
     def _take(self, path: Path) -> bool:
-        """Creates the lock, over a stale one if need be."""
-        # One at a time judges and replaces: two that find the same stale lock must
-        # not both take it.
+        """Creates the lock; replaces a stale one."""
+        # Under another lock, so that two processes cannot both take over a stale lock.
         with (self._folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             holder = _read(path)
@@ -88,14 +87,14 @@ def _make_holder() -> _Holder:
 
 
 def _beat(path: Path, stop: threading.Event) -> None:
-    """Renews the lock until told to stop."""
+    """Renews the lock until `stop` is set."""
     while not stop.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):  # A full disk; the next beat tries again.
             write_json(path, dataclasses.asdict(_make_holder()))
 
 
 def _read(path: Path) -> _Holder | None:
-    """Returns who holds a lock; one that a killed process half wrote counts as none."""
+    """Returns the holder of a lock; None if a killed process left it incomplete."""
     try:
         return read_as(path, _Holder)
     except FileError:
@@ -111,6 +110,6 @@ def _is_alive(holder: _Holder) -> bool:
         os.kill(holder.process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # It lives, and is another user's.
+    except PermissionError:  # The process exists, of another user.
         pass
     return True

@@ -1,8 +1,8 @@
-"""A cell is run: a process of its own in a work directory of its own.
+"""Runs a cell in a separate process and a separate work directory.
 
-Its own process, so that a crash stops one cell, an accelerator's memory is given back,
-and the peak of memory is the cell's. What is left of it: the run's own files, and
-cell.json with how it ended.
+With separate processes a crash stops only one cell, accelerator memory is released, and
+peak memory can be measured per cell. A cell leaves the files of its run, and cell.json,
+which records how it ended.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SCHEMA = 1
 FINISHED = "finished"
 FAILED = "failed"
 _PROCESS = ("sweet_jax", "study_cell")
-# What a cell may take to stop: a step and its checkpoint. It ends itself before that.
+# Time limit for a cell to stop itself: one step and its checkpoint take less.
 _STOP_SECONDS = 30.0
 
 
@@ -43,19 +43,19 @@ def read_status(folder: Path) -> dict[str, Any] | None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cell in a work directory is finished, and cell.json says so.
+    """Whether the cell in a work directory is finished, according to cell.json.
 
-    Without it, a run that looks finished may be of a process that has not ended yet.
+    A run without cell.json may look finished while its process is still running.
     """
     status = read_status(folder)
     return status is not None and status["status"] == FINISHED
 
 
 def can_adopt(folder: Path) -> bool:
-    """Whether there is a finished run, its files whole, without cell.json.
+    """Whether there is a finished run with intact files, but without cell.json.
 
-    `sweet_jax.main` made it, the study was killed between the two, or the process that
-    works on the cell is about to write it.
+    Either `sweet_jax.main` made it, or the study was killed before it wrote cell.json,
+    or a process that runs the cell is about to write it.
     """
     return (
         read_status(folder) is None
@@ -65,7 +65,7 @@ def can_adopt(folder: Path) -> bool:
 
 
 def adopt_cell(folder: Path) -> None:
-    """Writes the status of a finished run that has none."""
+    """Writes cell.json for a finished run that has none."""
     seconds = sum(_read_results(folder)["seconds"].values())
     write_sealed(
         folder / STATUS,
@@ -80,17 +80,17 @@ def adopt_cell(folder: Path) -> None:
 
 
 def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
-    """Runs a cell, or what is left of it, and returns its status.
+    """Runs or resumes a cell; returns its status.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         folder: its work directory.
-        log: file that its output is added to.
+        log: file to which its output is appended.
 
     Raises:
-        Stopped: this process, or the cell's, was asked to stop; the cell has ended.
+        Stopped: this process or that of the cell was asked to stop; the cell has ended.
     """
-    (folder / STATUS).unlink(missing_ok=True)  # Of an attempt that failed.
+    (folder / STATUS).unlink(missing_ok=True)  # From a failed attempt.
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with log.open("ab") as output:
@@ -100,12 +100,13 @@ def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            # Ctrl-C reaches a whole process group; the cell hears of it from us, once.
+            # Ctrl-C signals a whole process group; this process signals the cell
+            # itself.
             process_group=0,
         )
         try:
             assert process.stdin is not None
-            # One that ended at once has its say in the log.
+            # A process that ended at once has written its error to the log.
             with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                 pipe.write(json.dumps(to_dict(settings)).encode())
             _, wait_status, usage = os.wait4(process.pid, 0)
@@ -133,7 +134,7 @@ def run_cell(settings: Settings, folder: Path, log: Path) -> dict[str, Any]:
 def score_selection(folder: Path) -> float:
     """Returns the mean exit score on calibration part 0 of a finished run.
 
-    The rows of part 0 are there for choices; the test rows are not looked at.
+    Part 0 is meant for such choices; the test rows are not read.
     """
     name = "logits_calibration.npz"
     check_recorded(folder, name, REMEDY)
@@ -147,7 +148,7 @@ def _read_results(folder: Path) -> dict[str, Any]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stops a cell's process and waits for its end."""
+    """Stops the process of a cell and waits until it ends."""
     stopping.extend(_STOP_SECONDS)
     process.terminate()
     try:
@@ -158,7 +159,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def find_error(log: Path, exit_status: int) -> str:
-    """Returns why a cell failed, in a line."""
+    """Returns the reason why a cell failed, in one line."""
     if exit_status < 0:
         return f"killed by {signal.Signals(-exit_status).name}; see {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

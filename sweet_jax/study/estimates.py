@@ -1,8 +1,8 @@
-"""Means and paired differences over seeds, from measured cells to numbers of JSON.
+"""Means and paired differences over seeds, with confidence intervals, as JSON values.
 
-A `Sample` is one method's measured cells by seed. Differences and averages over tasks
-are samples again, so that every number of a study is a mean over some entries of a
-sample and gets its intervals in one place.
+A `Sample` contains the measured cells of one method by seed. Differences and averages
+over tasks are samples, too. So every number of a study is a mean over entries of a
+sample, and all intervals are computed here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ from sweet_jax.study.measure import Measured
 
 Sample: TypeAlias = dict[int, Measured]
 
-# Decimals in study.json: a thousandth of a point is far below any interval.
+# Decimals in study.json: far more precise than any interval.
 _DIGITS = 6
 
 
 def subtract(ours: Sample, theirs: Sample) -> Sample:
     """Returns the paired differences on the seeds that both have.
 
-    Draws are subtracted draw by draw: both were scored on the same rows.
+    Draws are subtracted pairwise, since both methods are scored on the same rows.
     """
     return {
         seed: Measured(
@@ -42,8 +42,9 @@ def subtract(ours: Sample, theirs: Sample) -> Sample:
 def average(samples: Sequence[Sample]) -> Sample:
     """Returns the mean over tasks, on the seeds that all of them have.
 
-    Seed s of two tasks shares its fresh weights and little else. Averaging per seed
-    first takes S values to Student's t: right whether or not tasks vary together.
+    Cells of two tasks with the same seed share only their fresh weights. Averaging per
+    seed first gives S values for Student's t, which is correct whether or not tasks are
+    correlated.
     """
     share = [1 / len(samples)] * len(samples)
     seeds = [seed for seed in samples[0] if all(seed in s for s in samples)]
@@ -59,7 +60,7 @@ def average(samples: Sequence[Sample]) -> Sample:
 def _combine(
     parts: Sequence[dict[str, np.ndarray]], factors: Iterable[float]
 ) -> dict[str, np.ndarray]:
-    """Returns the weighted sums of what all parts have, in the same shape."""
+    """Returns weighted sums of the arrays that all parts have with equal shapes."""
     factors = list(factors)
     return {
         name: sum(
@@ -78,11 +79,11 @@ def describe_mean(
 
     Args:
         sample: measured cells by seed.
-        name: of the numbers.
-        entries: those that are averaged, such as exits.
+        name: name of the numbers.
+        entries: entries to average, such as exits.
 
     Returns:
-        None where a seed lacks the number.
+        None if a seed lacks the number.
     """
     values_S = _gather(sample, name, entries)
     if values_S is None:
@@ -99,8 +100,8 @@ def describe_difference(
 ) -> dict[str, Any] | None:
     """Returns a mean difference with the interval over seeds and that over both levels.
 
-    `over_seeds` is Student's; `over_seeds_and_rows` the two-level bootstrap's, None
-    for numbers without draws. Otherwise as `describe_mean`.
+    `over_seeds` is Student's interval, `over_seeds_and_rows` that of the two-level
+    bootstrap, None for numbers without draws. Otherwise see `describe_mean`.
     """
     described = describe_mean(sample, name, entries)
     if described is None:
@@ -113,7 +114,7 @@ def describe_difference(
     both = None
     if columns:
         values_S = _gather(sample, name, entries)
-        assert values_S is not None, "described above"
+        assert values_S is not None, "describe_mean returned a mean"
         both = two_level_interval(values_S, np.stack(columns, axis=1))
     return {
         "mean": described["mean"],
@@ -126,7 +127,7 @@ def describe_difference(
 def describe_curve(
     sample: Sample, name: str, costs_G: Float[np.ndarray, " G"]
 ) -> dict[str, Any]:
-    """Returns a curve's mean and, with several seeds, its band of Student intervals."""
+    """Returns a mean curve and, with several seeds, its band of Student intervals."""
     curves_SG = np.stack([measured.values[name] for measured in sample.values()])
     bands = [student_interval(column) for column in curves_SG.T]
     known = [band for band in bands if band is not None]

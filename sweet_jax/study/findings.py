@@ -1,11 +1,12 @@
-"""The paper's claims, and the question of the seam, as verdicts from intervals.
+"""Verdicts on the paper's claims, and on scaled seams, from confidence intervals.
 
-A verdict rests on the interval over seeds and test rows. Every interval is at its level
-by itself: of twenty differences that are none, one is expected to look decided.
+A verdict depends on the interval over seeds and test rows. Intervals are not corrected
+for multiple comparisons: at 95 %, one of twenty true zero differences is expected to be
+outside.
 
-A mean over exits can hold while an exit does not, so a claim has a verdict at each of
-its exits or speed-ups, and that of the mean beside them; an average over tasks has the
-verdicts of the tasks.
+A claim may hold on average and fail at an exit, so it has a verdict at each of its
+exits or speed-ups and one for the mean; an average over tasks also lists the verdicts
+of the tasks.
 """
 
 import dataclasses
@@ -14,26 +15,26 @@ from typing import Any, NamedTuple
 
 from sweet_jax.study.estimates import Sample, describe_difference
 
-# From here up a speed-up is fast, and up to here slow; between them neither.
+# Speed-ups of at least FAST are fast, those of at most SLOW are slow.
 FAST, SLOW = 3.0, 2.0
-# Scores that differ by less are level. That two methods are equal no interval can show;
-# a point is below the effects that the paper reports (1.1 and 2.3).
+# Scores that differ by less count as level, because no interval can show equality. One
+# point is less than the effects that the paper reports (1.1 and 2.3).
 MARGIN = 0.01
-# The numbers that a comparison is of.
+# The numbers that comparisons use.
 _NAMES = {"exits": "exits", "area": "area/{}", "speedup": "at_cost/{}"}
 HELD, REFUTED, UNDECIDED, NO_INTERVAL = "held", "refuted", "undecided", "no interval"
 
 
 class Comparison(NamedTuple):
-    """A difference of two methods that a claim is about.
+    """A difference of two methods within a claim.
 
     Attributes:
         ours: label of a method.
         theirs: label of the method that is subtracted.
-        what: `exits` (mean score of exits alone), `area`, or `speedup` (mean score at
-            the costs of speed-ups, equal for both methods), the last two of the
-            cascade by the first criterion.
-        part: of exits `all`, `early` or `late`; of speed-ups `fast` or `slow`.
+        what: `exits` (mean score of exits alone), or for the cascade by the first
+            criterion `area` or `speedup` (mean score at the costs of speed-ups, the
+            same for both methods).
+        part: for exits `all`, `early` or `late`; for speed-ups `fast` or `slow`.
         kind: see `decide`.
     """
 
@@ -58,15 +59,15 @@ _CLAIMS: dict[str, tuple[Comparison, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What findings are about: one setting, or the average over tasks.
+    """The data for findings: one setting, or the average over tasks.
 
     Attributes:
-        bases: per label of a method, the method: `sweet` of `sweet(a=0.2)`.
-        num_exits: E.
-        targets: wanted speed-ups.
-        criterion: of cascades.
-        subtract_fn: maps two labels to the sample of their differences; empty where
-            they share no seed.
+        bases: label -> method: `sweet` for `sweet(a=0.2)`.
+        num_exits: number of exits E.
+        targets: target speed-ups.
+        criterion: exit criterion of the cascades.
+        subtract_fn: maps two labels to the sample of their differences, which is empty
+            if they share no seed.
     """
 
     bases: Mapping[str, str]
@@ -76,10 +77,10 @@ class Subject:
     subtract_fn: Callable[[str, str], Sample]
 
     def select(self, what: str, part: str) -> list[int]:
-        """Returns the exits, or positions of speed-ups, that a comparison is about.
+        """Returns the exits, or positions of speed-ups, of a comparison.
 
-        The early exits are the first half, rounded down and exit 0 among them; the
-        late ones the others, the last among them. An area is about all speed-ups.
+        The early exits are the first half, rounded down but at least exit 0; the late
+        ones are the others, at least the last. An area uses all speed-ups.
         """
         if what == "area":
             return list(range(len(self.targets)))
@@ -93,14 +94,14 @@ class Subject:
 
 
 def make_findings(subject: Subject) -> list[dict[str, Any]]:
-    """Returns one finding per claim whose methods are there.
+    """Returns one finding per claim whose methods were measured.
 
-    A finding has a `claim`, its `method` where the claim is about one that varies, and
-    its `comparisons`: each with a verdict, a difference and intervals of the mean over
-    its exits or speed-ups, or of the area, and the same for every one of them in
-    `points`. Its `verdict` is that of all points and means together, `mean_verdict`
-    that of the means alone. `by_task` is empty: see `add_tasks`. A claim of several
-    comparisons needs all of them, but one is enough to refute it.
+    A finding has a `claim`, the `method` if the claim is made for several methods, and
+    `comparisons`. Each comparison has a verdict, a difference and intervals for the
+    mean over its exits or speed-ups, or for the area, and in `points` the same for each
+    exit or speed-up. `verdict` combines all points and means, `mean_verdict` only the
+    means. `by_task` is empty: see `add_tasks`. A claim holds if all its comparisons
+    hold, and is refuted if one is refuted.
     """
     claims = [(claim, None, parts) for claim, parts in _CLAIMS.items()]
     claims += [
@@ -140,8 +141,8 @@ def add_tasks(
 ) -> list[dict[str, Any]]:
     """Returns the findings of an average over tasks with the tasks' verdicts.
 
-    A claim that one task refutes is refuted. A claim that only tasks have, because
-    they share no seed, has no comparisons here.
+    A claim that is refuted on one task is refuted. If the tasks share no seed, a claim
+    has verdicts of tasks but no comparisons here.
 
     Args:
         average: findings of the average.
@@ -163,7 +164,7 @@ def add_tasks(
 
 
 def combine(verdicts: Iterable[str]) -> str:
-    """Returns the verdict of several: held if all are, refuted if one is."""
+    """Returns the combined verdict: held if all are held, refuted if one is refuted."""
     found = set(verdicts)
     return next((v for v in (REFUTED, NO_INTERVAL, UNDECIDED) if v in found), HELD)
 
@@ -172,10 +173,10 @@ def decide(interval: Sequence[float] | None, kind: str) -> str:
     """Returns `held`, `refuted`, `undecided`, or `no interval`.
 
     Args:
-        interval: of a difference, in score; None with one seed.
-        kind: `greater` is shown by an interval above 0, `level` by one within `MARGIN`
-            of 0, `no_worse` by one above -`MARGIN`. What is not shown is refuted by an
-            interval below 0, and `level` by any that excludes 0.
+        interval: interval of a difference of scores; None with one seed.
+        kind: `greater` holds if the interval is above 0, `level` if it is within
+            `MARGIN` of 0, `no_worse` if it is above -`MARGIN`. If it does not hold, an
+            interval below 0 refutes it; `level` is refuted if 0 is outside.
     """
     if interval is None:
         return NO_INTERVAL
@@ -191,7 +192,7 @@ def decide(interval: Sequence[float] | None, kind: str) -> str:
 
 
 def _compare(subject: Subject, comparison: Comparison) -> dict[str, Any] | None:
-    """Returns a comparison with its numbers, None where it was not measured."""
+    """Returns a comparison with its numbers, None if it was not measured."""
     ours, theirs, what, part, kind = comparison
     if not {ours, theirs} <= subject.bases.keys():
         return None
@@ -218,7 +219,7 @@ def _compare(subject: Subject, comparison: Comparison) -> dict[str, Any] | None:
     is_area = what == "area"
     wanted = subject.select(what, part)
     measured = {k: measure("speedup" if is_area else what, [k]) for k in wanted}
-    # A speed-up that some seed does not reach has no difference.
+    # A speed-up that a seed does not reach has no difference.
     points = {k: point for k, point in measured.items() if point is not None}
     if not points and not is_area:
         return None

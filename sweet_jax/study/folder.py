@@ -1,10 +1,10 @@
-"""Reads a study folder: the plan, and what each of its cells has left.
+"""Reads a study folder: the plan and the files of its cells.
 
     STUDY/plan.json
     STUDY/cells/NAME/cell.json, results.json, logits_test.npz, ...
 
-A cell that cannot be read is a failed cell with its reason; only a plan that cannot be
-read stops the reading.
+An unreadable cell counts as a failed cell, with the reason; only an unreadable plan is
+an error.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ from sweet_jax.system.files import FileError, check_schema, read_as, read_object
 SCHEMA = 1
 PLAN = "plan.json"
 STATUS = "cell.json"
-# Of a cell's folder, as a pattern: one part of a path, and neither "." nor "..".
+# Pattern of a cell's folder name: one component of a path, but neither "." nor "..".
 CELL_NAME = r"[^/\x00]{3,255}|[^/\x00.]{1,2}"
 PLAN_REMEDY = "delete it and repeat the study's command"
 STATUS_REMEDY = "delete it and repeat the study's command"
 REMEDY = f"delete {STATUS} beside it and repeat the study's command, or copy it again"
-# Of a cell, what a study reads.
+# Files of a cell that a study reads.
 READ_FILES = ("results.json", "logits_test.npz", "logits_calibration.npz")
 
 
 class StudyError(ValueError):
-    """A study cannot be read: one line with where, why and what to do."""
+    """A study cannot be read; the message is one line."""
 
 
 class CellError(ValueError):
-    """A cell cannot be used: one line that stands in the study's list of failures."""
+    """A cell cannot be used; its one-line message is listed among the failures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +43,15 @@ class CellEntry:
     """One planned run.
 
     Attributes:
-        name: of its directory under `cells`.
-        purpose: `score` (enters averages) or `learning_rates` (a search).
+        name: name of its directory in `cells`.
+        purpose: `score` (used in averages) or `learning_rates` (part of a search).
         task: name of the task.
         encoder: name of the encoder.
-        train_size: training examples asked for.
+        train_size: requested number of training examples.
         method: label of the method, such as `sweet(a=0.2)`.
-        seed: of the run.
-        encoder_learning_rate: what a search tries; None: nothing is tried.
-        exit_learning_rate: the same of the exits.
+        seed: seed of the run.
+        encoder_learning_rate: learning rate that a search tries; None: none.
+        exit_learning_rate: the same for the exits.
     """
 
     name: Annotated[str, Field(pattern=f"^({CELL_NAME})$")]
@@ -67,7 +67,7 @@ class CellEntry:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenRates:
-    """Learning rates that a search chose; None: as the study's base says."""
+    """Learning rates that a search chose; None: those of the study's base."""
 
     encoder_learning_rate: float | None
     exit_learning_rate: float | None
@@ -82,7 +82,7 @@ class TriedRates(ChosenRates):
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a search of learning rates tried and chose, of one task and method."""
+    """Tried and chosen learning rates of a search, for one task and method."""
 
     task: str
     encoder: str
@@ -97,10 +97,10 @@ class PlanFile:
     """The content of plan.json.
 
     Attributes:
-        name: of the study.
+        name: name of the study.
         base: flat settings that all cells share.
-        cells: of every shard.
-        choices: of learning rates, so far.
+        cells: cells of every shard.
+        choices: choices of learning rates so far.
     """
 
     name: str
@@ -111,13 +111,13 @@ class PlanFile:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedCell:
-    """A run that is there.
+    """A finished run.
 
     Attributes:
-        entry: what was planned.
-        results: results.json.
-        bank: outputs on the test rows, by rising row id.
-        peak_memory_bytes: of the process that ran it; None where not known.
+        entry: its entry in the plan.
+        results: content of results.json.
+        bank: outputs on the test rows, by ascending row id.
+        peak_memory_bytes: peak memory of its process; None if unknown.
     """
 
     entry: CellEntry
@@ -128,14 +128,14 @@ class FinishedCell:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a study folder holds.
+    """The content of a study folder.
 
     Attributes:
-        name: of the study.
+        name: name of the study.
         entries: all planned cells.
-        choices: the plan's choices of learning rates, as they stand there.
+        choices: the choices of learning rates in the plan.
         finished: cells that can be scored, in the plan's order.
-        failed: name and error of cells that ended or read badly.
+        failed: name and error of cells that failed or cannot be read.
         missing: names of cells that have not been run.
     """
 
@@ -163,7 +163,7 @@ def read_study(folder: Path) -> Study:
                 study.missing.append(entry.name)
                 continue
             status = _read_status(path)
-            # A search is read by the plan's choices, not by averages.
+            # Cells of a search are not averaged; the plan has their result.
             if entry.purpose == "score":
                 if not (path / "results.json").exists():
                     study.missing.append(entry.name)
@@ -186,8 +186,8 @@ def read_plan(folder: Path) -> PlanFile:
         raise StudyError(f"{folder} {what}: give the directory of a study")
     if not path.exists():
         raise StudyError(
-            f"{folder} is not a study (no plan.json in it): give the directory that a"
-            " study has written"
+            f"{folder} is not a study, since it has no plan.json: give the directory"
+            " that a study has written"
         )
     try:
         read_sealed(path, PLAN_REMEDY)
@@ -214,7 +214,7 @@ def _read_status(path: Path) -> dict[str, Any]:
     """Returns cell.json of a finished cell."""
     status = read_sealed(path / STATUS, STATUS_REMEDY)
     if status.get("status") != "finished":
-        error = str(status.get("error") or "no error was written down")
+        error = str(status.get("error") or "no error was recorded")
         raise CellError(" ".join(error.split()))
     return status
 
@@ -222,7 +222,7 @@ def _read_status(path: Path) -> dict[str, Any]:
 def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> FinishedCell:
     for name in ("results.json", "logits_test.npz"):
         check_recorded(path, name, REMEDY)
-    # Whoever only reads needs no matplotlib, which comes with the room of reports.
+    # Imported here, because report/ imports matplotlib, which other reads do not need.
     from sweet_jax.report.results_schema import check_results
 
     results = read_object(path / "results.json", REMEDY)
@@ -231,8 +231,8 @@ def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> Finished
     found = (results["method_label"], results["seed"])
     if found != (entry.method, entry.seed):
         raise CellError(
-            f"{path / 'results.json'} is of {found[0]} with seed {found[1]}, planned"
-            f" was {entry.method} with seed {entry.seed}"
+            f"{path / 'results.json'} is of {found[0]} with seed {found[1]}, but the"
+            f" plan has {entry.method} with seed {entry.seed}"
         )
     memory = status.get("peak_memory_bytes")
     return FinishedCell(entry, results, _read_bank(path / "logits_test.npz"), memory)
@@ -240,5 +240,5 @@ def _read_cell(path: Path, entry: CellEntry, status: dict[str, Any]) -> Finished
 
 def _read_bank(path: Path) -> LogitBank:
     bank = LogitBank.load(path, REMEDY)
-    # Two runs may have collected the rows in different orders.
+    # Runs may have collected the rows in different orders.
     return bank.select(np.argsort(bank.row_ids, kind="stable"))

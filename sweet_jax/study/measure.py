@@ -1,4 +1,4 @@
-"""What one finished cell says: its numbers, and the same on bootstrapped test rows."""
+"""Measures one finished cell, on its test rows and on bootstrap draws of them."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from sweet_jax.study.folder import CellError, FinishedCell
 
 # Steps of the common grid of costs, from exit 0's to the full model's.
 _COST_STEPS = 60
-# Thresholds, spread over the costs, of the curve that is bootstrapped.
+# Number of thresholds of the bootstrapped curve, spread over the costs.
 _CURVE_THRESHOLDS = 32
 
 
@@ -29,16 +29,17 @@ _CURVE_THRESHOLDS = 32
 class Measured:
     """Numbers of a run that a study averages and compares, as arrays by name.
 
-    Names: `exits` (score of each alone), `area/CRITERION`, `curve/CRITERION` (score on
-    the grid of costs), and per speed-up s, NaN where s is out of reach:
+    Names: `exits` (score of each exit alone), `area/CRITERION`, `curve/CRITERION`
+        (score
+    on the grid of costs), and per speed-up s, NaN if s is out of reach:
     `at_cost/CRITERION` (score of the test curve at a cost of exactly 1 / s),
-    `speedup/CRITERION` (score under the threshold that calibration rows chose for s)
-    and `cost/CRITERION` (what that threshold costs on the test rows).
+    `speedup/CRITERION` (score with the threshold chosen for s on calibration rows) and
+    `cost/CRITERION` (cost of that threshold on the test rows).
 
     Attributes:
         values: the numbers.
-        draws: those with draws (of `exits`, and by the first criterion of all others
-            but `curve` and `cost`), on each draw of test rows.
+        draws: the same on each draw of test rows, for `exits`, and for the first
+            criterion all names but `curve` and `cost`.
     """
 
     values: dict[str, Float[np.ndarray, " K"]]
@@ -47,15 +48,15 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What the cells of one task, encoder and size share; the first cell decides.
+    """Values that all cells of one task, encoder and size share with the first cell.
 
     Attributes:
-        metric: of the score.
+        metric: name of the metric.
         exit_layers: the layer each exit reads.
-        row_ids: of the test rows.
-        labels: of the test rows.
+        row_ids: ids of the test rows.
+        labels: labels of the test rows.
         criteria: exit criteria, in the order of the settings.
-        targets: wanted speed-ups.
+        targets: target speed-ups.
         draws: bootstrap draws of the test rows.
     """
 
@@ -71,8 +72,8 @@ class Setting:
     def from_cell(cls, cell: FinishedCell, num_draws: int = NUM_DRAWS) -> "Setting":
         """Returns the setting of a cell.
 
-        Rows are drawn by the name of the task: the same for all encoders and sizes,
-        others for each task, whose averages would otherwise vary together.
+        The name of the task seeds the draws: they are the same for all encoders and
+        sizes, but independent between tasks, as averages over tasks require.
         """
         results, bank = cell.results, cell.bank
         digest = hashlib.sha256(cell.entry.task.encode()).digest()
@@ -107,36 +108,36 @@ class Setting:
 
 
 def _list_targets(results: dict[str, Any]) -> tuple[float, ...]:
-    """Returns the wanted speed-ups, the same for every criterion."""
+    """Returns the target speed-ups, the same for every criterion."""
     points = next(iter(results["at_speedup"].values()))
     return tuple(float(point["target"]) for point in points)
 
 
 def make_cost_grid(costs_E: Float[np.ndarray, " E"]) -> Float[np.ndarray, " G"]:
-    """Returns costs from exit 0's in equal steps to that of running every exit.
+    """Returns costs in equal steps from that of exit 0 to that of running every exit.
 
-    Steps are the same for all methods, so that costs up to 1 are common; multi_model
-    goes past 1.
+    Steps are the same for all methods, so they share the costs up to 1; multi_model
+    continues above 1.
     """
     first, last = float(costs_E[0]), float(costs_E[-1])
     if first == last:
         return np.array([first])
     step = (1 - first) / _COST_STEPS
-    # Rounded to whole steps within an ulp: at cost 1 the grid ends at 1.
+    # The tolerance absorbs rounding errors, so that a grid up to cost 1 ends at 1.
     inner = first + step * np.arange(int((last - first) / step + 1e-9) + 1)
     return inner if last - inner[-1] < 1e-9 else np.append(inner, last)
 
 
 def measure_cell(cell: FinishedCell, setting: Setting) -> Measured:
-    """Computes what a study needs of a cell from its bank and results.json.
+    """Computes the numbers of a cell from its bank and results.json.
 
     Raises:
-        CellError: bank and results are not of the same run, or not of the setting.
+        CellError: bank and results belong to different runs, or to another setting.
     """
     setting.check(cell)
     try:
         return _measure(cell, setting, _calibrate(cell))
-    except ValueError as error:  # a CellError, or evaluation's: no rows, no such scores
+    except ValueError as error:  # Also from evaluation/: no rows, missing scores.
         raise CellError(str(error)) from error
 
 
@@ -166,9 +167,10 @@ def get_costs(cell: FinishedCell) -> Float[np.ndarray, " E"]:
 
 
 def find_degenerate_exits(cell: FinishedCell) -> list[int]:
-    """Returns the exits whose score is undefined on the test rows, and counts as 0.
+    """Returns the exits whose score is undefined on the test rows and counts as 0.
 
-    Matthews with one class answered, F1 where class 1 is neither label nor answer.
+    Matthews if only one class is predicted, F1 if class 1 is neither a label nor a
+    prediction.
     """
     metric, labels = cell.results["metric"], cell.bank.labels
     answers_NE = cell.bank.logits.argmax(axis=2)
@@ -180,13 +182,13 @@ def find_degenerate_exits(cell: FinishedCell) -> list[int]:
 
 
 def _calibrate(cell: FinishedCell) -> CalibratedBank:
-    """Returns the calibrated bank after checking that its scores are the results'."""
+    """Returns the calibrated bank, after comparing its scores with results.json."""
     rows, bank = cell.results["exits"], cell.bank
     if bank.num_exits != len(rows):
         raise CellError(f"its bank has {bank.num_exits} exits, its results {len(rows)}")
     temperatures = np.array([row["temperature"] for row in rows], np.float32)
     lte_ranges = None
-    if "lte_range" in rows[0]:  # the exits learned to exit
+    if "lte_range" in rows[0]:  # The exits learned to exit.
         lte_ranges = np.array([row["lte_range"] for row in rows], np.float32)
     calibrated = calibrate_bank(bank, temperatures, lte_ranges)
     for i, row in enumerate(rows):
@@ -201,7 +203,7 @@ def _calibrate(cell: FinishedCell) -> CalibratedBank:
         if abs(found - row["score"]) > 1e-9:
             raise CellError(
                 f"its bank gives exit {i} the score {found:.6f}, its results.json"
-                f" {row['score']:.6f}: they are not of the same run"
+                f" {row['score']:.6f}: they belong to different runs"
             )
     return calibrated
 
@@ -212,7 +214,7 @@ def _resample(
     calibrated: CalibratedBank,
     criterion: str,
 ) -> dict[str, Float[np.ndarray, "B K"]]:
-    """Returns the draws of exits, and of a criterion's cascade."""
+    """Returns the draws of the exits, and of the cascade of a criterion."""
     bank, predictions_NE = calibrated.bank, calibrated.predictions
     scores_NE = np.asarray(compute_scores(criterion, bank.logits, bank.lte))
     costs_E = get_costs(cell)
@@ -236,7 +238,7 @@ def _resample(
 
     points = cell.results["at_speedup"][criterion]
     reached = [k for k, point in enumerate(points) if point["score"] is not None]
-    # JSON has no infinity: null where a score was reached runs every exit.
+    # null stands for an infinite threshold, which runs every exit.
     thresholds = [points[k]["threshold"] for k in reached]
     at_speedup_BT = np.full((len(setting.draws.counts), len(points)), np.nan)
     if reached:

@@ -1,8 +1,8 @@
 """The measured cells of a study, by encoder, training size and task.
 
-Everything is measured from the small files of the cells (results.json and the logit
-banks of the test rows), so that a copy of those gives the same numbers, and a study
-that is half done gives what it has.
+Everything is measured from small files of the cells (results.json and the logit banks
+of the test rows), so a copy of these files gives the same numbers. A partly finished
+study can be measured, too.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ class TaskCells:
     """The measured cells of one task under one encoder and training size.
 
     Attributes:
-        setting: what they share.
-        cells: per label of a method and seed.
-        samples: the same, measured.
+        setting: values that they share.
+        cells: cells by method label and seed.
+        samples: measured cells by method label and seed.
     """
 
     setting: Setting
@@ -31,18 +31,18 @@ class TaskCells:
     samples: dict[str, Sample]
 
     def first_cell(self, label: str) -> FinishedCell:
-        """Returns any cell of a method, for what all its seeds share."""
+        """Returns a cell of a method, for values that all its seeds share."""
         return next(iter(self.cells[label].values()))
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredStudy:
-    """A study whose cells are measured.
+    """A study with measured cells.
 
     Attributes:
-        study: what its folder holds; cells that could not be measured are failed.
-        groups: by (encoder, training size) and task, in the plan's order.
-        num_draws: bootstrap draws of test rows.
+        study: content of its folder; cells that cannot be measured are failed.
+        groups: cells by (encoder, training size) and task, in the plan's order.
+        num_draws: number of bootstrap draws of test rows.
     """
 
     study: Study
@@ -54,18 +54,18 @@ def measure_study(folder: Path, num_draws: int = NUM_DRAWS) -> MeasuredStudy:
     """Measures the finished cells of a study.
 
     Args:
-        folder: of the study, with plan.json and cells/.
-        num_draws: bootstrap draws of test rows; at most 200 where a registered metric
-            is called for each.
+        folder: folder of the study, with plan.json and cells/.
+        num_draws: number of bootstrap draws of test rows; at most 200 if a registered
+            metric must be called for each.
 
     Raises:
-        StudyError: there is no plan, or it cannot be read. Cells that cannot be read
-            are listed as failed.
+        StudyError: there is no plan, or it is unreadable. Unreadable cells are listed
+            as failed.
     """
     study = read_study(folder)
     used = {cell.results["metric"] for cell in study.finished}
     if any(metric in METRICS and reads_rows(metric) for metric in used):
-        # For all: draws of several tasks are averaged.
+        # For all tasks, because draws are averaged over tasks.
         num_draws = min(num_draws, NUM_SLOW_DRAWS)
     groups: dict[tuple[str, int], dict[str, TaskCells]] = {}
     for cell in study.finished:

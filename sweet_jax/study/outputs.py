@@ -1,4 +1,4 @@
-"""What a study leaves: study.json, study.csv, the page, and an archive to keep."""
+"""Writes the outputs of a study: study.json, study.csv, the page, an archive."""
 
 import contextlib
 from pathlib import Path
@@ -19,10 +19,10 @@ from sweet_jax.system.files import read_bytes, write_bytes, write_json
 
 
 def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Puts the finished cells of a study together.
+    """Aggregates the finished cells of a study and writes all outputs.
 
-    Processes that share a study may get here at the same time. Each begins again where
-    a cell ended meanwhile, so that whoever writes last has read everything.
+    Several processes may do this at the same time. Each starts again if a cell has
+    ended meanwhile, so that the last one to write has read all cells.
 
     Returns:
         The content of study.json, and the files written.
@@ -44,34 +44,34 @@ def write_study(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
 
 def _list_statuses(folder: Path) -> dict[Path, int]:
-    """Returns the cells that have ended, and when."""
+    """Returns the cells that have ended, with the time of their end."""
     ended = {}
     for path in (folder / "cells").glob(f"*/{cells.STATUS}"):
-        with contextlib.suppress(FileNotFoundError):  # A cell that failed begins again.
+        with contextlib.suppress(FileNotFoundError):  # A failed cell was restarted.
             ended[path] = path.stat().st_mtime_ns
     return ended
 
 
 def keep_study(folder: Path, record: dict[str, Any], target: Path) -> list[Path]:
-    """Keeps a study as `NAME.zip`, its report in `NAME.md` and its picture beside it.
+    """Writes `NAME.zip`, and beside it the report in `NAME.md` and its picture.
 
     Args:
-        folder: of the study, its report written.
-        record: the content of study.json.
-        target: the archive; see `write_archive`.
+        folder: folder of the study, with its report.
+        record: content of study.json.
+        target: path of the archive; see `write_archive`.
 
     Returns:
         The written files.
 
     Raises:
-        StudyError: see `write_archive`; or a file of another archive is in the way.
+        StudyError: see `write_archive`; or a file beside the archive already exists.
         FileError: a file of a cell is damaged.
     """
     page, picture = target.with_suffix(".md"), target.with_suffix(".png")
     if not target.exists():
         for path in (page, picture):
             if path.exists():
-                raise StudyError(f"{path} is there without {target}: name another file")
+                raise StudyError(f"{path} exists without {target}: name another file")
     write_archive(folder, target)
     source = folder / "plots" / "study.png"
     shown = picture.name if source.is_file() else None

@@ -1,8 +1,8 @@
-"""The plan of a study: which runs (cells) it consists of, with all their settings.
+"""The plan of a study: its runs (cells) with all their settings.
 
-Every cell is a run as `sweet_jax.main` makes it, in a work directory of its own. Cells
-of equal seed, task and size share rows, splits, order and fresh weights, so methods are
-compared in pairs.
+Every cell is a run of `sweet_jax.main` in its own work directory. Cells with the same
+seed, task and size share rows, splits, order and fresh weights, so methods are compared
+in pairs.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from sweet_jax.settings.fields import (
 )
 from sweet_jax.settings.resolve import from_config_dict
 
-# What tells the cells of one study apart.
+# Settings that may differ between the cells of one study.
 VARIED = frozenset(
     {
         "method",
@@ -39,28 +39,28 @@ LEARNING_RATES = "learning_rates"
 
 
 class LearningRates(NamedTuple):
-    """Peak learning rates of a run; None: as the study's base says."""
+    """Peak learning rates of a run; None: those of the study's base."""
 
     encoder: float | None = None
     exits: float | None = None
 
     @property
     def name(self) -> str:
-        """What they add to the name of a cell."""
+        """Their part of the name of a cell."""
         parts = (("r", self.encoder), ("e", self.exits))
         return "".join(f"-{mark}{rate:g}" for mark, rate in parts if rate is not None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Cells that differ by their seed alone, once their learning rates are chosen.
+    """Cells that differ only in their seed, after learning rates are chosen.
 
     Attributes:
-        task: as `data.task` says.
-        metric: as `data.metric` says.
-        encoder: as `encoder.name` says.
-        train_size: as `data.max_train_examples` says.
-        method: label, such as `sweet(a=0.2)`.
+        task: value of `data.task`.
+        metric: value of `data.metric`.
+        encoder: value of `encoder.name`.
+        train_size: value of `data.max_train_examples`.
+        method: label of the method, such as `sweet(a=0.2)`.
     """
 
     task: str
@@ -71,10 +71,10 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What the names of its cells begin with."""
+        """The common beginning of the names of its cells."""
         task, encoder = Path(self.task).name, Path(self.encoder).name
         size = f"-n{self.train_size}" if self.train_size else ""
-        # A share per seam has slashes, which a folder's name must not.
+        # Labels with one share per seam contain slashes, which folder names cannot.
         method = self.method.replace("/", "+")
         return f"{task}-{encoder}{size}-{method}"
 
@@ -84,9 +84,9 @@ class Group:
         """Returns the settings of a cell.
 
         Args:
-            base: what the study's config says of its runs, sections nested.
-            seed: of the run.
-            rates: its learning rates.
+            base: fields of the study's config for all runs, with nested sections.
+            seed: seed of the run.
+            rates: learning rates of the run.
 
         Raises:
             SettingsError: the base contradicts the method.
@@ -118,11 +118,11 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        group: what it is a run of.
-        seed: of the run.
-        purpose: `score`, or `learning_rates`: it only helps to choose them.
-        learning_rates: those that a `learning_rates` cell tries; None: the group's
-            choice, or the base's where nothing is to be chosen.
+        group: its task, metric, encoder, size and method.
+        seed: seed of the run.
+        purpose: `score`, or `learning_rates` for a run that only helps to choose them.
+        learning_rates: those that a `learning_rates` cell tries; None: those chosen for
+            the group, or without a search those of the base.
     """
 
     group: Group
@@ -132,7 +132,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of the work directory within the study."""
+        """Name of the work directory within the study."""
         rates = self.learning_rates
         suffix = "" if rates is None else rates.name
         return f"{self.group.name}{suffix}-s{self.seed}"
@@ -143,12 +143,12 @@ class Plan:
     """A study's cells.
 
     Attributes:
-        study: what is compared.
-        base: what all cells have in common, as nested fields; -1 and `auto` are left
-            to each cell's method.
-        cells: in the order in which they run: those that choose learning rates first,
-            then seed by seed, so that an unfinished study compares all methods on
-            fewer seeds.
+        study: settings of the study.
+        base: fields that all cells share, nested; -1 and `auto` are resolved for the
+            method of each cell.
+        cells: cells in the order of running: first those that choose learning rates,
+            then seed by seed, so that an unfinished study compares all methods on fewer
+            seeds.
     """
 
     study: StudySettings
@@ -158,16 +158,16 @@ class Plan:
     def select_shard(self) -> tuple[Cell, ...]:
         """Returns the cells of this shard.
 
-        The runs that choose learning rates and those that use them stay in one shard,
-        so shards need no common disk.
+        Runs that choose learning rates and runs that use them are in the same shard, so
+        shards need no common disk.
         """
         index, count = parse_shard(self.study.shard)
         if any(cell.purpose == LEARNING_RATES for cell in self.cells):
             groups = list(dict.fromkeys(cell.group for cell in self.cells))
             mine = groups[index::count]
             return tuple(cell for cell in self.cells if cell.group in mine)
-        # Each round of n cells starts one further on: a method that takes longer than
-        # others does not always meet the same shard.
+        # Each round of n cells starts at the next shard, so that a slow method is not
+        # always in the same shard.
         return tuple(
             cell
             for k, cell in enumerate(self.cells)
@@ -181,18 +181,18 @@ class Plan:
         )
 
     def make_settings(self, cell: Cell, chosen: LearningRates) -> Settings:
-        """Returns the settings of a cell, its group's chosen learning rates given."""
+        """Returns a cell's settings, with the learning rates chosen for its group."""
         return cell.group.make_settings(
             self.base, cell.seed, cell.learning_rates or chosen
         )
 
 
 def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
-    """Returns the plan of a study; every cell's settings are checked.
+    """Returns the plan of a study, after checking the settings of every cell.
 
     Args:
-        base: the fields of the config file but for its section `study`.
-        study: that section.
+        base: fields of the config file without its section `study`.
+        study: the section `study`.
 
     Raises:
         SettingsError: a field of the study is wrong, or contradicts the base.
@@ -201,7 +201,7 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
         base = to_dict(base)
     base = {name: base[name] for name in base}
     _check_study(study)
-    # What the base does not give has its value: the names of cells show their size.
+    # With the defaults filled in, since the names of cells contain the training size.
     shared = from_config_dict({**base, "method": study.methods[0]})
     for part in ("encoder", "exit"):
         rate, field = base["optim"][f"{part}_learning_rate"], f"{part}_learning_rates"
@@ -218,7 +218,7 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
             zip(tasks, metrics, strict=True),
             study.encoders or (shared.encoder.name,),
             study.train_sizes or (shared.data.max_train_examples,),
-            # As results show it: 0.20 and 0.2 are one method.
+            # The label of the results: 0.20 and 0.2 are the same method.
             [from_config_dict({"method": m}).method_label for m in study.methods],
         )
     ]
@@ -258,7 +258,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Parses `i/n` into (i, n), counted from 0.
 
     Raises:
-        SettingsError: the text is no such shard.
+        SettingsError: the text is not a valid shard.
     """
     index, separator, count = text.partition("/")
     numbers = separator and index.isdecimal() and count.isdecimal()
@@ -270,12 +270,12 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def default_study_folder(plan: Plan) -> Path:
-    """Returns `runs/study-{name}-{8 hex of what the cells have in common}`."""
+    """Returns `runs/study-{name}-{8 hex digits of the digest of the base}`."""
     common = plan.cells[0].group.make_settings(plan.base, 0, LearningRates())
     fields = {
         name: value
         for name, value in training_fields(common).items()
-        # The method's own, which its label says.
+        # Without fields that depend on the method.
         if name not in VARIED | {"optim.clip_scope"}
         and not name.startswith("boundary_gradient")
     }
@@ -283,7 +283,7 @@ def default_study_folder(plan: Plan) -> Path:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name that may be of a folder's bytes can stand in a JSON file."""
+    """Whether a name can be written as JSON; folder names may not be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -300,7 +300,7 @@ def _check_study(study: StudySettings) -> None:
     for name in (*lists, "encoder_learning_rates", "exit_learning_rates"):
         values = getattr(study, name)
         if len(set(values)) < len(values):
-            raise SettingsError(f"study.{name}={values} has a value twice")
+            raise SettingsError(f"study.{name}={values} contains a value twice")
     if study.metrics and len(study.metrics) != len(study.tasks):
         raise SettingsError(
             f"study.metrics={study.metrics}: give one for each of study.tasks"

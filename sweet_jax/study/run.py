@@ -1,4 +1,4 @@
-"""Running a study: every cell of this shard, then what all finished cells say."""
+"""Runs the cells of a study's shard and keeps plan.json up to date."""
 
 import dataclasses
 import json
@@ -35,15 +35,16 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
     """Runs the cells of the plan's shard that are not finished yet.
 
     Args:
-        plan: of the study.
-        folder: where the study lives.
+        plan: plan of the study.
+        folder: folder of the study.
 
     Returns:
-        A line for every cell that failed; they do not stop the others.
+        A line for every failed cell; failures do not stop the other cells.
 
     Raises:
         ValueError: an input of some cell is wrong, or the folder holds another study.
-        Stopped: this process or that of a cell was asked to; the same call goes on.
+        Stopped: this process or that of a cell was asked to stop; the same call
+            resumes.
     """
     check_inputs(plan)
     _check_folder(plan, folder)
@@ -73,7 +74,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
                 if held and not cells.is_finished(_find_folder(cell, folder)):
                     _run_one(plan, cell, folder, seconds, len(left))
                     _write_plan(plan, folder)
-        # Failed here, or in another process since this one started.
+        # Cells that failed here, or in another process since this one started.
         for cell in left:
             failure = _read_failure(cell, folder)
             if failure is not None and failure != before[cell.name]:
@@ -87,7 +88,7 @@ def run_study(plan: Plan, folder: Path) -> list[str]:
 
 
 def check_inputs(plan: Plan) -> None:
-    """Raises ValueError where an encoder or a task of the plan cannot be had."""
+    """Raises ValueError if an encoder or a task of the plan is not available."""
     groups = {cell.group for cell in plan.cells}
     by_encoder = {group.encoder: group for group in groups}
     by_task = {group.task: group for group in groups}
@@ -99,7 +100,7 @@ def check_inputs(plan: Plan) -> None:
 
 
 def describe_plan(plan: Plan, folder: Path) -> str:
-    """Returns the cells of the plan's shard and how far they are."""
+    """Returns the cells of the plan's shard with their status."""
     check_inputs(plan)
     lines = [f"study folder    {folder}"]
     for cell in plan.select_shard():
@@ -110,7 +111,7 @@ def describe_plan(plan: Plan, folder: Path) -> str:
 
 
 def find_choices(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """Returns what was tried and chosen, per group that searches learning rates."""
+    """Returns the tried and chosen learning rates of each group with a search."""
     choices = []
     for group in dict.fromkeys(cell.group for cell in plan.cells):
         candidates = plan.find_search_cells(group)
@@ -148,7 +149,7 @@ def _find_folder(cell: Cell, folder: Path) -> Path:
 
 
 def _read_failure(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """Returns the status of a cell that failed, with its time; None for any other."""
+    """Returns the status of a failed cell, with its time; None for other cells."""
     path = _find_folder(cell, folder) / cells.STATUS
     status = cells.read_status(_find_folder(cell, folder))
     if status is None or status["status"] != cells.FAILED:
@@ -170,7 +171,7 @@ def _list_left(
 def _pick(
     plan: Plan, left: Sequence[Cell], folder: Path, locks: CellLocks
 ) -> Cell | None:
-    """Returns the next cell that nobody works on and whose learning rates are known."""
+    """Returns the next cell that no process runs and whose learning rates are known."""
     for cell in left:
         known = all(
             cells.is_finished(_find_folder(c, folder))
@@ -191,7 +192,7 @@ def _describe_others(left: Sequence[Cell], locks: CellLocks) -> str:
 def _run_one(
     plan: Plan, cell: Cell, folder: Path, seconds: list[float], num_left: int
 ) -> None:
-    """Runs a cell, says how it ended and about how long the rest will take."""
+    """Runs a cell; logs how it ended and the estimated time for the rest."""
     chosen = LearningRates()
     if cell.purpose != LEARNING_RATES:
         chosen = _find_chosen(find_choices(plan, folder), cell.group)
@@ -226,7 +227,7 @@ def _find_chosen(choices: Sequence[dict[str, Any]], group: Group) -> LearningRat
 
 
 def _describe_group(group: Group) -> dict[str, Any]:
-    """Returns a group as plan.json names it: by names, wherever its folders are."""
+    """Returns the names of a group for plan.json, without paths of folders."""
     return {
         "task": Path(group.task).name,
         "encoder": Path(group.encoder).name,
@@ -236,27 +237,28 @@ def _describe_group(group: Group) -> dict[str, Any]:
 
 
 def _check_folder(plan: Plan, folder: Path) -> None:
-    """Raises SettingsError where the folder holds something else than this study."""
+    """Raises SettingsError if the folder has other contents than this study."""
     path = folder / PLAN
     if not path.exists():
-        # Cells copied together from several machines, or a plan that was damaged.
+        # Cells without a plan are fine: they may come from several machines, or the
+        # plan was damaged and deleted.
         strangers = [p.name for p in folder.glob("*")]
         if strangers and "cells" not in strangers:
             raise SettingsError(
-                f"{folder} holds {strangers[0]} and no study: name another --workdir"
+                f"{folder} holds {strangers[0]} but no study: name another --workdir"
             )
         return
     stored = read_plan(folder)
     if differing := list_differences(stored.base, _flatten_base(plan)):
         raise SettingsError(
-            f"{folder} holds a study of other settings: {'; '.join(differing)}. Name"
+            f"{folder} holds a study with other settings: {'; '.join(differing)}. Name"
             " another --workdir, or use the same settings"
         )
     _check_search(plan, folder, stored.cells)
 
 
 def _check_search(plan: Plan, folder: Path, entries: Sequence[CellEntry]) -> None:
-    """Raises SettingsError where scores are there of another search."""
+    """Raises SettingsError if the folder has scores from another search."""
     for cell in plan.cells:
         path = _find_folder(cell, folder)
         if cell.purpose == LEARNING_RATES or not cells.is_finished(path):
@@ -271,17 +273,17 @@ def _check_search(plan: Plan, folder: Path, entries: Sequence[CellEntry]) -> Non
             if e.purpose == LEARNING_RATES
         }
         now = {c.learning_rates for c in plan.find_search_cells(cell.group)}
-        # The last plan may have been of other methods, and says nothing of this one.
+        # The last plan may have had other methods, without entries for this one.
         if planned and tried != now:
             raise SettingsError(
-                f"{folder} holds scores of {cell.group.method} with other learning"
-                " rates to choose from: use the same lists, or another"
+                f"{folder} holds scores of {cell.group.method} from a search over other"
+                " learning rates: use the same lists, or another"
                 " --config.study.name"
             )
 
 
 def _flatten_base(plan: Plan) -> dict[str, Any]:
-    """Returns what all cells have in common, flat, as JSON reads it back."""
+    """Returns the flat settings that all cells share, as JSON values."""
     flat: dict[str, Any] = {}
     for name, value in plan.base.items():
         fields = value if isinstance(value, Mapping) else {"": value}

@@ -1,4 +1,4 @@
-"""study.csv: the results of a study as one long table, a number in each row."""
+"""study.csv: the results of a study as a long table, with one number per row."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from sweet_jax.study.measured_study import MeasuredStudy
 from sweet_jax.study.training_cost import measure_training
 from sweet_jax.system.files import show
 
-# What tells a row from all others, and its number.
+# The key of a row, and its number.
 COLUMNS = (
     "study", "task", "encoder", "size", "method", "seed", "exit", "layer", "criterion",
     "speedup", "measure", "value",
@@ -23,10 +23,10 @@ _OF_EXIT = (
 
 
 def make_table(measured: MeasuredStudy) -> pd.DataFrame:
-    """Returns a row per cell, exit or speed-up, and measure (docs/research.md).
+    """Returns one row per cell, exit or speed-up, and measure (docs/research.md).
 
-    Columns that do not apply to a measure are missing in its rows, and so is the value
-    where a run has none, such as a speed-up that is out of reach.
+    Columns that do not apply to a measure are empty in its rows; so is the value if a
+    run has none, such as for a speed-up that is out of reach.
     """
     rows: list[dict[str, Any]] = []
     for (encoder, size), tasks in measured.groups.items():
@@ -52,7 +52,7 @@ def make_table(measured: MeasuredStudy) -> pd.DataFrame:
 def _list_rows(
     cell: FinishedCell, measured: Measured, targets: tuple[float, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a cell without what names it."""
+    """Yields the rows of a cell, without the columns that identify the cell."""
     results = cell.results
     for exit_row in results["exits"]:
         place = {"exit": exit_row["exit"], "layer": exit_row["layer"]}

@@ -1,4 +1,4 @@
-"""What training a method took: seconds, FLOPs, memory, parameters; against sweet."""
+"""The training cost of each method (seconds, FLOPs, memory), relative to sweet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ _MEASURES = ("seconds", "flops", "peak_memory_bytes", "parameters")
 
 
 def measure_training(cell: FinishedCell) -> dict[str, float | None]:
-    """Returns what training a cell took, None where that is not known."""
+    """Returns the measures of training a cell, None for unknown ones."""
     results, memory = cell.results, cell.peak_memory_bytes
     return {
         "seconds": results["seconds"]["train"] or None,
-        # A backend that does not count writes 0.
+        # 0 means that the backend does not count.
         "flops": results["training_flops"] or None,
         "peak_memory_bytes": None if memory is None else float(memory),
         "parameters": float(results["parameters"]),
@@ -22,11 +22,11 @@ def measure_training(cell: FinishedCell) -> dict[str, float | None]:
 
 
 def describe_training(cells: Sequence[FinishedCell]) -> dict[str, Any]:
-    """Returns the mean over seeds of each measure, None where a seed lacks it.
+    """Returns the mean over seeds of each measure, None if a seed lacks it.
 
     Returns:
         `seconds` of training, `flops` counted by the compiler, `peak_memory_bytes` of
-        the process, `parameters` of all models served together.
+        the process, `parameters` of all models that are served together.
     """
     measured = [measure_training(cell) for cell in cells]
     described: dict[str, Any] = {}

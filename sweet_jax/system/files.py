@@ -79,10 +79,10 @@ def check_file(
 
 @contextlib.contextmanager
 def explain_damage(path: Path, remedy: str = COPY_AGAIN) -> Iterator[None]:
-    """Turns what a library raises over a damaged file into a line.
+    """Reports an exception of a library over a damaged file as one line.
 
-    zipfile and numpy raise a dozen kinds over damage. The kinds that a bug of ours
-    raises are none of them, and pass.
+    zipfile and numpy raise a dozen types over damage. The types that bugs of ours raise
+    are not among them, and pass.
 
     Args:
         path: the file.

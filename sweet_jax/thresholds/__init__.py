@@ -1,1 +1,1 @@
-"""From a budget or a risk to thresholds."""
+"""Chooses thresholds for a budget or a risk."""

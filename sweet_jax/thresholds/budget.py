@@ -1,9 +1,9 @@
 """Thresholds within a budget: a speed-up or a mean time per input.
 
-The default is the dearest threshold whose mean cost on the calibration rows is within
-the budget. Cost needs no label, so all calibration rows are used, those that
-temperatures were fitted on among them. The best score within the budget can be chosen
-instead; it reads labels, so it has the rows of part 1 only (docs/budgets.md).
+The default is the most expensive threshold whose mean cost on the calibration rows is
+within the budget. Cost needs no label, so all calibration rows are used, also those on
+which temperatures were fitted. `choose="score"` takes the best score within the budget
+instead; it reads labels, so it uses the rows of part 1 only (docs/budgets.md).
 """
 
 import math
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sweet_jax.evaluation.curves import find_best, find_dearest, make_curve
+from sweet_jax.evaluation.curves import find_best, find_most_expensive, make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.thresholds.choice import Choice, check_choose
 
-# Digits of a value that a refusal tells people to ask for.
+# Significant digits of the reachable value that an error message names.
 _DIGITS = 4
 
 
@@ -27,18 +27,18 @@ def choose_speedup(
     criterion: str = "confidence",
     choose: str = "cost",
 ) -> Choice:
-    """Returns the threshold for a mean speed-up of at least this, in layers.
+    """Returns the threshold for a mean speed-up of at least `speedup`, in layers.
 
     Args:
-        calibration: of the model.
+        calibration: calibration of the model.
         speedup: 1 / cost fraction.
         criterion: a name in `CRITERIA`.
-        choose: `cost`: the dearest threshold within the budget, on all calibration
-            rows; `score`: that of the best score within it, on those of part 1.
+        choose: `cost`: the most expensive threshold within the budget, on all
+            calibration rows; `score`: the one with the best score, on part 1.
 
     Raises:
-        ValueError: the speed-up is no positive number or out of reach, `choose` or the
-            criterion is unknown, or the criterion does not fit the model.
+        ValueError: the speed-up is not a positive number or is out of reach, `choose`
+            or the criterion is unknown, or the criterion does not fit the model.
     """
     check_positive("speedup", speedup)
     costs_E = calibration.costs_E
@@ -60,19 +60,19 @@ def choose_milliseconds(
     criterion: str = "confidence",
     choose: str = "cost",
 ) -> Choice:
-    """Returns the threshold for a mean time per input of at most this.
+    """Returns the threshold for a mean time per input of at most `milliseconds`.
 
     Args:
-        calibration: of the model.
-        milliseconds: per input, on average over inputs.
+        calibration: calibration of the model.
+        milliseconds: mean time per input.
         segment_seconds_E: measured seconds per input of each segment with its exit; an
             input pays for all segments up to the exit that answers.
         criterion: a name in `CRITERIA`.
-        choose: as `choose_speedup`.
+        choose: see `choose_speedup`.
 
     Raises:
-        ValueError: as `choose_speedup`, of any time; or there is not one time per
-            segment.
+        ValueError: as in `choose_speedup`, for all times; or the number of times is not
+            the number of segments.
     """
     check_positive("milliseconds", milliseconds)
     if len(segment_seconds_E) != calibration.num_exits:
@@ -83,7 +83,7 @@ def choose_milliseconds(
     for i, value in enumerate(segment_seconds_E.tolist()):
         check_positive(f"segment_seconds[{i}]", value)
     paid_E = 1000 * np.cumsum(segment_seconds_E, dtype=np.float64)
-    # Relative to the last exit: what curves allow for rounding is made for that.
+    # Relative to the last exit, because the rounding tolerance of curves expects that.
     full = float(paid_E[-1])
     point = _choose_point(
         calibration, paid_E / full, milliseconds / full, criterion, choose
@@ -102,7 +102,7 @@ def choose_milliseconds(
 
 def check_positive(name: str, value: float) -> None:
     """Raises ValueError unless the value is a finite number above 0."""
-    # Written so that NaN is refused too.
+    # NaN fails this comparison, too.
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}={value}: allowed is a number above 0")
 
@@ -111,10 +111,11 @@ class _Point(NamedTuple):
     """A point of the trade-off on calibration rows.
 
     Attributes:
-        threshold: chosen; None where even the cheapest cascade is above the budget.
-        cost: of the threshold, else of the cheapest cascade, in the budget's unit.
-        cost_fraction: likewise in layers.
-        num_rows: rows that it was chosen on.
+        threshold: the chosen one; None if even the cheapest cascade exceeds the budget.
+        cost: cost of the threshold, or of the cheapest cascade if there is none, in the
+            budget's unit.
+        cost_fraction: the same cost in layers.
+        num_rows: number of rows used for the choice.
     """
 
     threshold: float | None
@@ -132,8 +133,8 @@ def _choose_point(
 ) -> _Point:
     check_choose(choose)
     if choose == "cost":
-        # No score is read, so any will do.
-        rows, find = calibration.apply(calibration.bank), find_dearest
+        # This rule reads no scores, so any metric works.
+        rows, find = calibration.apply(calibration.bank), find_most_expensive
         metric = "accuracy"
     else:
         rows, find = calibration.select_part(1), find_best
@@ -167,9 +168,9 @@ def _make_choice(
 
 
 def _round(value: float, towards: Callable[[float], int]) -> str:
-    """Returns a few digits of a value, on the side that can be reached."""
+    """Rounds a value to a few digits, in the direction that stays reachable."""
     scale = 10.0 ** (_DIGITS - 1 - math.floor(math.log10(value)))
-    # What is a whole number but for rounding errors stays that number.
+    # A whole number with a rounding error stays that number.
     near = round(value * scale)
     is_whole = math.isclose(value * scale, near, rel_tol=1e-10)
     return f"{(near if is_whole else towards(value * scale)) / scale:.{_DIGITS}g}"

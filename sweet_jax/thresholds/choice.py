@@ -1,13 +1,13 @@
-"""What a choice of thresholds is, in numbers and in a line."""
+"""The result of choosing thresholds, as numbers and as one line of text."""
 
 import dataclasses
 from typing import Any
 
 from sweet_jax.exits.criteria import FULL
 
-# What is chosen within a budget: the dearest threshold, or that of the best score.
+# Rules for a budget: the most expensive threshold, or the one with the best score.
 CHOOSE = ("cost", "score")
-# The targets that it is for.
+# The targets that these rules apply to.
 BUDGETS = ("speedup", "milliseconds")
 _ERRS = {
     "max_accuracy_loss": "lose a right answer of the full model",
@@ -17,16 +17,16 @@ _ERRS = {
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What the rows say about a risk.
+    """The statistical evidence for a bound on a risk.
 
     Attributes:
-        delta: the promise may be wrong for this share of calibration draws.
-        errors: rows that err at the chosen thresholds; where the target is not
-            feasible, at the first ones that did not pass.
-        p_value: the chance of so few errors there if the risk were what was asked.
-        rows_without_error: rows that could make the promise if none erred.
-        rows_at_this_rate: rows that could if errors came as in `errors`; None: no
-            number of rows could.
+        delta: probability that the bound is wrong, over draws of calibration rows.
+        errors: number of rows with an error at the chosen thresholds; if the target is
+            not feasible, at the first thresholds that failed the test.
+        p_value: probability of so few errors if the risk were the requested one.
+        rows_without_error: number of rows that show the bound if none has an error.
+        rows_at_this_rate: number of rows that show it at the error rate of `errors`;
+            None: no number does.
     """
 
     delta: float
@@ -38,21 +38,21 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Thresholds for a target, and what is known of them; `str` is one line.
+    """Thresholds for a target, with their cost and evidence; `str` gives one line.
 
     Attributes:
-        criterion: whose scores the thresholds are compared with.
+        criterion: the criterion whose scores are compared with the thresholds.
         target: `speedup`, `milliseconds`, `max_accuracy_loss` or `max_disagreement`.
         asked: the value asked for.
-        feasible: True, but for a risk where nothing can be saved within it.
-        thresholds: one for all exits, or one per exit but the last. Where a risk is
-            not feasible those of the full model (`FULL`), which has none.
-        reached: the value on the calibration rows of what was asked. For a risk the
-            bound that is promised: the one asked, or where not feasible, the least that
-            the rows could have shown for the first thresholds that did not pass.
+        feasible: False only for a risk within which no thresholds save anything.
+        thresholds: one for all exits, or one per exit but the last. If a risk is not
+            feasible, `FULL`: every exit runs and the risk is 0.
+        reached: the value of the target on the calibration rows. For a risk, the bound
+            that is guaranteed: the requested one, or if that is not feasible, the
+            smallest bound that the rows show for the first thresholds that failed.
         cost_fraction: mean layers run / layers of the full model, on the same rows.
-        num_rows: rows that the choice was made on.
-        evidence: for a risk, else None.
+        num_rows: number of rows used for the choice.
+        evidence: only for a risk, else None.
     """
 
     criterion: str
@@ -67,7 +67,7 @@ class Choice:
 
     @property
     def threshold(self) -> float:
-        """The one threshold of all exits; ValueError where each has its own."""
+        """The threshold of all exits; ValueError if each exit has its own."""
         if len(self.thresholds) != 1:
             raise ValueError(
                 f"each of {len(self.thresholds)} exits has its own threshold: read"
@@ -82,7 +82,7 @@ class Choice:
 
     @property
     def message(self) -> str:
-        """What came out, in a line."""
+        """The result in one line."""
         if self.evidence is not None:
             return self._describe_risk(self.evidence)
         asked, reached = (
@@ -138,21 +138,20 @@ class Choice:
 
 
 def pick_target(**targets: float | None) -> tuple[str, float] | None:
-    """Returns the name and value of the one target that is given; None if none is.
+    """Returns the name and value of the one given target, or None.
 
     Args:
-        targets: what people may ask for, such as threshold, speedup and
-            max_accuracy_loss; None: not asked.
+        targets: values by name, such as threshold, speedup and max_accuracy_loss; None:
+            not given.
 
     Raises:
-        ValueError: several are given.
+        ValueError: several targets are given.
     """
     given = {name: value for name, value in targets.items() if value is not None}
     if len(given) > 1:
         listed = " and ".join(f"{name}={value}" for name, value in given.items())
         raise ValueError(
-            f"{listed} are conflicting targets: each decides on the thresholds; give"
-            " one"
+            f"{listed} are conflicting targets: each sets the thresholds; give only one"
         )
     return next(iter(given.items()), None)
 

@@ -1,8 +1,7 @@
-"""Thresholds within a risk: the cheapest ones that are shown to be safe.
+"""Thresholds within a risk: the cheapest ones that pass a statistical test.
 
-Part 0 of the calibration rows declares sequences of thresholds, part 1 tests them
-(`risk_control`, docs/budgets.md). Where the rows do not show that anything is safe,
-every exit runs.
+Part 0 of the calibration rows fixes a sequence of thresholds, part 1 tests them in
+order (`risk_control`, docs/budgets.md). If none passes, every exit runs.
 """
 
 import numpy as np
@@ -26,7 +25,7 @@ from sweet_jax.thresholds.sequences import (
     make_path_per_exit,
 )
 
-# Mean costs are rounded: what saves less than this of the full model saves nothing.
+# Savings below this share of the full model's cost are rounding errors.
 _COST_TOLERANCE = 1e-9
 
 
@@ -41,40 +40,40 @@ def choose_risk(
 ) -> Choice:
     """Returns the cheapest thresholds whose risk is shown to be at most epsilon.
 
-    With probability at least 1 - delta over the rows of part 1 the chosen cascade has a
-    risk of at most epsilon on new inputs like them (`risk_control`). The promise holds
-    for one choice that was settled on beforehand, not for the best of several.
+    With probability at least 1 - delta over the rows of part 1, the chosen cascade has
+    a risk of at most epsilon on new inputs from the same distribution (`risk_control`).
+    The guarantee holds for one request that was fixed beforehand, not for the best of
+    several.
 
     Args:
-        calibration: of the model.
-        epsilon: the share of inputs that may err.
-        risk: `accuracy_loss`, the full model is right and the cascade wrong, so that
-            accuracy drops by no more; or `disagreement`, they answer differently.
-        delta: the chance that the promise is wrong.
-        per_exit: each exit has its own threshold, along a sequence that part 0 decides
-            on; False: one for all.
+        calibration: calibration of the model.
+        epsilon: largest allowed share of inputs with an error.
+        risk: `accuracy_loss` (the full model is right and the cascade wrong; accuracy
+            drops by at most this) or `disagreement` (their predictions differ).
+        delta: probability that the guarantee is wrong.
+        per_exit: True: a threshold per exit, along a sequence made from part 0; False:
+            one threshold for all exits.
         criterion: a name in `CRITERIA`.
 
     Raises:
-        ValueError: epsilon or delta is not between 0 and 1, the risk is unknown, an
-            accuracy loss is asked of a task scored by F1 or Matthews, a part has no
-            rows, rows are weighted, or the criterion is unknown or does not fit the
-            model.
+        ValueError: epsilon or delta is not between 0 and 1, the risk is unknown, the
+            risk is an accuracy loss but the metric is not accuracy, a part has no rows,
+            rows are weighted, or the criterion is unknown or does not fit the model.
     """
     check_level(f"max_{risk}", epsilon)
     check_level("delta", delta)
     if risk == "accuracy_loss" and calibration.metric != "accuracy":
         raise ValueError(
-            f"max_accuracy_loss is not offered for metric={calibration.metric}: the"
-            " score is no mean over inputs, so the share of answers lost does not bound"
-            " its drop; choose by speedup or max_disagreement"
+            f"max_accuracy_loss is not offered for metric={calibration.metric}: this"
+            " score is not a mean over inputs, so a share of new errors does not bound"
+            " its drop; use speedup or max_disagreement instead"
         )
     rows = calibration.select_part(1)
     num_rows = len(rows.bank.labels)
     if np.any(rows.bank.weights != 1):
         raise ValueError(
-            "max_accuracy_loss and max_disagreement need rows of weight 1: binomial"
-            " tails count whole rows; choose by speedup"
+            "max_accuracy_loss and max_disagreement need rows of weight 1, because the"
+            " binomial test counts rows; use speedup instead"
         )
     path_TK = _make_path(calibration, criterion, risk, per_exit)
     scores_NE = rows.score(criterion)
@@ -82,7 +81,7 @@ def choose_risk(
     errors_T = count_errors(scores_NE, errors_NE, path_TK)
     passed = int(count_certified(errors_T, num_rows, epsilon, delta))
 
-    # Cost falls along the path, so the last step that passed is the cheapest.
+    # Cost decreases along the path, so the last step that passed is the cheapest.
     chosen_K = path_TK[passed - 1] if passed else np.full_like(path_TK[0], FULL)
     exits_N = find_exits(scores_NE, chosen_K[None])[0]
     cost = float(calibration.costs_E[exits_N].mean())

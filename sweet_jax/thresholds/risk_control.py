@@ -1,13 +1,13 @@
-"""How many steps of a sequence of cascades have a risk that is shown to be small.
+"""Tests which cascades of a sequence have a risk of at most epsilon.
 
-Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei, 2021): for each step of a
-sequence "this cascade's risk is above epsilon" is a hypothesis, and rejecting it lets
-the step be used. A risk here is the chance of an error on one input, so that the errors
-among n independent rows are binomial and the p-value is an exact tail. Steps are tested
-in order, each at the full level delta, up to the first that is not rejected (fixed-
-sequence testing). A wrong promise has to get past the first step whose risk is above
-epsilon, which has a chance of at most delta, however many steps there are. The order
-must not depend on the rows that are tested on.
+Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei, 2021): for each cascade
+the null hypothesis is that its risk is above epsilon; only cascades for which it is
+rejected may be used. The risk is the probability of an error on one input, so the
+number of errors among n independent rows is binomial and the p-value is an exact tail.
+Steps are tested in order, each at level delta, and testing stops at the first that is
+not rejected (fixed-sequence testing). A wrong guarantee requires the wrong rejection of
+the first step whose risk is above epsilon, which has probability at most delta for any
+number of steps. The order must not depend on the rows used for testing.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-# Beyond this many rows the answer to "how many?" is: none that anybody has.
+# The search for a number of rows stops here: no data set is larger.
 _MOST_ROWS = 10**9
 
 
@@ -29,9 +29,10 @@ def _differ(predictions_NE: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     return predictions_NE != predictions_NE[:, -1:]
 
 
-# What counts as an error when an exit answers instead of the last one. An accuracy loss
-# is a right answer lost: accuracy drops by the chance of it less that of a right answer
-# gained, so by no more. A disagreement is any other answer, and needs no label.
+# What counts as an error when an earlier exit answers instead of the last one.
+# accuracy_loss: the last exit is right and the earlier one wrong. The drop in accuracy
+# is the probability of that minus the probability of the reverse, so it is at most this
+# risk. disagreement: the predictions differ; it needs no label.
 RISKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy_loss": _lose,
     "disagreement": _differ,
@@ -43,12 +44,12 @@ def mark_errors(
     predictions_NE: Int[np.ndarray, "N E"],
     labels_N: Int[np.ndarray, " N"],
 ) -> Bool[np.ndarray, "N E"]:
-    """Returns where it is an error that an exit answers; never at the last exit.
+    """Marks the predictions that count as errors; those of the last exit never do.
 
     Args:
         risk: `accuracy_loss` (the full model is right, the exit wrong) or
-            `disagreement` (the exit answers differently from the full model).
-        predictions_NE: the class each exit answers.
+            `disagreement` (the exit predicts another class than the full model).
+        predictions_NE: the class that each exit predicts.
         labels_N: class indices.
 
     Raises:
@@ -71,24 +72,24 @@ def compute_p_values(
 def count_certified(
     errors: Int[np.ndarray, "*D T"], num_rows: int, epsilon: float, delta: float
 ) -> Int[np.ndarray, "*D"]:
-    """Returns how many steps, from the first on, pass fixed-sequence testing.
+    """Returns the number of first steps that pass fixed-sequence testing.
 
-    With probability at least 1 - delta over the rows all of them have a risk of at most
-    epsilon. For epsilon' > epsilon the count is at least as large.
+    With probability at least 1 - delta over the rows, all of them have a risk of at
+    most epsilon. A larger epsilon never gives a smaller number.
 
     Args:
-        errors: of each step of the sequence, the rows that err; leading axes are
-            independent draws of the rows.
-        num_rows: rows in a draw.
-        epsilon: the risk that is allowed.
-        delta: the chance of a wrong promise that is allowed.
+        errors: number of rows with an error at each step; leading axes are independent
+            draws of the rows.
+        num_rows: number of rows in a draw.
+        epsilon: largest allowed risk.
+        delta: largest allowed probability of a wrong guarantee.
     """
     passed = compute_p_values(errors, num_rows, epsilon) <= delta
     return np.asarray(np.logical_and.accumulate(passed, axis=-1).sum(axis=-1))
 
 
 def compute_upper_bound(errors: int, num_rows: int, delta: float) -> float:
-    """Returns the least epsilon at which so many errors pass (Clopper-Pearson)."""
+    """Returns the smallest epsilon that passes with these errors (Clopper-Pearson)."""
     from scipy import stats
 
     if errors >= num_rows:
@@ -99,23 +100,24 @@ def compute_upper_bound(errors: int, num_rows: int, delta: float) -> float:
 def count_rows_needed(
     epsilon: float, delta: float, error_rate: float = 0.0
 ) -> int | None:
-    """Returns how many rows would pass if errors came at this rate.
+    """Returns the number of rows that pass the test at this error rate.
 
-    Without errors these are the least n with (1 - epsilon)^n <= delta: 230 at epsilon
-    0.01 and delta 0.1. None where the rate is epsilon or more, or so close below that
-    a billion rows would not do.
+    Without errors it is the smallest n with (1 - epsilon)^n <= delta: 230 at epsilon
+    0.01 and delta 0.1. None if the rate is at least epsilon, or so close to it that a
+    billion rows are not enough.
     """
     if error_rate >= epsilon:
         return None
 
     def count_rows(errors: int) -> int:
-        # The binomial tail as a bare function: this is asked hundreds of times.
+        # scipy.special, since scipy.stats is slow for hundreds of calls.
         return _find_least(
             lambda n: bool(special.bdtr(errors, n, epsilon) <= delta), errors + 1
         )
 
-    # More errors are a larger share of the rows that forgive them, up to epsilon; a
-    # share that the rate does not exceed is one that these rows would show.
+    # k errors need count_rows(k) rows to pass. The allowed share k / count_rows(k)
+    # rises with k, up to epsilon: take the first k whose share is at least the error
+    # rate.
     errors = _find_least(lambda k: k >= error_rate * count_rows(k), 0)
     num_rows = count_rows(errors)
     return num_rows if num_rows < _MOST_ROWS else None
@@ -123,15 +125,15 @@ def count_rows_needed(
 
 def check_level(name: str, value: float) -> None:
     """Raises ValueError unless the value is a probability between 0 and 1."""
-    # Written so that NaN is refused too.
+    # NaN fails this comparison, too.
     if not 0 < value < 1:
         raise ValueError(f"{name}={value}: allowed is a number above 0 and below 1")
 
 
 def _find_least(holds: Callable[[int], bool], start: int) -> int:
-    """Returns the least n >= start where `holds`, which stays true once it is.
+    """Returns the smallest n >= start for which the monotone condition `holds`.
 
-    At most `_MOST_ROWS`, whether it holds there or not.
+    Returns `_MOST_ROWS` if there is no smaller one, without testing it there.
     """
     step = 1
     low, high = start, start

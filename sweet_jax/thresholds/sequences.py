@@ -1,11 +1,11 @@
 """Sequences of thresholds from the full model down to the cheapest cascade.
 
-They are made of calibration part 0 alone, so that part 1 can test them in their order
-(`risk_control`). Each step's thresholds are at most those of the step before it: on any
-rows, each input leaves no later and the cost never rises along a sequence.
+They are made from calibration part 0 alone, so that part 1 can test them in this order
+(`risk_control`). Thresholds never rise from one step to the next: on any rows, inputs
+leave no later and the cost does not rise along a sequence.
 
-One threshold holds for all exits, or each exit but the last, which always answers, has
-its own. `FULL` precedes every sequence; it never errs by definition and needs no test.
+A step has one threshold for all exits, or one for each exit but the last, which always
+answers. Every sequence starts after `FULL`, whose risk is 0 by definition.
 """
 
 import math
@@ -15,13 +15,12 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from sweet_jax.exits.criteria import FULL
 
-# Testing in order costs no certainty per step, so this bounds work alone.
+# Limits computing time only: in fixed-sequence testing more steps cost no power.
 _MAX_STEPS = 1500
-# Steps that are replayed in memory together.
+# Number of steps replayed in memory at once.
 _STEPS_AT_ONCE = 64
-# Errors that a step is charged beside those it was seen to make: a row or two without
-# one are no proof that an exit makes none. Of steps without an error the one that saves
-# most comes first.
+# Added to the observed errors of a step: one or two rows without an error do not prove
+# an error rate of 0. Among steps without errors, the one that saves most comes first.
 _PRIOR_ERRORS = 0.5
 
 
@@ -30,11 +29,11 @@ def find_exits(
 ) -> Int[np.ndarray, "T N"]:
     """Returns the exit at which each example leaves, at each step.
 
-    With one threshold this is `cascade.choose_exits`, without a program to compile.
+    With one threshold this equals `cascade.choose_exits`, but compiles nothing.
 
     Args:
         scores_NE: scores of a criterion, compared in float32.
-        path_TK: per step one threshold, or one per exit but the last.
+        path_TK: per step, one threshold or one per exit but the last.
     """
     early_NE = np.asarray(scores_NE[:, :-1], np.float32)
     reached_TNE = early_NE[None] >= np.asarray(path_TK, np.float32)[:, None, :]
@@ -48,7 +47,7 @@ def count_errors(
     errors_NE: Bool[np.ndarray, "N E"],
     path_TK: Float[np.ndarray, "T K"],
 ) -> Int[np.ndarray, " T"]:
-    """Returns at each step of the path how many rows err at the exit they leave at."""
+    """Returns, for each step, the number of rows with an error at their exit."""
     rows_1N = np.arange(len(scores_NE))[None]
     return np.concatenate(
         [
@@ -63,14 +62,14 @@ def count_errors(
 def make_global_path(
     scores_NE: Float[np.ndarray, "N E"], lowest_threshold: float
 ) -> Float32[np.ndarray, "T 1"]:
-    """Returns falling thresholds: those that change the cascade on these rows.
+    """Returns the descending thresholds that change the cascade on these rows.
 
-    Scores crowd where a model is sure; a grid with equal steps has few points there,
-    where the safe thresholds are.
+    Most scores of a confident model are close together; a grid with equal steps has few
+    points among them, where the safe thresholds are.
 
     Args:
-        scores_NE: of a criterion, on part 0.
-        lowest_threshold: of the criterion; the last step.
+        scores_NE: scores of a criterion on part 0.
+        lowest_threshold: the criterion's lowest, used as the last step.
     """
     # An example passes exit i exactly when the threshold exceeds its best score so far.
     best_NE = np.maximum.accumulate(np.asarray(scores_NE, np.float32)[:, :-1], axis=1)
@@ -85,17 +84,17 @@ def make_path_per_exit(
     costs_E: Float[np.ndarray, " E"],
     lowest_threshold: float,
 ) -> Float32[np.ndarray, "T E-1"]:
-    """Returns vectors of thresholds, each one exit's threshold lower than the last.
+    """Returns threshold vectors; each step lowers the threshold of one exit.
 
-    Greedy: of all exits the one is lowered that adds the fewest errors per cost saved
-    on these rows, just far enough to let one more row leave there (or a few, where rows
-    and exits are many).
+    Greedy: each step lowers the threshold that adds the fewest errors per cost saved on
+    these rows, just far enough that one more row leaves at that exit (a few more if
+    there are many rows and exits).
 
     Args:
-        scores_NE: of a criterion, on part 0.
-        errors_NE: where it is an error that an exit answers.
-        costs_E: of leaving at each exit; rising.
-        lowest_threshold: of the criterion; the last step lets everything leave at
+        scores_NE: scores of a criterion on part 0.
+        errors_NE: True where the prediction of an exit is an error.
+        costs_E: cost of leaving at each exit, ascending.
+        lowest_threshold: the criterion's lowest; at the last step every row leaves at
             exit 0.
     """
     scores_NE = np.asarray(scores_NE, np.float32)
@@ -106,7 +105,7 @@ def make_path_per_exit(
     steps = []
 
     def propose(i: int) -> tuple[float, np.float32, np.ndarray] | None:
-        """Returns (errors added per cost saved, threshold, rows that leave at i)."""
+        """Returns (added errors per saved cost, threshold, rows that leave at i)."""
         deeper_N = exits_N > i
         waiting = scores_NE[deeper_N, i]
         if not len(waiting):

@@ -1,4 +1,4 @@
-"""TensorBoard's event file of a training, if tensorboardX is installed."""
+"""Writes a TensorBoard event file, if tensorboardX is installed."""
 
 import contextlib
 import importlib.util
@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 class Board:
-    """Writes scalars as TensorBoard reads them; a full disk ends the board alone.
+    """Writes scalars for TensorBoard; a full disk stops only this file, not training.
 
-    Not through tensorboardX's SummaryWriter, whose thread and exit handler print
+    It does not use tensorboardX's SummaryWriter, whose thread and exit handler print
     tracebacks when the disk is full.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Opens a new event file in the directory; nothing without tensorboardX."""
+        """Opens a new event file in the directory; if tensorboardX is there."""
         self._writer: Any = None
         if importlib.util.find_spec("tensorboardX") is None:
             return
@@ -31,7 +31,7 @@ class Board:
             self._writer = EventsWriter(str(directory / "events"))
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Writes what was measured at a step."""
+        """Writes the scalars of a step."""
         if self._writer is None:
             return
         from tensorboardX.proto.event_pb2 import Event  # type: ignore[attr-defined]
@@ -60,5 +60,5 @@ class Board:
             logger.warning("%s is not written: %s", self._directory, reason)
             writer, self._writer = self._writer, None
             if writer is not None:
-                with contextlib.suppress(OSError):  # What is buffered is lost.
+                with contextlib.suppress(OSError):  # Buffered data is lost.
                     writer.close()

@@ -1,12 +1,12 @@
-"""Checkpoints: everything that training needs to go on, in a folder for each step.
+"""Checkpoints: everything needed to resume training, in one folder per step.
 
     steps/12/state.safetensors   every array of the state, named by its path
-    steps/12/metrics.jsonl       what training had written about itself until then
+    steps/12/metrics.jsonl       the metrics up to this step
     steps/12/checksums.json      sha256 of both
 
-A folder is written beside its place, flushed to the disk and then renamed, so it is
-there as a whole or not at all, whenever a process is killed. Before it is used its
-files are verified; a damaged one is passed over with a warning, newest to oldest.
+A folder is written under a temporary name, flushed to the disk and then renamed: a
+killed process leaves it complete or absent. Files are verified before use; damaged
+checkpoints are skipped with a warning, from the newest to the oldest.
 """
 
 import logging
@@ -28,38 +28,38 @@ from sweet_jax.system.files import FileError, allow_reading, write_folder, write
 logger = logging.getLogger(__name__)
 
 _STATE = "state.safetensors"
-# Of a file beside the numbers of a state; a larger one is not read to its end.
+# Largest size allowed for a checkpoint's files beyond the arrays of its state.
 _MOST_MORE_BYTES = 1 << 30
 _NONE = -1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be written; the message says what is left."""
+    """A checkpoint could not be written; the message names the newest good one."""
 
 
 class Checkpoints:
     """The checkpoints of one training in one directory.
 
-    Of several hosts the first writes, and says which step all of them read.
+    With several hosts, process 0 writes, and tells the others which step to read.
     """
 
     def __init__(
         self, directory: Path, run: str = "", log: Path | None = None, keep: int = 2
     ) -> None:
-        """Opens the directory; it is made at the first save.
+        """Stores the arguments; the directory is made at the first save.
 
         Args:
-            directory: where the folders of the steps are.
-            run: digest of what the training depends on: the states of another one are
-                passed over.
-            log: a file that grows with the training. Each checkpoint has a copy of it,
-                which takes the file's place when that checkpoint is restored.
-            keep: how many of the newest checkpoints stay.
+            directory: contains one folder per step.
+            run: digest of everything that the training depends on; checkpoints with
+                another digest are skipped.
+            log: a file that training appends to. Each checkpoint has a copy, which
+                replaces the file when the checkpoint is restored.
+            keep: number of newest checkpoints to keep.
         """
         self._directory, self._run, self._log, self._keep = directory, run, log, keep
 
     def list_steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, rising; it may be damaged."""
+        """Returns the steps with a checkpoint, ascending; some may be damaged."""
         if not self._directory.is_dir():
             return []
         names = (path.name for path in self._directory.iterdir() if path.is_dir())
@@ -69,11 +69,11 @@ class Checkpoints:
         """Writes the state of a step and removes all but the newest `keep`.
 
         Args:
-            step: steps done.
+            step: number of steps done.
             state: tree of arrays.
 
         Raises:
-            CheckpointError: the disk refused; older checkpoints stay as they are.
+            CheckpointError: writing failed; older checkpoints are unchanged.
         """
         if jax.process_index() != 0:
             return
@@ -85,8 +85,8 @@ class Checkpoints:
                 if self._log is not None:
                     shutil.copyfile(self._log, folder / self._log.name)
                 checksums.write_checksums(folder)
-                # Before it has its name: a machine that loses power right after has a
-                # whole folder or none.
+                # Before the rename, so that a power failure leaves a complete folder or
+                # none.
                 for path in (*folder.iterdir(), folder):
                     _flush(path)
             _flush(self._directory)
@@ -98,13 +98,13 @@ class Checkpoints:
                 f" {f'step {left[-1]}' if left else 'none'}: free space and run"
                 " the same command again"
             ) from error
-        # Steps past this one are damaged, or training would have gone on from them.
+        # Later steps are damaged, otherwise training would have resumed from them.
         self._keep_only([s for s in self.list_steps() if s <= step][-self._keep :])
 
     def restore_newest(
         self, make_target: Callable[[int], Any]
     ) -> tuple[int, Any] | None:
-        """Returns (step, state) of the newest checkpoint that is whole, or None.
+        """Returns (step, state) of the newest undamaged checkpoint, or None.
 
         Args:
             make_target: step -> tree of arrays or ShapeDtypeStructs of the state at
@@ -116,7 +116,7 @@ class Checkpoints:
         step = share_number(_NONE if found is None else found[0])
         if step == _NONE:
             return None
-        if found is None:  # Another host found it.
+        if found is None:  # Process 0 found it.
             found = step, self._read(step, make_target(step))
         return found
 
@@ -126,7 +126,7 @@ class Checkpoints:
             self._keep_only(self.list_steps()[-count:])
 
     def _find_newest(self, make_target: Callable[[int], Any]) -> tuple[int, Any] | None:
-        for leftover in self._directory.glob(".*"):  # Of a killed process.
+        for leftover in self._directory.glob(".*"):  # Left by a killed process.
             shutil.rmtree(leftover, ignore_errors=True)
         steps = self.list_steps()
         for i in range(len(steps) - 1, -1, -1):
@@ -142,7 +142,7 @@ class Checkpoints:
             return steps[i], state
         if steps:
             logger.warning(
-                "no checkpoint in %s is whole: training starts from the beginning",
+                "no usable checkpoint in %s: training starts from the beginning",
                 self._directory,
             )
         return None
@@ -151,9 +151,9 @@ class Checkpoints:
         """Returns the verified state of a step in the structure of `target`.
 
         Raises:
-            FileError: a file is missing or damaged, or the state is another one.
+            FileError: a file is missing or damaged, or belongs to another training.
         """
-        folder, remedy = self._directory / str(step), "this checkpoint is passed over"
+        folder, remedy = self._directory / str(step), "this checkpoint is skipped"
         needed = [_STATE] if self._log is None else [_STATE, self._log.name]
         wanted = _name_leaves(target)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in wanted.values())
@@ -164,7 +164,7 @@ class Checkpoints:
                 if file.metadata() != self._describe(step) or set(file.keys()) != set(
                     wanted
                 ):
-                    raise FileError(f"{path} is of another training: {remedy}")
+                    raise FileError(f"{path} belongs to another training: {remedy}")
                 found = {name: file.get_tensor(name) for name in wanted}
         except (OSError, SafetensorError) as error:
             raise FileError(
@@ -193,7 +193,7 @@ def _name_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _place(array: np.ndarray, target: Any) -> Any:
-    """Returns the array where `target` is to be: on its devices, or on the host."""
+    """Puts the array where `target` is: on its devices, or on the host."""
     sharding = getattr(target, "sharding", None)
     if sharding is None:
         return array
@@ -201,7 +201,7 @@ def _place(array: np.ndarray, target: Any) -> Any:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    """Waits until a file, or the list of files of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

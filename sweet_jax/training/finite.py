@@ -1,4 +1,4 @@
-"""Stops a training whose losses, gradients or parameters are NaN or infinite."""
+"""Stops training when a loss, a gradient or a parameter is NaN or infinite."""
 
 import math
 from typing import Any, NamedTuple, NoReturn
@@ -24,10 +24,10 @@ class HostMetrics(NamedTuple):
     """The metrics of a step on the host.
 
     Attributes:
-        losses: mean loss per exit, by kind: `loss`, and `lte_loss` where exits learn to
+        losses: mean loss per exit, by kind: `loss`, and `lte_loss` if exits learn to
             exit.
-        gradient_norm: over all parameters, before clipping.
-        weight: number of real rows.
+        gradient_norm: norm over all parameters, before clipping.
+        weight: number of rows without padding.
     """
 
     losses: dict[str, list[float]]
@@ -36,7 +36,7 @@ class HostMetrics(NamedTuple):
 
 
 def read_metrics(step: int, metrics: StepMetrics) -> HostMetrics:
-    """Returns the metrics of a step, counted from 1, read from the device.
+    """Reads the metrics of a step, counted from 1, from the device.
 
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite.
@@ -60,19 +60,20 @@ def read_metrics(step: int, metrics: StepMetrics) -> HostMetrics:
 
 
 def check_start(params: Params) -> None:
-    """Raises NonFiniteError if a parameter is no number before the first step."""
+    """Raises NonFiniteError if a parameter is not finite before the first step."""
     if name := _find_nonfinite(params):
         raise NonFiniteError(
-            f"the weights hold NaN or infinity before the first step (first in {name}):"
-            " encoder.name is damaged, or the result of a training that diverged; take"
-            " another one"
+            f"the weights contain NaN or infinity before the first step (first in"
+            f" {name}): encoder.name is damaged, or its training diverged; use another"
+            " encoder"
         )
 
 
 def check_state(state: TrainState, step: int) -> None:
-    """Raises NonFiniteError if a state on the host must not be saved.
+    """Raises NonFiniteError if a state on the host contains NaN or infinity.
 
-    The loss of a step is that of the parameters before it, so it is no check of these.
+    A step's loss is computed before its update, so it does not check the new
+    parameters.
     """
     name = _find_nonfinite(state.params)
     if name is None and not all(map(_is_finite, jax.tree.leaves(state.opt_state))):
@@ -85,11 +86,11 @@ def check_state(state: TrainState, step: int) -> None:
 
 
 def _fail_at(step: int, what: str) -> NoReturn:
-    """Raises NonFiniteError about a step whose losses or gradients are no numbers."""
-    if step == 1:  # No parameter has moved yet, so no learning rate is at fault.
+    """Raises NonFiniteError for a step whose losses or gradients are not finite."""
+    if step == 1:  # No update yet, so the learning rate cannot be the cause.
         raise NonFiniteError(
-            f"{what} at step 1, before any parameter has moved: the encoder's weights"
-            " are too large for encoder.dtype, or damaged; take others, or set"
+            f"{what} at step 1, before the first update: the encoder's weights are"
+            " too large for encoder.dtype, or damaged; use another encoder, or set"
             " encoder.dtype=float32, in another --workdir"
         )
     raise NonFiniteError(f"training diverged: {what} at step {step}: {_DIVERGED}")

@@ -1,6 +1,6 @@
 """The training loop of one member: phases, steps, checkpoints, metrics.
 
-It knows nothing about exits.
+It does not depend on exits or methods.
 """
 
 import dataclasses
@@ -24,38 +24,37 @@ from sweet_jax.training.state import StepMetrics, TrainState
 
 logger = logging.getLogger(__name__)
 
-# Folded into the seed's key, so that dropout shares no key with fresh weights.
+# Folded into the seed's key, so that dropout and fresh weights use different keys.
 _DROPOUT_STREAM = 1
 
 
 @runtime_checkable
 class StateStore(Protocol):
-    """Where training states are kept (`checkpoint.Checkpoints`)."""
+    """Stores training states (`checkpoint.Checkpoints`)."""
 
     def save(self, step: int, state: Any) -> None:
-        """Keeps the state of a step."""
+        """Saves the state of a step."""
         ...
 
     def restore_newest(
         self, make_target: Callable[[int], Any]
     ) -> tuple[int, Any] | None:
-        """Returns the newest state that reads."""
+        """Returns (step, state) of the newest undamaged state, or None."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a training reports to while it goes on.
+    """How training reports its progress.
 
     Attributes:
         metrics_path: metrics.jsonl, as it was at the restored step.
         quiet: no progress bar.
         on_epoch_end: called with (epochs done, parameters) after each epoch.
-        at_steps: for some numbers of steps done, a function that is then called with
-            that number and the parameters; 0 is before the first step. Its time does
-            not count as training's. A training that goes on from a checkpoint begins
-            with the function of the checkpoint's step: leave out what an earlier
-            process has called.
+        at_steps: maps numbers of steps done to functions, which are called with that
+            number and the parameters; 0 is before the first step. Their time does not
+            count as training time. A resumed training calls the function of the
+            checkpoint's step: leave out those that an earlier process has called.
     """
 
     metrics_path: Path
@@ -69,27 +68,27 @@ class Progress:
 def train_member(
     training: MemberTraining, params: Params, store: StateStore, progress: Progress
 ) -> Params:
-    """Trains one member, going on from its newest checkpoint.
+    """Trains one member, resuming from its newest checkpoint.
 
     Args:
-        training: the member and what its training depends on.
+        training: the member with everything that its training depends on.
         params: parameters before training, on the host.
         store: checkpoints of this member.
-        progress: what is told of the training.
+        progress: receives metrics and calls during training.
 
     Returns:
         The parameters after the last step, on the mesh.
 
     Raises:
-        NonFiniteError: names the step, and the exit or parameter; the last good
-            checkpoint stays.
+        NonFiniteError: a loss, gradient or parameter is not finite; the last good
+            checkpoint is kept.
         SettingsError: a phase of the member trains no parameter.
-        Interrupted: a signal came; the state after the last step is saved.
+        Interrupted: a stop was requested; the state after the last step is saved.
     """
     runs = [PhaseRun(training, span, params) for span in training.spans]
 
     def make_target(step: int) -> TrainState:
-        # A checkpoint at a phase's end still holds that phase's optimiser.
+        # A checkpoint at the end of a phase still has the optimiser of that phase.
         return next(run for run in runs if step <= run.stop).make_target(params)
 
     name, mesh = training.member.name, training.mesh
@@ -117,7 +116,7 @@ def train_member(
 
 
 class _Loop:
-    """The steps of one process, and what follows some of them."""
+    """Runs the training steps of one process, with metrics, checkpoints and calls."""
 
     def __init__(
         self,
@@ -136,19 +135,19 @@ class _Loop:
 
         Args:
             run: the phase.
-            step: steps done, within the phase.
-            state: after these.
+            step: steps done; lies within the phase.
+            state: the state after these steps.
 
         Raises:
             NonFiniteError: a loss, a gradient or a parameter is NaN or infinite.
-            Interrupted: a signal came; the state is saved.
+            Interrupted: a stop was requested; the state is saved.
         """
         self._log.write_cost(step, run.compile(state, self._rng))
         steps_per_epoch = self._training.steps_per_epoch
         every = self._training.settings.train.checkpoint_every_steps
         on_epoch_end, at_steps = self._progress.on_epoch_end, self._progress.at_steps
         pending = None
-        with hold() as is_asked:  # Not while compiling: there is nothing to save.
+        with hold() as is_asked:  # Not during compilation: there is no state to save.
             for plan in self._training.iterate_plans(step, run.stop):
                 batch = run.make_batch(plan)
                 program = run.find_program(step, batch)
@@ -164,7 +163,7 @@ class _Loop:
                 is_observed = step in at_steps
                 if not (stops or ends_epoch or saves or is_observed):
                     continue
-                self._write_metrics(run, *pending)  # A bad state must not be saved.
+                self._write_metrics(run, *pending)  # Raises if it is bad.
                 pending = None
                 if ends_epoch and on_epoch_end is not None:
                     on_epoch_end(step // steps_per_epoch, state.params)
@@ -173,7 +172,7 @@ class _Loop:
                     check_state(on_host, step)
                     self._store.save(step, on_host)
                 if stops:
-                    # The next process begins with what is to be called at this step.
+                    # The next process makes the calls of this step.
                     raise Interrupted(step)
                 if is_observed:
                     with self._log.pause():
@@ -181,7 +180,7 @@ class _Loop:
         return state
 
     def _write_metrics(self, run: PhaseRun, step: int, metrics: StepMetrics) -> None:
-        """Reads a step's metrics from the device and writes them.
+        """Reads the metrics of a step from the device and writes them.
 
         Raises:
             NonFiniteError: a loss or the gradient is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Losses per exit, kept apart until they are scalars."""
+"""Losses per exit, kept separate until they are scalars."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ def compute_cross_entropy_sum(
     weights_B: Float[Array, " B"],
 ) -> Float[Array, ""]:
     """Returns the weighted sum of cross-entropies; rows of weight 0 add exactly 0."""
-    # where, not multiplication alone: 0 * NaN of a filling row would be NaN. And before
-    # the loss, not after it: a NaN logit makes NaN of the 0 that comes back.
+    # `where`, because 0 * NaN of a padding row would be NaN. Before the loss, because
+    # after it the gradient 0 would be multiplied by NaN in the backward pass.
     logits_BC = jnp.where(weights_B[:, None] > 0, logits_BC.astype(jnp.float32), 0)
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, labels_B)
     return (loss_B * weights_B).sum()
@@ -30,8 +30,8 @@ def compute_exit_losses(
 ) -> tuple[Float[Array, ""], ...]:
     """Returns one scalar loss sum per exit.
 
-    Stacking the logits first would tie all backward passes together: under SWEET the
-    compiled step then keeps every segment's activations alive.
+    Stacking the logits first would couple all backward passes: under SWEET the compiled
+    step would then keep the activations of every segment in memory.
     """
     return tuple(
         compute_cross_entropy_sum(output.logits_BC, labels_B, weights_B)
@@ -45,7 +45,7 @@ def compute_objective_losses(
     weights_B: Float[Array, " B"],
     teacher: int | None,
 ) -> tuple[Float[Array, ""], ...]:
-    """Returns what each exit minimises, a scalar sum: of labels, or of a teacher."""
+    """Returns the loss sum of each exit, from labels or from a teacher exit."""
     if teacher is None:
         return compute_exit_losses(outputs, labels_B, weights_B)
     return compute_distillation_losses(outputs, teacher, weights_B)
@@ -58,8 +58,8 @@ def compute_divergence_sum(
 ) -> Float[Array, ""]:
     """Returns the weighted sum of KL(softmax(logits) || softmax(teacher)).
 
-    FastBERT, equation 5: the student's probabilities weigh the log ratio. No gradient
-    enters the teacher; rows of weight 0 add exactly 0.
+    FastBERT, equation 5: the student's probabilities weight the log ratio. No gradient
+    flows to the teacher; rows of weight 0 add exactly 0.
     """
     real_B1 = weights_B[:, None] > 0
     teacher_BC = jax.lax.stop_gradient(teacher_BC)
@@ -74,7 +74,7 @@ def compute_divergence_sum(
 def compute_distillation_losses(
     outputs: Sequence[ExitOutput], teacher: int, weights_B: Float[Array, " B"]
 ) -> tuple[Float[Array, ""], ...]:
-    """Returns one scalar per exit: its divergence from the teacher's answers."""
+    """Returns one scalar per exit: its divergence from the teacher's prediction."""
     return tuple(
         compute_divergence_sum(output.logits_BC, outputs[teacher].logits_BC, weights_B)
         for output in outputs

@@ -1,7 +1,7 @@
-"""What decides the training of one member: its phases, steps and batches.
+"""The training plan of one member: its phases, steps and batches.
 
-Every choice is a pure function of the seed and the step, so a training that stops after
-any step goes on bit for bit, and an analysis finds the same batches.
+Every choice is a pure function of the seed and the step, so a training that was stopped
+after any step resumes bit for bit, and an analysis can make the same batches.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from sweet_jax.training.objectives import Member, Objective, Phase
 
 @dataclasses.dataclass(frozen=True)
 class TrainData:
-    """Training rows and how they become batches.
+    """Training rows and how they are batched.
 
     Attributes:
         rows: tokenised rows.
@@ -41,9 +41,9 @@ class PhaseSpan(NamedTuple):
     """A phase and its steps, counted from 0 over all phases of the member.
 
     Attributes:
-        phase: what its steps minimise.
+        phase: the phase.
         first: its first step.
-        stop: the step after its last.
+        stop: the step after its last step.
     """
 
     phase: Phase
@@ -51,19 +51,19 @@ class PhaseSpan(NamedTuple):
     stop: int
 
     def find_objective(self, step: int) -> Objective:
-        """Returns what the member's step `step` minimises, counted from 0."""
+        """Returns the objective of the member's step `step`, counted from 0."""
         return self.phase.choose_objective(step - self.first, self.stop - self.first)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemberTraining:
-    """A member with all that its training depends on, the initial parameters apart.
+    """A member with everything its training depends on, except initial parameters.
 
     Attributes:
         model: a MultiExitClassifier.
         member: its name, its exits and its phases.
         data: training rows.
-        settings: of the run, with exit layers filled in.
+        settings: settings of the run, with exit layers filled in.
     """
 
     model: MultiExitClassifier
@@ -73,7 +73,7 @@ class MemberTraining:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of steps of one pass over the rows."""
+        """The number of steps per epoch."""
         return math.ceil(self.data.rows.num_rows / self.settings.train.batch_size)
 
     @functools.cached_property
@@ -89,12 +89,12 @@ class MemberTraining:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The devices that the rows of a batch are spread over."""
+        """The devices over which the rows of a batch are sharded."""
         train = self.settings.train
         return make_mesh(train.batch_size // train.accumulate_steps)
 
     def find_segment(self, path: str) -> int:
-        """Returns the segment of the run that owns a parameter, for clipping."""
+        """Returns the run's segment that owns a parameter, for clipping."""
         return find_segment(path, self.settings.exits.layers)
 
     def plan_epoch(self, epoch: int) -> list[BatchPlan]:
@@ -121,7 +121,7 @@ class MemberTraining:
         return make_batch(self.data.rows, plan, size, self.data.pad_id)
 
     def place_batch(self, batch: Batch) -> Batch:
-        """Returns a batch with its rows spread over the mesh."""
+        """Returns a batch with its rows sharded over the mesh."""
         return shard_batch(batch, self.mesh)
 
 
@@ -129,8 +129,8 @@ def plan_phases(phases: tuple[Phase, ...], num_steps: int) -> tuple[PhaseSpan, .
     """Returns the steps of every phase.
 
     Args:
-        phases: of a member.
-        num_steps: steps of train.num_epochs, of which phases say their percentage.
+        phases: phases of a member.
+        num_steps: steps of train.num_epochs; phases give their length in percent of it.
     """
     ends = [
         round(num_steps * share / 100)

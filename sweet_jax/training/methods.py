@@ -1,15 +1,15 @@
-"""Methods: how the exits of one run are trained, each with its source.
+"""Training methods for the exits, each with its source.
 
-A method is a function of the settings and the number of exits. It returns the models
-that are trained on their own (its members) and, for each of their phases, three static
-things: how much gradient crosses each seam, how much each exit's loss counts, and which
-parameters learn (`objectives`). The first three are the paper's. The others come from
-other early-exit work, for comparison with SWEET: all share an optimiser, learning rates
-and exits, so what is kept of a source is which parameters learn from which loss, and
-when. Each docstring says where else its source's released code differs. j counts exits
-from 0.
+A method is a function of the settings and the number of exits. It returns its members
+(models that are trained separately) and, for each of their phases, three static values:
+the share of the gradient that crosses each seam, the weight of each exit's loss, and
+the trainable parameters (`objectives`). The first three methods are the paper's. The
+others come from other early-exit work, for comparison with SWEET. All use the same
+optimiser, learning rates and exits; from its source, a method takes only which
+parameters learn from which loss, and when. Each docstring lists other differences from
+the source's released code. j counts exits from 0.
 
-`register_method` adds one from outside (docs/extending.md).
+`register_method` adds a method from another package (docs/extending.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +26,13 @@ Method = Callable[[Settings, int], tuple[Member, ...]]
 def make_sweet(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """SWEET (paper section 4): sum of CE_i, gradients stopped or scaled at each seam.
 
-    With a > 0 CE_j reaches segment i scaled by a^(j-i); with a number per seam, by the
-    product of those between; with a schedule a is another one in each part of the
-    training, which stays one: its optimiser and learning rates go on. All three are
-    extensions of the paper.
+    With a > 0, the gradient of CE_j reaches segment i scaled by a^(j-i); with one
+    number per seam, scaled by the product of the seams between them; with a schedule, a
+    changes from one part of training to the next, while optimiser and learning-rate
+    schedule continue. All three are extensions of the paper.
 
     Raises:
-        SettingsError: boundary_gradient_scales has not one number per seam.
+        SettingsError: boundary_gradient_scales does not have one number per seam.
     """
     num_seams = num_exits - 1
     check_seam_scales(settings.boundary_gradient_scales, num_exits)
@@ -54,7 +54,7 @@ def make_early_exit(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 
 
 def make_multi_model(settings: Settings, num_exits: int) -> tuple[Member, ...]:
-    """Multi model (paper section 2): a truncated encoder per exit, trained alone."""
+    """Multi-model (paper section 2): one truncated encoder per exit, trained apart."""
     alone = Phase((Objective((), (1.0,)),))
     return tuple(Member(f"member_{i}", (i,), (alone,)) for i in range(num_exits))
 
@@ -65,11 +65,11 @@ def make_two_stage(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     First the encoder and the last exit learn from CE_last, as in ordinary fine-tuning;
     then both are frozen, and the other exits learn from the sum of their CE_j.
 
-    Departures from the released code: it limits the gradient norm over all parameters
-    of the model, so in the second stage the gradients that reach the encoder, which
-    does not learn, shrink the exits' steps; here the norm is over what learns. Its
-    exits start from the checkpoint's pooler, as with exits.pooler_init=checkpoint; the
-    default here is a fresh one.
+    Departures from the released code: it clips the gradient norm over all parameters of
+    the model, so in the second stage the gradients of the frozen encoder reduce the
+    exits' steps; here the norm is over the trainable parameters. Its exits start from
+    the checkpoint's pooler, as with exits.pooler_init=checkpoint; the default here is a
+    fresh pooler.
     """
     return _make_stages(num_exits, teacher=None)
 
@@ -77,19 +77,18 @@ def make_two_stage(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 def make_self_distill(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """Self-distillation in two stages (FastBERT, Liu et al. 2020, sections 3.2.2-3).
 
-    The first stage is that of two_stage. In the second the other exits never see the
-    labels: each minimises KL(student || teacher), the paper's equation 5, to the soft
-    answer of the last exit; their sum is equation 6. (The released code computes the
-    other direction, KL(teacher || student); RomeBERT and BERxiT distil while all is
-    trained jointly: other methods.)
+    The first stage is the same as in two_stage. In the second, the other exits do not
+    use the labels: each minimises KL(student || teacher), the paper's equation 5, with
+    the soft predictions of the last exit as teacher; their sum is equation 6. (The
+    released code computes the other direction, KL(teacher || student). RomeBERT and
+    BERxiT distil during joint training, which is another method.)
 
-    Departures: exits of one shape, pooler and classifier, where FastBERT's have
-    self-attention; all rows are labelled, where FastBERT may distil on others. Its
-    second stage starts from the first one's best epoch on the development rows and has
-    ten times the learning rate; here it starts from the last step, at the same
-    learning rates.
-    Its optimiser has no bias correction and an epsilon of 1e-6. Its temperature of
-    distillation is 1, as here.
+    Departures: all exits are a pooler and a classifier, while FastBERT's have
+    self-attention; all rows are labelled, while FastBERT may distil on unlabelled ones.
+    Its second stage starts from the best epoch of the first on the development rows,
+    with ten times the learning rate; here it starts from the last step, with the same
+    learning rates. Its optimiser has no bias correction and an epsilon of 1e-6. Its
+    distillation temperature is 1, as here.
     """
     return _make_stages(num_exits, teacher=num_exits - 1)
 
@@ -97,16 +96,16 @@ def make_self_distill(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 def make_alternating(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """Alternating (BERxiT, Xin et al. 2021): CE_last, then the sum of all CE_j.
 
-    Steps are counted from 0, as in the released code: the even ones minimise CE_last
-    alone, the odd ones the sum over all exits, the last included. One optimiser takes
-    all steps, so in even ones the other exits still move by its momentum and decay.
+    Steps are counted from 0, as in the released code: even steps minimise CE_last
+    alone, odd steps the sum over all exits, including the last. One optimiser makes all
+    steps, so in even steps the other exits still move by momentum and weight decay.
 
-    Departures: steps are counted over the whole training, there from each epoch's start
-    on; the two differ where an epoch has an odd number of steps. With
-    exits.learn_to_exit, here each exit has its own head, which learns in the steps in
-    which its exit does: the last one in all, the others in the odd ones. The released
-    code then has one head for all layers, trains it in every step, and leaves CE_last
-    out of the odd steps.
+    Departures: steps are counted over the whole training, in the released code from the
+    start of each epoch; this differs if an epoch has an odd number of steps. With
+    exits.learn_to_exit, each exit here has its own head, which learns in the same steps
+    as its exit: the last one in all steps, the others in odd ones. The released code
+    then has one head for all layers, trains it in every step, and omits CE_last from
+    the odd steps.
     """
     seams = (1.0,) * (num_exits - 1)
     return _make_single(
@@ -119,13 +118,14 @@ def make_alternating(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 def make_weighted(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """Losses weighted by depth (PABEE, Zhou et al. 2020, after Kaya et al. 2019).
 
-    PABEE minimises sum_j j L_j / sum_j j with an exit after each layer: j, from 1, is
-    both the exit's number and the layers it needs. Here exits lie apart, and j is the
-    layers, e_j + 1, since the paper reads the weights as the exits' relative costs.
-    Its exit criterion is `patience`, whose threshold is PABEE's patience plus 1.
+    PABEE minimises sum_j j L_j / sum_j j with an exit after each layer, so j, from 1,
+    is both the number of the exit and its number of layers. Here exits may be further
+    apart, and the weight is the number of layers, e_j + 1, because the paper explains
+    the weights as relative costs. PABEE's exit criterion is `patience`, with a
+    threshold of its patience plus 1.
     """
     layers = settings.exits.layers
-    assert len(layers) == num_exits, "the exits are known before the members"
+    assert len(layers) == num_exits, "exit layers are filled in before this call"
     depths = [layer + 1 for layer in layers]
     weights = tuple(depth / sum(depths) for depth in depths)
     return _make_single(num_exits, Objective((1.0,) * (num_exits - 1), weights))
@@ -134,15 +134,17 @@ def make_weighted(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 def make_gradient_equilibrium(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     """Gradient equilibrium (Li et al. 2019; ElasticBERT, Liu et al. 2022).
 
-    The sum of all CE_j, whose gradient is rescaled where exit i (of E) leaves: of what
-    the exit sends down 1 / (E - i) goes on, of what comes from above
-    (E - i - 1) / (E - i). So segment i learns from the mean, not the sum, of the
-    E - i losses above it: early segments are not pulled harder than late ones. Each
-    exit's own parameters get their whole gradient.
+    The sum of all CE_j, with gradients rescaled at each exit i (of E): the exit's own
+    gradient is multiplied by 1 / (E - i), the gradient from the layers above by
+    (E - i - 1) / (E - i). So segment i learns from the mean of its E - i losses instead
+    of their sum, and early segments do not get larger gradients than late ones. The
+    parameters of each exit get their whole gradient.
 
-    Departures: ElasticBERT pretrains and fine-tunes so with an exit after each layer;
-    here it is fine-tuning, with the run's exits. The seams hold gradients back, so a
-    table that layers share is each segment's own (BERT has none).
+    Departures: ElasticBERT uses this for pretraining and fine-tuning, with an exit
+        after
+    each layer; here it is used for fine-tuning only, with the run's exits. Since seams
+    scale gradients, each segment has its own copy of tables that layers share (BERT has
+    none).
     """
     above = [num_exits - i for i in range(num_exits)]
     objective = Objective(
@@ -167,20 +169,20 @@ for _name, _method in {
 
 
 def register_method(name: str, method: Any = None, *, replace: bool = False) -> Any:
-    """Adds a method, so that `method=NAME` trains with it.
+    """Registers a method, so that `method=NAME` trains with it.
 
     Args:
-        name: as settings, results and tables show it.
+        name: the name in settings, results and tables.
         method: function of the settings and the number of exits that returns the
-            members; None: returns a decorator that adds the function below it.
-        replace: take the name over from an earlier registration, as when a cell of a
-            notebook runs again.
+            members; None: returns a decorator.
+        replace: allows a name that is already registered, for notebook cells that run
+            again.
 
     Returns:
         The function, unchanged.
 
     Raises:
-        ValueError: the name is taken or malformed, or the method is no function.
+        ValueError: the name is taken or malformed, or the method is not a function.
     """
     return METHODS.register(name, method, replace=replace)
 
@@ -190,7 +192,7 @@ def make_members(settings: Settings, num_exits: int) -> tuple[Member, ...]:
 
     Raises:
         SettingsError: the method is not registered, its settings do not fit the number
-            of exits, or what it returns cannot be trained.
+            of exits, or its members cannot be trained.
     """
     try:
         method: Method = METHODS.lookup(settings.method)
@@ -199,17 +201,17 @@ def make_members(settings: Settings, num_exits: int) -> tuple[Member, ...]:
     members = method(settings, num_exits)
     if problem := find_problem(members, num_exits):
         raise SettingsError(
-            f"method={settings.method} with {num_exits} exits: {problem}; repair the"
+            f"method={settings.method} with {num_exits} exits: {problem}; correct the"
             " function that is registered under this name"
         )
     return tuple(members)
 
 
 def separates_segments(members: Sequence[Member]) -> bool:
-    """Whether some seam holds gradients back, if only for a part of the training.
+    """Whether some seam stops or scales gradients in at least one objective.
 
-    A table that layers on both sides of it read would carry them across: then every
-    segment has its own copy.
+    A table shared by layers on both sides would bypass that seam, so every segment then
+    has its own copy.
     """
     return any(
         scale != 1
@@ -223,12 +225,13 @@ def separates_segments(members: Sequence[Member]) -> bool:
 def _make_stages(num_exits: int, teacher: int | None) -> tuple[Member, ...]:
     """Returns a member that fine-tunes its encoder, then trains exits on it, frozen.
 
-    Each stage takes train.num_epochs and an optimiser of its own, as in the released
-    codes, so the encoder learns for as many steps as under the other methods. In the
-    second no gradient enters the encoder: a step costs little more than a forward pass.
+    Each stage takes train.num_epochs and has its own optimiser, as in the released
+    code, so the encoder learns for as many steps as with the other methods. In the
+    second stage no gradient enters the encoder: a step costs little more than a forward
+    pass.
 
-    The frozen encoder, and the teacher, keep their dropout, as in the released codes:
-    states that differ from epoch to epoch are harder to learn by heart from few rows.
+    Dropout stays on in the frozen encoder and the teacher, as in the released code:
+    states that differ between epochs reduce overfitting on few rows.
     """
     seams, last = (1.0,) * (num_exits - 1), num_exits - 1
     fine_tuning = Phase(
@@ -246,17 +249,17 @@ def _make_stages(num_exits: int, teacher: int | None) -> tuple[Member, ...]:
         ),
         trainable=tuple(f"exits/exit_{i}/.*" for i in range(last)),
     )
-    # A single exit is the last one: nothing is left for a second stage.
+    # A single exit is the last one: there is no second stage.
     phases = (fine_tuning, on_frozen) if last else (fine_tuning,)
     return (Member("", tuple(range(num_exits)), phases),)
 
 
 def _make_single(num_exits: int, *objectives: Objective) -> tuple[Member, ...]:
-    """Returns a member of one phase whose objectives take turns."""
+    """Returns one member with one phase, whose objectives alternate."""
     phase = Phase(objectives, takes_turns=True)
     return (Member("", tuple(range(num_exits)), (phase,)),)
 
 
 def _weigh_last(num_exits: int) -> tuple[float, ...]:
-    """Returns exit weights of 0, but 1 for the last exit."""
+    """Returns exit weights: 1 for the last exit, 0 for the others."""
     return (0.0,) * (num_exits - 1) + (1.0,)

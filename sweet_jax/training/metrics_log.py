@@ -1,4 +1,4 @@
-"""What training says while it runs: metrics.jsonl, TensorBoard, a progress bar."""
+"""Output of training while it runs: metrics.jsonl, TensorBoard, a progress bar."""
 
 import contextlib
 import dataclasses
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Writes a row per step and shows the run's progress.
+    """Writes one entry per step and shows the run's progress.
 
-    On a terminal and in a notebook it is a bar; elsewhere a line of the log about every
-    tenth of the run. All but the first of several hosts have no file and show nothing.
+    Terminals and notebooks get a progress bar; otherwise a line is logged about every
+    tenth of the run. With several hosts, only process 0 writes and shows anything.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class MetricsLog:
     ) -> None:
         """Opens metrics.jsonl for appending."""
         quiet = quiet or path is None
-        # Unbuffered: what a full disk did not take is not tried again at the end.
+        # Unbuffered, so that closing does not retry a write that a full disk refused.
         self._file = None if path is None else path.open("ab", buffering=0)
         self._member = member
         self._num_steps = num_steps
@@ -65,10 +65,10 @@ class MetricsLog:
         self.close()
 
     def write_cost(self, step: int, cost: dict[str, float | int]) -> None:
-        """Writes what the programs of a phase cost, and starts the clock of its steps.
+        """Writes the compilation cost of a phase, and starts timing its steps.
 
         Args:
-            step: steps done before the phase goes on.
+            step: steps done before the phase starts or resumes.
             cost: `phase` (its first step), `compile_seconds`, `num_programs`, `flops`
                 and `temporary_bytes`.
         """
@@ -76,16 +76,17 @@ class MetricsLog:
         self._start_time = self._last_time = time.perf_counter()
 
     def write(self, step: int, row: dict[str, Any], num_examples: float) -> None:
-        """Writes a step's row.
+        """Writes the entry of a step.
 
         Args:
             step: steps done.
-            row: `epoch`, `loss` (per exit), `lte_loss` (per exit, where exits learn to
+            row: `epoch`, `loss` (per exit), `lte_loss` (per exit, if exits learn to
                 exit), `learning_rate`, `gradient_norm`.
-            num_examples: real rows of the step.
+            num_examples: rows of the step, without padding.
         """
         now = time.perf_counter()
-        # The mean so far: a single step is read late, and two at once at the end.
+        # The mean so far: single steps cannot be timed, since each is read one step
+        # late, and the last two together.
         self._num_examples += num_examples
         speed = self._num_examples / max(now - self._start_time, 1e-9)
         full = {"step": step, "member": self._member, **row}
@@ -114,7 +115,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves what the body takes out of the seconds of training."""
+        """Excludes the time of the body from the seconds of training."""
         start = time.perf_counter()
         yield
         taken = time.perf_counter() - start
@@ -126,7 +127,7 @@ class MetricsLog:
             return
         line = json.dumps(row).encode() + b"\n"
         try:
-            while line:  # A disk may take a part.
+            while line:  # A write may be partial.
                 line = line[self._file.write(line) :]
         except OSError as error:
             error.filename = self._file.name
@@ -146,7 +147,7 @@ class MetricsLog:
         )
 
     def close(self) -> None:
-        """Closes everything; safe to call twice."""
+        """Closes the file, the bar and the board; safe to call twice."""
         if self._file is not None:
             self._file.close()
         self._bar.close()
@@ -155,20 +156,20 @@ class MetricsLog:
 
 
 def _is_in_notebook() -> bool:
-    """Whether standard error is shown below a cell."""
+    """Whether this runs in a notebook, which shows standard error below the cell."""
     return type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCost:
-    """What training took, over all processes that worked on it.
+    """The cost of training, over all processes that worked on it.
 
     Attributes:
-        seconds: in steps.
-        compile_seconds: in tracing and compiling.
-        flops: of all steps, by XLA's analysis; 0 where the backend does not say.
-        temporary_bytes: XLA's temporaries of the largest step on one device.
-        num_programs: compiled shapes.
+        seconds: time spent in steps.
+        compile_seconds: time spent in tracing and compiling.
+        flops: FLOPs of all steps, by XLA's analysis; 0 if the backend gives none.
+        temporary_bytes: XLA's temporary memory of the largest step, per device.
+        num_programs: number of compiled programs.
     """
 
     seconds: float
@@ -179,10 +180,10 @@ class TrainingCost:
 
 
 def read_cost(path: Path) -> TrainingCost:
-    """Adds up the rows of metrics.jsonl; a resumed phase counts its FLOPs once."""
+    """Adds up the entries of metrics.jsonl; a resumed phase counts its FLOPs once."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     costs = [row for row in rows if "cost" in row]
-    # The last row of a phase replaces the earlier ones, of the processes before.
+    # The last entry of a phase replaces those of earlier processes.
     phases = {(row["member"], row["cost"]["phase"]): row["cost"] for row in costs}
     return TrainingCost(
         seconds=sum(row["seconds"] for row in rows if "seconds" in row),

@@ -1,7 +1,7 @@
-"""What a method says: members, their phases, and the objective of each step.
+"""The description of a method: members, their phases, and the objective of each step.
 
 All of it is static, so that every objective compiles once per batch length. The
-training loop knows nothing else of a method.
+training loop needs nothing else from a method.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a step minimises, and how far the gradient of each exit reaches.
+    """The loss that a step minimises, and how gradients are scaled.
 
     Attributes:
         seam_scale: share of the gradient that crosses seam i; E-1 numbers.
         exit_scale: weight of exit i's loss in the sum; an exit with 0 has no backward
             pass.
-        state_scale: share of exit i's gradient that reaches the states the exit reads,
-            and with them the encoder; the exit's own parameters get all of it. E
-            numbers; None: 1 everywhere. All 0: no backward pass through the encoder.
-        teacher: the exit whose soft answers the others learn instead of the labels, by
-            its position in the member; None: all learn the labels.
+        state_scale: share of exit i's gradient that flows into the encoder; the exit's
+            own parameters get the whole gradient. E numbers; None: 1 everywhere. All 0:
+            no backward pass through the encoder.
+        teacher: the exit whose soft predictions replace the labels for the other exits,
+            by its position in the member; None: all exits learn from the labels.
     """
 
     seam_scale: tuple[float, ...]
@@ -34,16 +34,16 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one optimiser and one learning-rate schedule.
+    """A part of training with one optimiser and one learning-rate schedule.
 
-    Where it has several objectives the optimiser's moments and the schedule go on from
-    one to the next. The next phase starts afresh, from the parameters alone.
+    Several objectives share the optimiser's moments and the schedule. The next phase
+    has a new optimiser and starts from the parameters only.
 
     Attributes:
-        objectives: of its steps.
-        takes_turns: the objectives follow each other step by step, over and over;
-            otherwise each has one of as many equal parts of the phase, in order.
-        trainable: regexes of the parameter paths that learn.
+        objectives: the objectives of its steps.
+        takes_turns: True: the objectives alternate step by step; False: the phase is
+            divided into equal parts, one per objective, in order.
+        trainable: regexes of the trainable parameter paths.
         steps_percent: its length, in percent of the steps of train.num_epochs.
     """
 
@@ -55,7 +55,7 @@ class Phase:
     def choose_objective(self, step: int, num_steps: int) -> Objective:
         """Returns the objective of a step, counted from 0 of the phase's `num_steps`.
 
-        A function of the step alone, so that a resumed run goes on as it would have.
+        It depends on the step only, so a resumed run equals an uninterrupted one.
         """
         count = len(self.objectives)
         index = step % count if self.takes_turns else step * count // num_steps
@@ -64,12 +64,12 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A model that is trained on its own.
+    """A model that is trained separately.
 
     Attributes:
-        name: `member_0`, ... or "" where the method has a single model.
-        exits: numbers of the run's exits it owns.
-        phases: in order.
+        name: `member_0`, ... or "" if the method has a single model.
+        exits: numbers of the run's exits that it has.
+        phases: its phases, in order.
     """
 
     name: str
@@ -78,9 +78,9 @@ class Member:
 
 
 def find_problem(members: Any, num_exits: int) -> str | None:
-    """Returns why what a method returned cannot be trained, or None if it can.
+    """Returns why a method's members cannot be trained, or None if they can.
 
-    Functions of other packages return anything; what is wrong is said before training.
+    Methods of other packages may return anything; this is checked before training.
     """
     if not isinstance(members, tuple | list) or not all(
         isinstance(member, Member) for member in members
@@ -115,7 +115,7 @@ def _find_phase_problems(phase: Phase, num_exits: int) -> Iterator[str]:
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
-            yield f"trainable has {pattern!r}, which is no regex ({error})"
+            yield f"trainable has {pattern!r}, which is not a regex ({error})"
     for objective in phase.objectives:
         yield from _find_objective_problems(objective, num_exits)
 

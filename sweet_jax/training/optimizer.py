@@ -1,4 +1,4 @@
-"""AdamW with a learning rate for the encoder, one for the exits, and clip scopes."""
+"""AdamW with separate learning rates for encoder and exits, and clip scopes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,17 +14,17 @@ from sweet_jax.trees import make_mask, map_paths
 
 
 class Schedule(NamedTuple):
-    """A learning rate that rises from 0 to its peak, then goes to its end.
+    """A learning-rate schedule: linear warm-up from 0 to a peak, then linear to an end.
 
-    The numbers are arrays in the optimiser's state, not constants of the compiled step:
-    other learning rates and numbers of steps run the same program, which the
-    persistent cache then has.
+    Its numbers are arrays in the optimiser's state, not constants of the compiled step:
+    runs with other learning rates or numbers of steps reuse the same program from the
+    persistent cache.
 
     Attributes:
         peak: the highest learning rate.
         end: the learning rate after the last step.
-        warmup_steps: steps of the rise.
-        num_steps: steps in all.
+        warmup_steps: number of warm-up steps.
+        num_steps: number of steps in total.
     """
 
     peak: Float[Array, ""]
@@ -33,7 +33,7 @@ class Schedule(NamedTuple):
     num_steps: Float[Array, ""]
 
     def compute_learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Returns that of a step, counted from 0; both stretches are linear."""
+        """Returns the learning rate of a step, counted from 0."""
         done = step - self.warmup_steps
         left = jnp.maximum(self.num_steps - self.warmup_steps, 1)
         after = self.peak + (self.end - self.peak) * jnp.clip(done / left, 0, 1)
@@ -42,10 +42,10 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(settings: OptimSettings, peak: float, num_steps: int) -> Schedule:
-    """Returns the learning rate by step (counted from 0 in the phase).
+    """Returns the learning-rate schedule of a phase.
 
     It rises from 0 over `warmup_percent` of the steps, then falls to 0 (`linear`) or
-    stays (`constant`).
+    stays at the peak (`constant`).
     """
     return Schedule(
         peak=jnp.float32(peak),
@@ -56,7 +56,7 @@ def make_schedule(settings: OptimSettings, peak: float, num_steps: int) -> Sched
 
 
 def scale_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
-    """Returns the last link of an optimiser: -learning rate * update."""
+    """Returns the last transformation of an optimiser: -learning rate * update."""
 
     def init(params: Params) -> tuple[Array, Schedule]:
         return jnp.zeros((), jnp.int32), schedule
@@ -77,13 +77,14 @@ def scale_by_released_adam(
 ) -> optax.GradientTransformation:
     """Returns Adam as in transformers' own AdamW, the Trainer's default up to 4.2x.
 
-    It adds epsilon to the root of the second moment as that stands, without its bias
-    correction: sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps). Against torch and
-    optax that is an epsilon of eps / sqrt(1 - b2^t): 32 times as large at step 1, twice
-    at step 288. Parameters with gradients about as small as that move less at first.
+    It adds epsilon to the root of the second moment before bias correction:
+    sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps). Compared with torch and optax,
+    epsilon becomes eps / sqrt(1 - b2^t): 32 times as large at step 1, twice at step
+    288. Parameters with gradients of about that size move less at first.
 
-    Departure: that class decays the parameters after the step, here they decay by their
-    values before it; relative to the step the two differ by learning rate * decay.
+    Departure: that class decays the parameters after the step; here decay uses their
+    values before the step. Relative to the step, the difference is learning rate *
+    decay.
     """
     adam = optax.scale_by_adam(b1, b2, eps)
 
@@ -112,10 +113,10 @@ def make_optimizer(
     Args:
         settings: learning rates, schedule, decay and clipping.
         params: the parameters, for their paths.
-        trainable: regexes of the paths that learn; the rest keeps still and costs no
-            optimiser state.
+        trainable: regexes of the trainable paths; the other parameters do not change
+            and have no optimiser state.
         find_segment: path -> segment, for clip_scope=segment.
-        num_steps: steps of the phase.
+        num_steps: number of steps of the phase.
     """
     assert settings.epsilon_mode != "auto", "settings are resolved before training"
     learns = make_mask(params, trainable)
@@ -125,7 +126,7 @@ def make_optimizer(
     adam = optax.chain(
         make_clipping(settings, params, find_segment),
         scale_by_moments(b1=0.9, b2=0.999, eps=1e-8),
-        # Before the learning rate: after it, decay would ignore the schedule.
+        # Before the learning rate, otherwise decay would ignore the schedule.
         optax.add_decayed_weights(settings.weight_decay, mask=make_decay_mask),
         optax.partition(
             {
@@ -144,10 +145,10 @@ def make_optimizer(
 def make_clipping(
     settings: OptimSettings, params: Params, find_segment: Callable[[str], int]
 ) -> optax.GradientTransformation:
-    """Returns the clipping of the scope: per segment with its exit, or of all.
+    """Returns gradient clipping per segment with its exit, or over all parameters.
 
     One norm over all parameters would couple SWEET's segments again: a large gradient
-    of one exit would shrink the steps of the others.
+    of one exit would reduce the steps of the others.
     """
     if not settings.clip_norm:
         return optax.identity()
@@ -162,7 +163,7 @@ def make_clipping(
 
 
 def make_decay_mask(params: Params) -> Params:
-    """Returns True at kernels and embeddings; biases and norms do not decay."""
+    """Returns True for kernels and embeddings; biases and norms do not decay."""
     return map_paths(
         lambda path: path.rsplit("/", 1)[1] in ("kernel", "embedding"), params
     )

@@ -1,4 +1,4 @@
-"""A phase at work: its optimiser, its train state and its compiled steps."""
+"""Runs a phase: its optimiser, its train state and its compiled steps."""
 
 import logging
 from collections import Counter
@@ -28,7 +28,7 @@ class PhaseRun:
 
     Attributes:
         first: its first step, counted from 0 over all phases.
-        stop: the step after its last.
+        stop: the step after its last step.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class PhaseRun:
         """Makes the optimiser; nothing is compiled yet.
 
         Args:
-            training: of the member.
+            training: the member with its training data.
             span: the phase and its steps.
             params: parameters, for their paths and shapes.
 
         Raises:
-            SettingsError: no parameter learns in the phase.
+            SettingsError: the phase has no trainable parameter.
         """
         self.first, self.stop = span.first, span.stop
         self._training, self._span = training, span
@@ -67,14 +67,14 @@ class PhaseRun:
                 self._optimizer,
                 settings.train.accumulate_steps,
             )
-            # The state is donated: its memory holds the next state.
+            # The state is donated: the next state reuses its memory.
             return Programs(jax.jit(train_step, donate_argnums=0))
 
         # Equal objectives share their programs.
         self._programs = {o: make_programs(o) for o in span.phase.objectives}
 
     def find_program(self, step: int, batch: Batch) -> Program:
-        """Returns what runs the batch after `step` steps; `compile` came before."""
+        """Returns the program for a batch after `step` steps; call `compile` first."""
         objective = self._span.find_objective(step)
         return self._programs[objective].by_shape[shape_of(batch)]
 
@@ -91,7 +91,7 @@ class PhaseRun:
         return replicate(state, self._training.mesh)
 
     def make_target(self, params: Params) -> TrainState:
-        """Returns the state's shapes and placement, to restore into."""
+        """Returns the shapes and placement of the state, for restoring."""
         sharding = NamedSharding(self._training.mesh, PartitionSpec())
 
         def describe(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -106,9 +106,10 @@ class PhaseRun:
         return self._training.place_batch(self._training.make_batch(plan))
 
     def compile(self, state: TrainState, rng: jax.Array) -> dict[str, float | int]:
-        """Compiles each objective for every length it meets; returns what that cost.
+        """Compiles each objective for all its batch lengths; returns the cost.
 
-        Before the first step, so that the time left on the bar is that of the steps.
+        This happens before the first step, so that the bar's time left is for steps
+        only.
         """
         counts: Counter[tuple[Objective, tuple[int, int]]] = Counter()
         args_by_shape = {}
@@ -142,9 +143,9 @@ class PhaseRun:
 def measure_step(
     model: nn.Module, phase: Phase, settings: Settings, length: int
 ) -> Program:
-    """Compiles a phase's step for one length from shapes alone, for what it costs.
+    """Compiles a phase's step for one length, from shapes only, to read its cost.
 
-    Of several objectives, the step that needs the most memory.
+    With several objectives, returns the step that needs the most memory.
     """
     params = compute_shapes(model)
     optimizer = make_optimizer(

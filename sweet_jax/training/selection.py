@@ -1,4 +1,4 @@
-"""Keeping the best epoch, for train.select=best."""
+"""Keeps the parameters of the best epoch, for train.select=best."""
 
 import logging
 from collections.abc import Callable
@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 
 class BestEpoch:
-    """A store that keeps the best parameters so far in each checkpoint.
+    """A store that adds the best parameters so far to each checkpoint.
 
-    A checkpoint and the best epoch until then are one: neither can be damaged, or set
-    back, without the other.
+    The state and the best epoch are in one checkpoint, so they always belong together,
+    also after damage or when an older checkpoint is restored.
     """
 
     def __init__(
         self, store: StateStore, score_fn: Callable[[Params], float], params: Params
     ) -> None:
-        """Nothing is best yet.
+        """Starts without a best epoch.
 
         Args:
-            store: of the checkpoints.
-            score_fn: parameters -> selection score; calibration part 0 only.
+            store: stores the checkpoints.
+            score_fn: parameters -> selection score, on calibration part 0 only.
             params: parameters before training.
         """
         self._store, self._score_fn = store, score_fn
@@ -44,13 +44,13 @@ class BestEpoch:
         return int(self._best["epoch"])
 
     def save(self, step: int, state: Any) -> None:
-        """Keeps the state of a step, and with it what is best."""
+        """Saves the state of a step together with the best parameters."""
         self._store.save(step, {"state": state, "best": self._best})
 
     def restore_newest(
         self, make_target: Callable[[int], Any]
     ) -> tuple[int, Any] | None:
-        """Returns the newest state that reads, and takes up what was best then."""
+        """Returns the newest undamaged state; restores the best epoch until then."""
         found = self._store.restore_newest(
             lambda step: {"state": make_target(step), "best": self._best}
         )
@@ -61,10 +61,10 @@ class BestEpoch:
         return step, kept["state"]
 
     def offer(self, epoch: int, params: Params) -> None:
-        """Takes the parameters if they score higher; of equals the earlier stays."""
+        """Keeps the parameters if they score higher; ties keep the earlier epoch."""
         score = self._score_fn(params)
         logger.info("epoch %d: mean exit score %.4f on part 0", epoch, score)
-        if score > self._best["score"]:  # Never of NaN.
+        if score > self._best["score"]:  # False for NaN.
             self._best = {
                 "params": _copy(params),
                 "score": np.array(score),
@@ -86,5 +86,5 @@ class BestEpoch:
 
 
 def _copy(params: Params) -> Params:
-    """Returns a copy on the host: the next step reuses the memory of these."""
+    """Returns a copy on the host, since the next step reuses the device memory."""
     return jax.tree.map(np.array, params)

@@ -1,4 +1,4 @@
-"""The train state and the one jitted step of an objective."""
+"""The train state and the train step of an objective."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from sweet_jax.training.objectives import Objective
 
 
 class TrainState(NamedTuple):
-    """Everything a step changes.
+    """Everything that a step changes.
 
     Attributes:
-        step: steps done, over all phases.
+        step: number of steps done, over all phases.
         params: float32 parameters.
         opt_state: the phase's optimiser state.
     """
@@ -30,14 +30,14 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Sums of a step, divided once where they are read.
+    """Sums of a step; the reader divides them by the weight.
 
     Attributes:
-        loss_sum_E: sum of cross-entropies per exit, whatever the exit learns from.
-        weight: number of real rows.
-        gradient_norm: over all parameters, before clipping.
-        lte_sum_E: sum of the squared errors of learning to exit per exit; None where
-            no exit learns to.
+        loss_sum_E: sum of cross-entropies per exit, also for exits with a teacher.
+        weight: number of rows without padding.
+        gradient_norm: norm over all parameters, before clipping.
+        lte_sum_E: sum of squared errors of learning to exit, per exit; None if exits do
+            not learn to exit.
     """
 
     loss_sum_E: Float[Array, " E"]
@@ -47,7 +47,7 @@ class StepMetrics(NamedTuple):
 
 
 class _LossSums(NamedTuple):
-    """Sums over rows, a scalar per exit; `lte` is () where no exit learns to exit."""
+    """Sums over rows, one scalar per exit; `lte` is () without learning to exit."""
 
     cross_entropy: tuple[Array, ...]
     lte: tuple[Array, ...]
@@ -65,8 +65,9 @@ def make_train_step(
         model: a MultiExitClassifier.
         objective: static, so that each one compiles once.
         optimizer: the phase's optimiser.
-        accumulate_steps: parts the batch is cut into; the result is that of the whole
-            batch but for dropout, because the loss divides by the whole weight.
+        accumulate_steps: number of parts that the batch is split into; except for
+            dropout the result is that of the whole batch, because the loss is divided
+            by the total weight.
     """
     learning = [i for i, scale in enumerate(objective.exit_scale) if scale]
 
@@ -91,8 +92,8 @@ def make_train_step(
             batch.weights,
             objective.teacher,
         )
-        # Learning to exit has weight 1 beside its exit's loss, as in the released code:
-        # an exit that does not learn to answer learns neither.
+        # The loss of learning to exit is added to its exit's loss with weight 1, as in
+        # the released code: an exit with weight 0 has neither loss.
         kinds = [kind for kind in (minimised, sums.lte) if kind]
         scale = objective.exit_scale
         loss = sum(scale[i] * kind[i] for kind in kinds for i in learning)
@@ -107,7 +108,7 @@ def make_train_step(
             (_, sums), gradients = gradient_fn(params, batch, rng, total_weight)
             return gradients, sums
 
-        # Row b goes to part b % accumulate_steps, so that every device keeps its rows.
+        # Row b is in part b % accumulate_steps, so that every device keeps its rows.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, accumulate_steps, *x.shape[1:]).swapaxes(0, 1),
             batch,

@@ -104,4 +104,4 @@ def test_what_fails_is_not_done(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stopping, "finish", lambda status: pytest.fail("not done"))
     nowhere = str(tmp_path / "nowhere")
     assert run_command("convert", "--export", nowhere, str(tmp_path / "out")) == 2
-    assert "is no model folder" in capsys.readouterr().err
+    assert "is not a model folder" in capsys.readouterr().err

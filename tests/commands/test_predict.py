@@ -36,7 +36,7 @@ def arguments(tiny_model, reviews) -> list[str]:
 def test_a_wrong_flag_is_exit_status_2(command, tmp_path, arguments, tiny_model):
     for flags, message in (
         (["--batch_size=0"], "--batch_size: '0': allowed are whole"),
-        ([f"--model={tmp_path}"], "is no model folder"),
+        ([f"--model={tmp_path}"], "is not a model folder"),
     ):
         status, last = command.run([*arguments, *flags], "predict")
         assert (status, message in last) == (2, True), last

@@ -108,7 +108,9 @@ def test_words_that_are_cut_say_that_merges_are_missing():
             tokenizer_object=backend, unk_token="[UNK]"
         )
 
-    refuse(make([]), r"splits 10 of 10 words .* into pieces, such as '[a-z]+': its merg")
+    refuse(
+        make([]), r"splits 10 of 10 words .* into pieces, such as '[a-z]+': its merg"
+    )
     parts = [f"\u0120{word[:n]}" for word in WORDS for n in range(1, len(word) + 1)]
     for part in parts:
         vocabulary.setdefault(part, len(vocabulary))

@@ -9,7 +9,7 @@ from sweet_jax.evaluation.curves import (
     Curve,
     compute_area,
     find_best,
-    find_dearest,
+    find_most_expensive,
     make_curve,
 )
 from sweet_jax.exits.calibration import calibrate_bank
@@ -56,16 +56,16 @@ def test_area_is_the_mean_of_best_scores_under_many_budgets(rng):
 
 def test_the_dearest_and_the_best_point_within_a_budget():
     curve = _make_curve([0.25, 0.5, 0.75, 1.0], [0.6, 0.8, 0.8, 0.7])
-    assert [find_dearest(curve, c) for c in (0.2, 0.25, 0.74, 0.8, 1.0)] == [
+    assert [find_most_expensive(curve, c) for c in (0.2, 0.25, 0.74, 0.8, 1.0)] == [
         *(None, 0, 1, 2, 3)
     ]
     # Of equal scores the cheaper one.
     assert [find_best(curve, c) for c in (0.2, 0.6, 0.8, 1.0)] == [None, 1, 1, 1]
     # The mean of many twelfths may be an ulp above a twelfth.
     above = _make_curve([np.nextafter(1 / 12, 1)], [1])
-    assert find_dearest(above, 1 / 12) == find_best(above, 1 / 12) == 0
+    assert find_most_expensive(above, 1 / 12) == find_best(above, 1 / 12) == 0
     # A higher threshold of the same cost may cost more on other rows.
-    assert find_dearest(_make_curve([0.25, 0.25, 0.5], [0, 0, 0]), 0.3) == 0
+    assert find_most_expensive(_make_curve([0.25, 0.25, 0.5], [0, 0, 0]), 0.3) == 0
 
 
 def test_macro_f1_of_a_curve_is_that_of_its_cascades(rng):

@@ -111,7 +111,7 @@ def test_tables_that_drifted_apart_are_refused_but_not_before_they_part(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "out"], "is no model folder"),
+        (["nowhere", "out"], "is not a model folder"),
         (["run", "out", "--exit", "2"], "has no exit 2: its exits are 0 to 1"),
         (["run", "taken"], r"taken has a model.safetensors already"),
     ],

@@ -147,9 +147,9 @@ def describe_shape(aval: Any) -> list[Any]:
 
 def test_nothing_is_overwritten_and_nothing_half_written(model, tmp_path, monkeypatch):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(ExportError, match="taken is there already"):
+    with pytest.raises(ExportError, match="taken already exists"):
         export_folder(model, tmp_path / "taken")
-    with pytest.raises(ModelFolderError, match="is no model folder"):
+    with pytest.raises(ModelFolderError, match="is not a model folder"):
         export_folder(tmp_path, tmp_path / "out")
     # To the import system, a package of this name is not installed.
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
@@ -217,7 +217,7 @@ def test_the_command(model, tmp_path):
     status, line = run(*arguments)
     assert status == 2
     assert line.startswith("error: ")
-    assert "out is there already" in line
+    assert "out already exists" in line
     assert run(f"--model={tmp_path}", "--out=x")[0] == 2
 
 

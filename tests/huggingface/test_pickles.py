@@ -189,7 +189,9 @@ def test_shards_become_one_file(folder, pickled, tmp_path):
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == {"a", "b"}
     assert not (tmp_path / "out" / index.name).exists()
     (folder / "part-1.bin").unlink()
-    with pytest.raises(ValueError, match=r"source lacks the shards part-1\.bin: copy or download"):
+    with pytest.raises(
+        ValueError, match=r"source lacks the shards part-1\.bin: copy or download"
+    ):
         convert_from_torch(folder, tmp_path / "again")
 
 

@@ -193,7 +193,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, record, capsys):
     assert run_command("report", str(tmp_path)) == 2
     first, second, third = capsys.readouterr().err.splitlines()
     assert re.fullmatch(
-        r"error: .* is not a study .no plan.json in it.: give .*", first
+        r"error: .* is not a study, since it has no plan.json: give .*", first
     )
     assert "is not a work directory" in second
     assert "holds a study: sweet-jax study" in third

@@ -186,7 +186,7 @@ def test_wrong_parameters_are_refused_by_fit(new, parameters, message):
     [
         (X.where(X.index != 5), "the input at index 5 is missing (nan)"),
         (["a film", " "], "input 1 is empty"),
-        (FRAME, "X has the columns sentence, label, and fit was given sentence"),
+        (FRAME, "X has the columns sentence, label, but fit was called with sentence"),
         ([("a", "b")], "X has 2 features, but SweetClassifier is expecting 1 features"),
         ([], "0 samples"),
         ("a film", "X is of type str"),

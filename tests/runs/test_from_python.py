@@ -80,7 +80,7 @@ def test_equal_rows_in_another_form_continue_the_run(run, fields, monkeypatch):
 def test_other_rows_are_refused_with_the_difference(run, fields, split):
     frames = {"train": FRAME, "test": TEST}
     frames[split] = frames[split][1:]
-    with pytest.raises(WorkdirError, match=r"a run of other settings: data\.task"):
+    with pytest.raises(WorkdirError, match=r"a run with other settings: data\.task"):
         sweet_jax.train(*frames.values(), **COLUMNS, **fields, workdir=run.workdir)
 
 
@@ -138,7 +138,7 @@ def test_published_splits_are_taken_as_they_are(seen):
     [
         ((FRAME, "test.csv"), {}, "train is of type DataFrame and test a file"),
         (("train.csv", FRAME), {}, "train is a file and test of type DataFrame"),
-        (("train.csv",), {"label": [0, 1]}, "labels in a column, so name that"),
+        (("train.csv",), {"label": [0, 1]}, "labels in a column, so give its name"),
         (("rotten_tomatoes", "test.csv"), {}, "has test rows of its own"),
         (
             ({"dev": datasets.Dataset.from_pandas(FRAME)},),

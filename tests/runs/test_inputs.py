@@ -44,7 +44,7 @@ def test_the_encoder_is_as_deep_as_the_last_exit(tiny_config, caplog):
     layers = {name for name in prepared.loaded.encoder if name.startswith("layer_")}
     assert layers == {"layer_0", "layer_1"}
     assert prepared.models[0].encoder.num_layers == 2
-    line = "the last exit reads layer 1: the encoder's 4 layers are cut to 2"
+    line = "the last exit reads layer 1: the encoder is cut from 4 to 2 layers"
     assert line in caplog.messages
 
 

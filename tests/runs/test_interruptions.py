@@ -148,7 +148,7 @@ def test_sigterm_saves_and_exits_75_and_a_damaged_checkpoint_is_passed_over(
     status, last = running.finish()
     assert status == 0, last
     printed = running.output.read_text()
-    damaged = re.escape(f"{newest}/checksums.json") + ".* is passed over"
+    damaged = re.escape(f"{newest}/checksums.json") + ".* is skipped"
     assert re.search(damaged, printed), printed
     # Not from the beginning, which would end in the same run.
     assert f"goes on after step {older}" in printed

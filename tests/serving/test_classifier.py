@@ -125,7 +125,7 @@ def test_pairs(pairs):
     assert_close(pairs.predict(("good film", "bad film")), answers[:1])
     assert_close(pairs.predict((("good film", "bad film"),)), answers[:1])
     for single in ("good film", ["good film"]):
-        with pytest.raises(ValueError, match=r"input 0 is no .text, text. pair"):
+        with pytest.raises(ValueError, match=r"input 0 is not a .text, text. pair"):
             pairs.predict(single)
 
 
@@ -216,7 +216,7 @@ def test_long_texts_are_cut_and_that_is_said_once(tiny_model, caplog):
     assert_close(answers[:1], classifier.predict("good film " * 15))
     assert [r.message for r in caplog.records] == [
         "an input is longer than the 32 tokens that the model reads: such inputs are"
-        " cut, as in training (said once)"
+        " truncated, as in training (logged once)"
     ]
 
 

@@ -153,7 +153,9 @@ def test_an_input_that_changed_is_refused(tmp_path, rows, finished):
         if rows[:6] == make_rows(6):
             return  # The rows that are done are the same.
     before = read_files(tmp_path)
-    with pytest.raises(JobError, match=r"is not what --output=.* was begun with"):
+    with pytest.raises(
+        JobError, match=r"differs from the one that --output=.* was started"
+    ):
         run(tmp_path / "out", rows)
     assert read_files(tmp_path) == before
 
@@ -408,7 +410,7 @@ def test_a_changed_byte_of_what_was_written_is_found(tmp_path):
     for name in NAMES[:2]:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(b"#" + content[1:])
-        with pytest.raises(JobError, match=f"{name} is not as it was written"):
+        with pytest.raises(JobError, match=f"{name} was changed after it was written"):
             run(tmp_path / "out", ROWS)
         (tmp_path / name).write_bytes(content)
 
@@ -417,7 +419,9 @@ def test_a_record_of_another_output_is_refused(tmp_path):
     run(tmp_path / "other", ROWS)
     (tmp_path / "out").write_text("mine\n")
     (tmp_path / "out.job.json").write_bytes((tmp_path / "other.job.json").read_bytes())
-    with pytest.raises(JobError, match="is of another output: it names other"):
+    with pytest.raises(
+        JobError, match="belongs to another output, since it names other"
+    ):
         run(tmp_path / "out", ROWS)
     assert (tmp_path / "out").read_text() == "mine\n"
 
@@ -452,7 +456,7 @@ def test_a_full_disk_is_a_line_that_names_the_file(tmp_path, name, size):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
     try:
-        message = rf"/{name} cannot be written \(File too large\): the same command"
+        message = rf"/{name} cannot be written \(File too large\): solve this and run"
         with pytest.raises(JobError, match=message):
             run(tmp_path / "out", rows)
     finally:

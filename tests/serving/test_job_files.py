@@ -37,7 +37,7 @@ def test_a_file_without_the_record_of_its_job_is_refused(tmp_path: Path) -> None
 
 def test_a_name_too_long_for_its_siblings_is_refused(tmp_path: Path) -> None:
     JobPaths.beside(tmp_path / ("x" * 215)).check()
-    with pytest.raises(JobError, match="its name may have 215 bytes at most"):
+    with pytest.raises(JobError, match="its name may have at most 215 bytes"):
         JobPaths.beside(tmp_path / ("x" * 216)).check()
 
 

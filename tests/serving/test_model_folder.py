@@ -116,7 +116,7 @@ def test_links_and_what_is_no_file(folder, tmp_path):
     check_refused(folder, "holds the link more")
     (folder / "more").unlink()
     os.mkfifo(folder / "pipe")
-    check_refused(folder, "holds pipe, no file: remove it")
+    check_refused(folder, "holds pipe, not a regular file: remove it")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_links_and_what_is_no_file(folder, tmp_path):
 )
 def test_files_that_every_model_has(folder, name):
     (folder / name).unlink()
-    what = "is no model folder" if name == "model.json" else f"lacks the file {name}"
+    what = "is not a model folder" if name == "model.json" else f"lacks the file {name}"
     check_refused(folder, what)
     if name != "model.json":
         write_checksums(folder)
@@ -268,7 +268,7 @@ _WORDS = "encoder/embeddings/word/embedding"
         (lambda p: p.update({_BIAS: p[_BIAS].astype("f8")}), "'F64'"),
         (
             lambda p: p.update({_BIAS: np.array([0, np.nan], "f4")}),
-            f"1 of 2 values of {_BIAS} are not finite .*train it again",
+            f"1 of 2 values of {_BIAS} are not finite .*train this one again",
         ),
         (
             lambda p: p.update({_WORDS: np.full_like(p[_WORDS], -np.inf)}),
@@ -305,7 +305,7 @@ def test_headers_that_claim_anything(folder, header):
 def test_a_terabyte_of_nothing_is_not_read(folder, name):
     with (folder / name).open("ab") as file:
         file.truncate(1 << 40)
-    check_refused(folder, f"{name} is too large for what it is")
+    check_refused(folder, f"{name} is larger than any such file")
 
 
 def test_configs_of_another_encoder(folder):

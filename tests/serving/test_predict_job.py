@@ -187,7 +187,7 @@ def test_columns_of_a_csv_follow_from_a_first_row_that_can_be_read(
     ]
     output = tmp_path / "out.csv"
     source.write_text("\n".join(["no JSON", *lines]))
-    with pytest.raises(JobError, match="the first row cannot be read, so that the col"):
+    with pytest.raises(JobError, match="the first row cannot be read, so the columns"):
         predict(classifier, source, output, keep_columns=("all",))
     source.write_text("\n".join(lines))
     with pytest.raises(ValueError, match="line 3 has the column 'x', which the first"):
@@ -238,7 +238,9 @@ def test_an_input_none_of_whose_rows_can_be_used_says_what_to_look_at(
     )
     said = predict_file(classifier, options)
     assert "0 rows answered" in said
-    assert "no row could be used: see the problems, and whether --format" in said
+    assert (
+        "no row could be used: read the problems above, and check that --format" in said
+    )
 
 
 def test_strict_stops_at_a_row_on_the_screen_too(classifier, tmp_path, capsys):

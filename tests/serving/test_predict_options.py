@@ -107,7 +107,7 @@ WRONG = {
         {"input_format": "text", "text_columns": ("a",)},
         "an input of --format=text has no columns",
     ),
-    "columns in Latin-1": ({"text_columns": ("caf\udce9",)}, "is no UTF-8"),
+    "columns in Latin-1": ({"text_columns": ("caf\udce9",)}, "is not UTF-8"),
     "an id of text": (
         {"input_format": "text", "id_column": "a"},
         "--id_column=a: an input of --format=text has no columns",
@@ -118,7 +118,7 @@ WRONG = {
     ),
     "all and others": (
         {"input_format": "csv", "keep_columns": ("all", "a")},
-        "--keep_columns=all,a: all stands for every column",
+        "--keep_columns=all,a: all means every column",
     ),
     "an id of a benchmark": (
         {"benchmark": True, "output": None, "input_format": "csv", "id_column": "a"},
@@ -134,7 +134,7 @@ WRONG = {
     ),
     "benchmark": (
         {"benchmark": True, "output": None, "speedup": 2.0},
-        "--benchmark takes thresholds of its own",
+        "--benchmark chooses its own thresholds",
     ),
     "benchmark's output": ({"benchmark": True}, "leave --output out"),
     "control characters": ({"source": "\x1b[2J.txt"}, r"--input=\\x1b\[2J.txt does"),

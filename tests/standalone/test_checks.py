@@ -171,9 +171,9 @@ def test_weights_that_are_none(folder):
     name = "exits/exit_0/classifier/bias"
     for values, message in (
         (np.full(2, np.nan, "f4"), f"2 values of '{name}' are not finite"),
-        (np.zeros(3, "f4"), f"'{name}' is no float32 of"),
-        (np.zeros(2, "f8"), f"'{name}' is no float32 of"),
-        (np.array([{}, {}], object), f"'{name}' is no float32 of"),
+        (np.zeros(3, "f4"), f"'{name}' is not a float32 array of"),
+        (np.zeros(2, "f8"), f"'{name}' is not a float32 array of"),
+        (np.array([{}, {}], object), f"'{name}' is not a float32 array of"),
     ):
         with zipfile.ZipFile(path, "w") as file:
             for key, array in (arrays | {name: values}).items():
@@ -189,7 +189,7 @@ def test_weights_that_are_none(folder):
     check_refused(folder, r"weights\.npz cannot be used")
     with path.open("ab") as file:
         file.truncate(1 << 40)
-    check_refused(folder, r"weights\.npz is too large for what it is")
+    check_refused(folder, r"weights\.npz is larger than any such file")
 
 
 def test_what_travels_imports_only_what_it_says():

@@ -78,18 +78,20 @@ def test_a_folder_that_is_another_is_left_alone(study: Path, tmp_path: Path):
     folder = open_study(tmp_path / "kept.zip")
     first, second = sorted((folder / "cells").iterdir())
     (first / "results.json").write_text("changed")
-    with pytest.raises(StudyError, match=r"kept is not what .*kept.zip holds: move"):
+    with pytest.raises(
+        StudyError, match=r"kept differs from the contents of .*kept.zip: move"
+    ):
         open_study(tmp_path / "kept.zip")
     assert (first / "results.json").read_text() == "changed"
     shutil.copyfile(
         study / "cells" / first.name / "results.json", first / "results.json"
     )
     shutil.copytree(second, folder / "cells" / "another")
-    with pytest.raises(StudyError, match=r"is not what"):
+    with pytest.raises(StudyError, match=r"differs from the contents"):
         open_study(tmp_path / "kept.zip")
     shutil.rmtree(folder)
     folder.write_text("a file")
-    with pytest.raises(StudyError, match=r"is not what"):
+    with pytest.raises(StudyError, match=r"differs from the contents"):
         open_study(tmp_path / "kept.zip")
     assert folder.read_text() == "a file"
 
@@ -116,12 +118,14 @@ def test_keeping_loses_no_cell_and_writes_over_nothing_else(study, tmp_path):
     write_archive(study, target)
     assert target.read_bytes() == before
     target.write_text("notes")
-    with pytest.raises(StudyError, match=r"is there and no archive of a study: name"):
+    with pytest.raises(
+        StudyError, match=r"exists and is not an archive of a study: name"
+    ):
         write_archive(study, target)
     assert target.read_text() == "notes"
     with pytest.raises(StudyError, match=r"ends in .zip"):
         write_archive(study, tmp_path / "kept.tar.gz")
-    with pytest.raises(StudyError, match=r"holds no plan.json"):
+    with pytest.raises(StudyError, match=r"has no plan.json"):
         write_archive(tmp_path, tmp_path / "none.zip")
     assert not (tmp_path / "none.zip").exists()
 
@@ -173,17 +177,17 @@ def compress_otherwise(target: zipfile.ZipFile, files: dict[str, bytes]) -> None
 @pytest.mark.parametrize(
     ("edit", "error"),
     [
-        (put("../evil"), r"holds \.\./evil, no file of a study"),
-        (put("/tmp/evil"), r"holds /tmp/evil, no file of a study"),
-        (put("cells/../plan.json"), r"holds cells/\.\./plan.json, no file"),
-        (put("cells/../../plan.json"), r"no file of a study"),
-        (put("cells/../cell.json"), r"no file of a study"),
-        (put("cells/./cell.json"), r"no file of a study"),
-        (put("cells//cell.json"), r"no file of a study"),
-        (put("cells/a/b/cell.json"), r"no file of a study"),
-        (put("cells/a/evil.py"), r"holds cells/a/evil.py, no file"),
-        (put("study/plan.json"), r"no file of a study"),
-        (put("cells/\x1b[31m/evil"), r"holds cells/\\x1b\[31m/evil, no file"),
+        (put("../evil"), r"holds \.\./evil, not a study file"),
+        (put("/tmp/evil"), r"holds /tmp/evil, not a study file"),
+        (put("cells/../plan.json"), r"holds cells/\.\./plan.json, not a study file"),
+        (put("cells/../../plan.json"), r"not a study file"),
+        (put("cells/../cell.json"), r"not a study file"),
+        (put("cells/./cell.json"), r"not a study file"),
+        (put("cells//cell.json"), r"not a study file"),
+        (put("cells/a/b/cell.json"), r"not a study file"),
+        (put("cells/a/evil.py"), r"holds cells/a/evil.py, not a study file"),
+        (put("study/plan.json"), r"not a study file"),
+        (put("cells/\x1b[31m/evil"), r"holds cells/\\x1b\[31m/evil, not a study file"),
         (put("cells/a/cell.json", mode=stat.S_IFLNK | 0o777), "is not a regular file"),
         (put("cells/a/cell.json", mode=stat.S_IFIFO | 0o644), "is not a regular file"),
         (put("plan.json"), r"holds plan.json twice"),

@@ -77,7 +77,7 @@ def change_one_byte(path: Path) -> None:
         (change_one_byte, "npz was altered .*: delete cell.json beside it and repeat"),
         (lambda p: (p / "logits_test.npz").unlink(), "npz is missing"),
         (lambda p: (p / "checksums.json").unlink(), "checksums.json is missing"),
-        (lambda p: change_results(p, seed=5), "of sweet with seed 5, planned was"),
+        (lambda p: change_results(p, seed=5), "of sweet with seed 5, but the plan has"),
         (lambda p: change_results(p, schema=2), "has schema 2, this version reads"),
         (lambda p: change_results(p, metric="f1"), "its metric f1 are not those"),
         (lambda p: change_results(p, exits="many"), r"is damaged .exits: Input should"),
@@ -85,7 +85,7 @@ def change_one_byte(path: Path) -> None:
         (lambda p: change_results(p, area={}), r"curves, at_speedup and area have"),
         (lambda p: change_results(p, training_flops="x"), r"damaged .training_flops"),
         (change_targets, r"its targets .2.0, .* are not those of the setting's first"),
-        (swap_banks, "its results.json .*: they are not of the same run"),
+        (swap_banks, "its results.json .*: they belong to different runs"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_a_failed_cell(small: Path, damage, error: str):
@@ -115,7 +115,7 @@ def entry_of(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (None, "is not a study .no plan.json in it."),
+        (None, "is not a study, since it has no plan.json"),
         ({"schema": 2}, "has schema 2, this version reads up to 1: update"),
         ({"schema": 1, "name": "x", "base": {}}, r"damaged .cells: Field required"),
         (plan_of(cells=[{"name": "a"}]), r"damaged .cells.0.purpose: Field required"),

@@ -85,6 +85,6 @@ def test_a_cell_that_ends_meanwhile_is_in_the_study(study, tmp_path, monkeypatch
 def test_what_is_no_report_is_not_written_over(study, tmp_path, name, capsys):
     (tmp_path / name).write_text("mine")
     assert run_command("study", str(study), "--keep", str(tmp_path / "notes.zip")) == 2
-    assert f"{name} is there without" in capsys.readouterr().err
+    assert f"{name} exists without" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"

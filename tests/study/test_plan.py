@@ -141,7 +141,7 @@ def test_tasks_bring_their_metrics():
     [
         ({"methods": ()}, "study.methods is empty"),
         ({"seeds": ()}, "study.seeds is empty"),
-        ({"seeds": (1, 1)}, r"study.seeds=\(1, 1\) has a value twice"),
+        ({"seeds": (1, 1)}, r"study.seeds=\(1, 1\) contains a value twice"),
         ({"methods": ("sweat",)}, "did you mean sweet"),
         ({"shard": "2/2"}, "allowed is i/n with 0 <= i < n"),
         ({"shard": "1"}, "allowed is i/n"),
@@ -150,7 +150,7 @@ def test_tasks_bring_their_metrics():
         ({"exit_learning_rates": (1e-3,)}, "set optim.exit_learning_rate"),
         (
             {"exit_learning_rates": (1e-3, 1e-3)},
-            r"study.exit_learning_rates=.* has a value twice",
+            r"study.exit_learning_rates=.* contains a value twice",
         ),
         ({"exit_learning_rates": (1e-3, 2.0)}, "optim.exit_learning_rate=2.0"),
         (

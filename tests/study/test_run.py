@@ -92,7 +92,7 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
         write_sealed(folder / "cell.json", status)
     assert run_study(plan, tmp_path) == []  # Nothing is left to run.
     # The scores that are there were not run at a rate that was chosen.
-    with pytest.raises(SettingsError, match=r"scores of sweet with other learning"):
+    with pytest.raises(SettingsError, match=r"scores of sweet from a search over"):
         run_study(plan_of(base, exit_learning_rates=(1e-4, 1e-3)), tmp_path)
     # Of a method that the last plan did not have nothing is known. (An empty shard.)
     assert run_study(plan_of(base, methods=("sweet",)), tmp_path) == []
@@ -108,7 +108,7 @@ def test_a_folder_of_another_study_is_refused(base, tmp_path):
     assert "\n" not in str(e.value)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(SettingsError, match=r"holds notes.txt and no study"):
+    with pytest.raises(SettingsError, match=r"holds notes.txt but no study"):
         run_study(plan, tmp_path / "other")
 
 

@@ -52,11 +52,6 @@ LOSE = "of inputs lose a right answer of the full model"
             " rows)",
         ),
         (
-            {"target": "cost_fraction", "asked": 0.6, "reached": 0.5},
-            "confidence >= 0.875: cost fraction 0.5, cost fraction 0.6 asked"
-            " (speed-up 2.00 in layers, 40 calibration rows)",
-        ),
-        (
             {"target": "milliseconds", "asked": 12.0, "reached": 11.46},
             "confidence >= 0.875: 11.5 ms per input, 12 ms per input asked"
             " (speed-up 2.00 in layers, 40 calibration rows)",
@@ -127,7 +122,6 @@ def test_a_choice_is_plain_json_without_infinity():
 
 def test_a_way_of_choosing_is_one_of_ours():
     check_choose("score", "milliseconds")
-    check_choose("score", "cost_fraction")
     with pytest.raises(ValueError, match="choose='best': allowed are cost, score"):
         check_choose("best")
 

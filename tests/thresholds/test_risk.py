@@ -134,7 +134,9 @@ def test_no_loss_is_promised_for_scores_that_are_no_means(metric):
         bank = dataclasses.replace(bank, labels=bank.labels % 2)
         bank = dataclasses.replace(bank, logits=bank.logits[:, :, :2])
     calibration = make_calibration(bank, metric)
-    with pytest.raises(ValueError, match=f"not offered for metric={metric}: the score"):
+    with pytest.raises(
+        ValueError, match=f"not offered for metric={metric}: this score"
+    ):
         choose_risk(calibration, 0.05)
     assert choose_speedup(calibration, 2.0).feasible
 

@@ -76,7 +76,7 @@ def test_a_damaged_step_falls_back_to_the_one_before(tmp_path, caplog, name, way
         assert restore(tmp_path) == 3
     [line] = caplog.messages
     assert f"{tmp_path}/steps/6/" in line
-    assert line.endswith(": this checkpoint is passed over")
+    assert line.endswith(": this checkpoint is skipped")
     assert "\n" not in line
     # Training comes by step 6 again.
     save(tmp_path, 6)
@@ -105,7 +105,7 @@ def test_training_begins_again_where_no_checkpoint_is_whole(tmp_path, caplog):
         flip(tmp_path / "steps" / str(step) / "state.safetensors")
     assert restore(tmp_path) is None
     *_, last = caplog.messages
-    assert last.endswith("is whole: training starts from the beginning")
+    assert last.endswith(": training starts from the beginning")
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_the_state_of_another_step_or_run_is_passed_over(tmp_path, caplog, chang
     (folder / "checksums.json").unlink()
     checksums.write_checksums(folder)
     assert restore(tmp_path) == 3
-    assert "is of another training" in caplog.text
+    assert "belongs to another training" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ({"step": np.int32(0)}, "is of another training"),
-        (make_state(0) | {"more": np.float32(0)}, "is of another training"),
+        ({"step": np.int32(0)}, "belongs to another training"),
+        (make_state(0) | {"more": np.float32(0)}, "belongs to another training"),
         (make_state(0) | {"step": np.int64(0)}, "has another step"),
         (
             make_state(0) | {"params": {"kernel": np.zeros((3, 40), np.float32)}},

@@ -490,7 +490,7 @@ def test_what_a_registered_method_returns_is_checked_in_one_line(
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         make_members(settings, 3)
     assert str(caught.value).startswith("method=broken with 3 exits: ")
-    assert "repair the function that is registered under this name" in str(caught.value)
+    assert "correct the function that is registered" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

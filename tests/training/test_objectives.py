@@ -56,7 +56,7 @@ def _spoil(**fields: Any) -> Phase:
             "steps_percent=0.0, allowed",
         ),
         (_make_member(_spoil(trainable=".*")), "expected a tuple of regexes"),
-        (_make_member(Phase((JOINT,), trainable=("(",))), "'(', which is no regex"),
+        (_make_member(Phase((JOINT,), trainable=("(",))), "'(', which is not a regex"),
         (
             _make_member(Phase((Objective((1.0,), (1.0, 1.0, 1.0)),))),
             "seam_scale=(1.0,), expected a tuple of 2 numbers",
@@ -85,7 +85,7 @@ def _spoil(**fields: Any) -> Phase:
             _make_member(Phase((JOINT,), steps_percent=np.inf)),
             "steps_percent=inf, allowed is a number above 0",
         ),
-        (_make_member(_spoil(trainable=(1,))), "trainable has 1, which is no regex"),
+        (_make_member(_spoil(trainable=(1,))), "trainable has 1, which is not a regex"),
         (
             (Member("", (0, 1, 2), (Phase((JOINT,)), Phase(()))),),
             "phase 1: objectives=()",
