@@ -46,7 +46,7 @@ def test_processes_of_a_study_run_a_command_that_no_page_lists(capsys):
     with pytest.raises(SystemExit) as stop:
         run(["study_cell", "--help"])
     assert not stop.value.code
-    assert "The process of one cell" in capsys.readouterr().out
+    assert "Internal command: runs one cell" in capsys.readouterr().out
     run([])
     assert "study_cell" not in capsys.readouterr().out
 
