@@ -33,8 +33,9 @@ from sweet_jax.runs.workdir import (
     read_settings,
 )
 from sweet_jax.serving.classifier import load
-from sweet_jax.settings.fields import DataSettings, Settings, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.fields import DataSettings, Settings
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
 from sweet_jax.system.files import read_object, write_folder, write_json
 

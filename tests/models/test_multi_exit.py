@@ -24,7 +24,8 @@ from sweet_jax.models.multi_exit import (
     split_model,
 )
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict, resolve_released_exits
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.resolve import resolve_released_exits
 from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.methods import Member, make_members, separates_segments
 from sweet_jax.trees import flatten_paths

@@ -18,7 +18,7 @@ from sweet_jax.runs import evaluate, pipeline, workdir
 from sweet_jax.runs.workdir import WorkdirError
 from sweet_jax.serving.model_folder import ModelFolderError
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.files import FileError
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.long

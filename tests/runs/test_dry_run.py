@@ -15,7 +15,7 @@ from sweet_jax.runs.dry_run import describe_run
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.workdir import default_workdir
 from sweet_jax.settings.fields import Settings, flatten_settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.trees import count_parameters
 
 MIB = 2**20
