@@ -39,6 +39,7 @@ def test_every_kind_has_an_example_of_a_screen():
     assert max(block.count("\n") for block in BLOCKS) < 50
 
 
+@pytest.mark.slow
 def test_one_run_uses_one_of_each(
     names, tiny_encoder, shared_cache, tmp_path, monkeypatch
 ):

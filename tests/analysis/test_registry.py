@@ -119,6 +119,7 @@ class NoStore:
         """There is none."""
 
 
+@pytest.mark.slow
 def test_a_registered_analysis_is_called_at_its_steps_and_changes_nothing(tmp_path):
     sweet_jax.register_analysis("weight_norm", WeightNorm)
     settings = make_settings()

@@ -397,6 +397,7 @@ def test_a_faithful_deberta_has_the_released_pooler(batch, method):
     np.testing.assert_allclose(outputs[-1].logits_BC, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_exits_train_the_one_table_of_a_faithful_deberta(batch):
     """The release's second leak: each segment reads the table anew."""
     config = parse_config(TINY_CONFIGS["deberta"])

@@ -152,11 +152,12 @@ def follow(error: ValueError, run: Path, settings: Settings) -> None:
             name,
             way,
             marks=()
+            if (name, way) == ("model/params.safetensors", "flipped")
+            else SLOW
             if (name, way)
             in (
                 ("config.json", "emptied"),
                 ("metrics.jsonl", "flipped"),
-                ("model/params.safetensors", "flipped"),
                 ("logits_test.npz", "replaced"),
             )
             else LONG,
@@ -261,6 +262,7 @@ def test_whole_weights_need_no_checkpoint(settings, tiny_config, finished, run):
     assert not (run / "checkpoints").exists()
 
 
+@SLOW
 @SLOW
 @pytest.mark.parametrize("way", WAYS)
 def test_metrics_of_a_half_finished_run_come_back(settings, finished, run, other, way):

@@ -130,6 +130,7 @@ def test_every_setting_is_shown_and_nothing_is_made(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_notes(tiny_config, tmp_path):
     rows = Path(tiny_config["data"]["train_file"]).read_text()
     train = tmp_path / "train.jsonl"
