@@ -290,7 +290,7 @@ class _Search:
         if self._needs_label and not label:
             problems.append(
                 _list_choices("labels", label_choices)
-                or "no label column with a usual name such as 'label'"
+                or "no column 'label' and no other usual name for labels"
             )
         given = self._list_proper()
         texts = tuple(name for name in texts if name in given)

@@ -88,7 +88,7 @@ class DataSettings:
     max_test_examples: Annotated[int, Range(1)] = 1530
     # One or two text columns; (): found by their usual names, or of two columns by what
     # is in them.
-    text_columns: Annotated[tuple[str, ...], Length(0, 2)] = ()
+    text_columns: Annotated[tuple[str, ...], Length(0, 2, "one or two")] = ()
     # The column of labels, integers or strings; empty: found in the same way.
     label_column: str = ""
     # Accept rows whose text is empty instead of refusing them with their line number.
@@ -181,7 +181,9 @@ class AnalysisSettings:
     # Other analyses, by the names under which they are registered.
     names: Annotated[tuple[str, ...], OneOf(registry=ANALYSES)] = ()
     # When, in percent of the training steps: 0 is before the first, 100 after the last.
-    steps_percent: Annotated[tuple[float, ...], Length(1), Range(0, 100)] = (
+    steps_percent: Annotated[
+        tuple[float, ...], Length(1, None, "one or more"), Range(0, 100)
+    ] = (
         0.0,
         25.0,
         50.0,

@@ -82,20 +82,18 @@ class Rising(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Length(Rule):
-    """A list of `fewest` to `most` items; None: any number."""
+    """A list of `fewest` to `most` items (None: any number), which `allowed` names."""
 
-    fewest: int = 0
-    most: int | None = None
+    fewest: int
+    most: int | None
+    allowed: str
 
     def check(self, name: str, value: Any) -> None:
         """See `Rule.check`."""
         if len(value) < self.fewest or (
             self.most is not None and len(value) > self.most
         ):
-            bound = f"at least {self.fewest}"
-            if self.most is not None:
-                bound = f"{self.fewest} to {self.most}"
-            raise SettingsError(f"{name}={value}: allowed is {bound} in the list")
+            raise SettingsError(f"{name}={value}: allowed are {self.allowed}")
 
 
 def find_types(settings_class: type) -> dict[str, Any]:

@@ -157,7 +157,7 @@ BAD_FILES = {
     "a missing column": (
         "train.csv",
         b"text,stars\ngood,1\n",
-        r"train\.csv has no label column with a usual name such as 'label'; its"
+        r"train\.csv has no column 'label' and no other usual name for labels; its"
         r" columns are 'text' \('good'\), 'stars' \('1'\): set"
         r" --config\.data\.text_columns=text --config\.data\.label_column=stars$",
     ),

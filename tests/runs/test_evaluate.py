@@ -41,7 +41,7 @@ def test_columns_are_asked_for_once_with_the_flags_of_the_command(tmp_path):
     (tmp_path / "a.csv").write_text("title,body,stars\na,b,1\n")
     message = (
         r"a\.csv has 2 columns that may hold the texts \('body', 'title'\) and no"
-        r" label column with a usual name such as 'label'; its columns are 'title'"
+        r" column 'label' and no other usual name for labels; its columns are 'title'"
         r" \('a'\), 'body' \('b'\), 'stars' \('1'\): set --text_columns=body"
         r" --label_column=stars$"
     )
@@ -62,7 +62,7 @@ def test_the_label_is_never_read_as_text(tmp_path):
 
 def test_a_folder_of_plain_text_is_one_line(tmp_path):
     (tmp_path / "a.txt").write_text("no table")
-    with pytest.raises(ValueError, match="has no label column") as raised:
+    with pytest.raises(ValueError, match="has no column .label. and no other") as raised:
         load_table(str(tmp_path))
     assert "\n" not in str(raised.value)
 

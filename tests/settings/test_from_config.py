@@ -55,7 +55,7 @@ from sweet_jax.settings.rules import SettingsError
             {"analysis": {"steps_percent": (0, 101)}},
             "allowed for each number is from 0 to 100",
         ),
-        ({"analysis": {"steps_percent": ()}}, "allowed is at least 1 in the list"),
+        ({"analysis": {"steps_percent": ()}}, "allowed are one or more"),
         ({"analysis": {"num_batches": 0}}, "analysis.num_batches=0: allowed is at"),
         (
             {"analysis": {"gradient_conflict": True}, "method": "multi_model"},

@@ -38,8 +38,8 @@ COLOURS: Registry[str] = Registry("colour", builtin=("red", "green"))
         ),
         (OneOf(registry=COLOURS), ("red", "green"), ("red", "blue"), "x='blue'"),
         (Rising(), (1, 2, 5), (1, 1), r"x=\(1, 1\): allowed are rising"),
-        (Length(0, 2), ("a", "b"), ("a", "b", "c"), "allowed is 0 to 2 in the list"),
-        (Length(1), (1,), (), r"x=\(\): allowed is at least 1 in the list"),
+        (Length(0, 2, "one or two"), ("a",), ("a", "b", "c"), "allowed are one or two"),
+        (Length(1, None, "one or more"), (1,), (), r"x=\(\): allowed are one or more"),
     ],
 )
 def test_a_rule_takes_and_refuses(rule, good, bad, message):
@@ -53,7 +53,7 @@ class Inner:
     """A section."""
 
     size: Annotated[int, Range(1)] = AUTO
-    names: Annotated[tuple[str, ...], Length(0, 1)] = ()
+    names: Annotated[tuple[str, ...], Length(0, 1, "one")] = ()
     free: str = ""
 
 
