@@ -176,7 +176,7 @@ def test_a_glue_test_split_is_not_read_even_if_labelled(hub_cache, tmp_path):
         ),
         (
             {"text": ["a", "b"], "stars": [0, 1]},
-            "no label column with .*'stars' .0.: set",
+            r"no column 'label' and no other .*'stars' .0.: set",
         ),
         ({"text": ["a", "b"], "label": [1, 1]}, "only one class, '1'"),
         ({"text": ["a", "b"], "label": [-1, -1]}, "no labelled train split"),

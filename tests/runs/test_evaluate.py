@@ -62,7 +62,9 @@ def test_the_label_is_never_read_as_text(tmp_path):
 
 def test_a_folder_of_plain_text_is_one_line(tmp_path):
     (tmp_path / "a.txt").write_text("no table")
-    with pytest.raises(ValueError, match="has no column .label. and no other") as raised:
+    with pytest.raises(
+        ValueError, match="has no column 'label' and no other"
+    ) as raised:
         load_table(str(tmp_path))
     assert "\n" not in str(raised.value)
 
