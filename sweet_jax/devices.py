@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sweet_jax.arrays import Batch
 from sweet_jax.system import caches, stopping
+from sweet_jax.system.errors import describe_reason
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +65,9 @@ def check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         wanted = jax.config.jax_platforms  # type: ignore[attr-defined]
-        reason = str(error).split("\n")[0] or "this jax knows no such device"
         raise ValueError(
-            f"jax cannot use JAX_PLATFORMS={wanted} ({reason}): unset it, or install"
-            " jax for that device"
+            f"jax cannot use JAX_PLATFORMS={wanted} ({describe_reason(error)}): unset"
+            " it, or install jax for that device"
         ) from error
 
 
@@ -91,7 +91,7 @@ def join_hosts() -> None:
         jax.distributed.initialize(num_processes=count, process_id=index)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--multihost cannot join other hosts ({str(error).splitlines()[0]}):"
+            f"--multihost cannot join other hosts ({describe_reason(error)}):"
             " outside of TPU pods, Slurm, Open MPI and Kubernetes set"
             f" JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(names)} on every host"
         ) from error

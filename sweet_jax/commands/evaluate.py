@@ -54,6 +54,6 @@ def run(options: argparse.Namespace) -> None:
         options.label_column,
         options.output,
     )
-    stopping.finish(0)  # Not "run it again": a second run would refuse to overwrite.
+    stopping.finish(0)  # All is written: a signal only speeds up the exit.
     process.say(format_summary(results))
     process.say(f"\nreport: {path / 'report.html'}")

@@ -14,6 +14,7 @@ from sweet_jax.data.in_memory import hold_rows
 from sweet_jax.data.tasks import TASKS, Task
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.settings.registries import SOURCES
+from sweet_jax.system.errors import describe_error
 
 # Split -> its rows, and the label names if published.
 Loaded: TypeAlias = tuple[dict[str, Table], tuple[str, ...]]
@@ -99,10 +100,8 @@ def _load(
     try:
         splits = rows_fn(task.hub_path)
     except Exception as error:  # Another package's code may raise anything.
-        line = (str(error).strip().splitlines() or [""])[0][:200]
         raise ValueError(
-            f"{where} cannot be loaded: its source fails ({type(error).__name__}:"
-            f" {line})"
+            f"{where} cannot be loaded: its source fails ({describe_error(error)})"
         ) from error
     if not isinstance(splits, Mapping) or not splits.keys() <= {*SPLIT_NAMES}:
         found = (

@@ -18,6 +18,7 @@ from scipy import special
 from sweet_jax.arrays import Array, LogitBank
 from sweet_jax.exits.temperatures import compute_nll as compute_nll
 from sweet_jax.settings.registries import METRICS
+from sweet_jax.system.errors import describe_error
 
 RowsFn: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -315,10 +316,9 @@ def _score(
         score = metric.rows_fn(*(np.repeat(part, times_N, axis=0) for part in rows))
         score = float(score)
     except Exception as error:  # A registered function may raise anything.
-        line = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
-            f"metric {name!r} fails ({type(error).__name__}: {line[:200]}): it takes"
-            " labels, predictions and probabilities, and returns one number"
+            f"metric {name!r} fails ({describe_error(error)}): it takes labels,"
+            " predictions and probabilities, and returns one number"
         ) from error
     if not math.isfinite(score):
         raise ValueError(

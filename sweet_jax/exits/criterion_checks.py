@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from sweet_jax.exits.criterion import Criterion
+from sweet_jax.system.errors import describe_error
 
 # (exits, classes); the second has no seam and no third class.
 _SHAPES = ((4, 3), (1, 2))
 _NUM_ROWS = 32
 # Relative to the range of the scores: larger than the rounding of float32 sums.
 _TOLERANCE = 1e-4
-_MOST_CHARACTERS = 200
 # (What is wrong, what to do.)
 _Problem: TypeAlias = tuple[str, str]
 
@@ -54,7 +54,7 @@ def _find_problems(
         low, high = map(float, row.range_fn(num_classes, num_exits))
     except Exception as error:  # Another package's code may raise anything.
         yield (
-            f"has no score range ({_describe(error)})",
+            f"has no score range ({describe_error(error)})",
             "score_range is (lowest, highest), or a function of the numbers of classes"
             " and exits that returns them",
         )
@@ -76,7 +76,7 @@ def _find_problems(
         yield from _find_dependence(score, inputs, _TOLERANCE * (high - low))
     except Exception as error:
         yield (
-            f"fails ({_describe(error)})",
+            f"fails ({describe_error(error)})",
             "it must take an array [rows, exits, classes]"
             + (" and one [rows, exits]" if row.reads_lte else "")
             + ", and use jax.numpy without Python's if on values",
@@ -162,9 +162,3 @@ def _make_extremes(
     logits_NEC[2, :, :2] = logits_NEC[2].max() + 1
     lte_NE[:3] = np.arange(3)[:, None] / 2
     return logits_NEC, lte_NE
-
-
-def _describe(error: Exception) -> str:
-    """Returns the first line of an error of another package's code."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:_MOST_CHARACTERS]}"

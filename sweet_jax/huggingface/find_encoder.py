@@ -15,6 +15,7 @@ from huggingface_hub import constants, errors
 from sweet_jax.huggingface.weight_files import find_weight_files
 from sweet_jax.settings.fields import EncoderSettings
 from sweet_jax.settings.rules import SettingsError
+from sweet_jax.system.errors import describe_error
 from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
 from sweet_jax.system.packages import INSTALL_EMBEDDED
@@ -131,8 +132,8 @@ def _find_on_hub(name: str, revision: str | None) -> Path:
         OSError,
     ) as error:
         raise SettingsError(
-            f"encoder {shown} could not be downloaded ({type(error).__name__}:"
-            f" {str(error).splitlines()[0]}): try again, or name a local folder"
+            f"encoder {shown} could not be downloaded ({describe_error(error)}): try"
+            " again, or name a local folder"
         ) from error
     folder = Path(path)
     if not any(folder.glob("*.safetensors")):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sweet_jax.huggingface.weight_files import SINGLE_FILE, find_shards
 from sweet_jax.system import files
+from sweet_jax.system.errors import describe_reason
 from sweet_jax.system.packages import install_extra
 
 PICKLE_FILE = "pytorch_model.bin"
@@ -43,8 +44,9 @@ def convert_from_torch(folder: Path, out: Path) -> str:
         try:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # The file may be anything.
-            reason = files.show(str(error).strip().split("\n")[0][:300])
-            raise ValueError(f"{file} cannot be loaded safely: {reason}") from error
+            raise ValueError(
+                f"{file} cannot be loaded safely: {describe_reason(error)}"
+            ) from error
         if not isinstance(loaded, dict) or not all(
             isinstance(name, str)
             and isinstance(value, torch.Tensor)

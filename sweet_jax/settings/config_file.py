@@ -21,6 +21,7 @@ from sweet_jax.settings.fields import (
 )
 from sweet_jax.settings.from_config import make_unknown_key_error, parse_config_string
 from sweet_jax.settings.rules import SettingsError, strip_rules
+from sweet_jax.system.errors import describe_error
 from sweet_jax.system.files import show
 from sweet_jax.system.names import describe_unknown
 
@@ -191,7 +192,7 @@ def _describe(error: BaseException, path: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     place = f"{path}, line {lines[-1]}" if lines else f"{path}"
-    return f"{place}: {type(error).__name__}: {error}"
+    return f"{place}: {describe_error(error)}"
 
 
 def _check_fields(arguments: Sequence[str], config: Any) -> None:

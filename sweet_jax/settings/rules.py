@@ -5,6 +5,7 @@
 A rule of a list holds for each of its items, except `Rising` and `Length`.
 """
 
+import abc
 import dataclasses
 import itertools
 import typing
@@ -19,12 +20,12 @@ class SettingsError(ValueError):
     """A setting is wrong: one line with the value, what is allowed and what to do."""
 
 
-class Rule:
+class Rule(abc.ABC):
     """What the value of a field may be."""
 
+    @abc.abstractmethod
     def check(self, name: str, value: Any) -> None:
         """Raises SettingsError, with the field's name, unless the value is allowed."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

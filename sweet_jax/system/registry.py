@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
+from sweet_jax.system.errors import describe_error
 from sweet_jax.system.names import describe_unknown
 
 T = TypeVar("T")
@@ -176,8 +177,8 @@ class Registry(Generic[T]):
         except Exception as error:
             raise ValueError(
                 f"{self.kind} {name!r} cannot be loaded from {_name_package(entry)}"
-                f" ({entry.value}: {type(error).__name__}: {error}): repair that"
-                " package, or uninstall it"
+                f" ({entry.value}: {describe_error(error)}): repair that package,"
+                " or uninstall it"
             ) from error
         # Its module may have registered it while it was imported.
         if name not in self._values:

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from sweet_jax.devices import share_number
 from sweet_jax.system import checksums
+from sweet_jax.system.errors import describe_reason
 from sweet_jax.system.files import FileError, allow_reading, write_folder, write_whole
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Checkpoints:
             left = [s for s in self.list_steps() if s != step]
             raise CheckpointError(
                 f"could not save the checkpoint of step {step} in {self._directory}"
-                f" ({_describe_error(error)}); the newest good one is"
+                f" ({describe_reason(error)}); the newest good one is"
                 f" {f'step {left[-1]}' if left else 'none'}: free space and run"
                 " the same command again"
             ) from error
@@ -168,7 +169,7 @@ class Checkpoints:
                 found = {name: file.get_tensor(name) for name in wanted}
         except (OSError, SafetensorError) as error:
             raise FileError(
-                f"{path} is damaged ({_describe_error(error)}): {remedy}"
+                f"{path} is damaged ({describe_reason(error)}): {remedy}"
             ) from error
         for name, leaf in wanted.items():
             if (found[name].shape, found[name].dtype) != (leaf.shape, leaf.dtype):
@@ -207,10 +208,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _describe_error(error: BaseException) -> str:
-    """Returns an error's first line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
