@@ -11,9 +11,15 @@ from sweet_jax.arrays import Params
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier
-from sweet_jax.settings.fields import ExitSettings
+from sweet_jax.settings.fields import ExitSettings, OptimSettings
 
 EXIT_LAYERS = (0, 1)
+# An optimiser whose steps are easy to compute by hand.
+CONSTANT = OptimSettings(
+    encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
+    warmup_percent=0.0, weight_decay=0.01, epsilon_mode="after_correction",
+    clip_scope="global",
+)  # fmt: skip
 
 
 def make_two_exit_model(encoder: Path) -> MultiExitClassifier:

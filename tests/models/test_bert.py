@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recorded import Recorded, load_recorded, make_batch
+from recorded import make_batch
 
 from sweet_jax.arrays import Batch
 from sweet_jax.huggingface.config import make_encoder
 from sweet_jax.huggingface.safetensors import (
-    LoadedEncoder,
     compute_shapes,
     load_encoder,
 )
@@ -21,38 +20,14 @@ from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.bert import BertConfig, BertEncoder
 from sweet_jax.trees import flatten_paths
 
+pytestmark = pytest.mark.usefixtures("highest_precision")
+
 NUM_LAYERS = 2
-
-
-@pytest.fixture(scope="module")
-def recorded() -> Recorded:
-    return load_recorded("bert")
-
-
-@pytest.fixture(scope="module")
-def golden(recorded) -> dict[str, np.ndarray]:
-    return recorded.arrays
 
 
 @pytest.fixture(scope="module")
 def folder(recorded, tmp_path_factory) -> Path:
     return recorded.write_folder(tmp_path_factory.mktemp("tiny_bert"))
-
-
-@pytest.fixture(scope="module")
-def config(recorded) -> BertConfig:
-    return recorded.config
-
-
-@pytest.fixture(scope="module")
-def loaded(recorded) -> LoadedEncoder:
-    return recorded.loaded
-
-
-@pytest.fixture(autouse=True)
-def _highest_precision():
-    with jax.default_matmul_precision("highest"):
-        yield
 
 
 def golden_batch(golden, case: str) -> Batch:

@@ -18,11 +18,7 @@ from sweet_jax.huggingface.safetensors import compute_shapes
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
-
-@pytest.fixture(autouse=True)
-def _highest_precision():
-    with jax.default_matmul_precision("highest"):
-        yield
+pytestmark = pytest.mark.usefixtures("highest_precision")
 
 
 # Each differs from another family in a table of names or a setting: with -m slow.

@@ -9,43 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recorded import Recorded, load_recorded, make_batch
+from recorded import make_batch
 
 from sweet_jax.arrays import Batch
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.huggingface.find_encoder import find_encoder
-from sweet_jax.huggingface.safetensors import LoadedEncoder, load_encoder
+from sweet_jax.huggingface.safetensors import load_encoder
 from sweet_jax.models.bert import BertConfig
 from sweet_jax.models.post_norm import Embeddings, PostNormConfig, PostNormLayer
 from sweet_jax.settings.fields import EncoderSettings
 
+pytestmark = pytest.mark.usefixtures("highest_precision")
+
 NUM_LAYERS = 2
-
-
-@pytest.fixture(scope="module")
-def recorded() -> Recorded:
-    return load_recorded("bert")
-
-
-@pytest.fixture(scope="module")
-def golden(recorded) -> dict[str, np.ndarray]:
-    return recorded.arrays
-
-
-@pytest.fixture(scope="module")
-def config(recorded) -> BertConfig:
-    return recorded.config
-
-
-@pytest.fixture(scope="module")
-def loaded(recorded) -> LoadedEncoder:
-    return recorded.loaded
-
-
-@pytest.fixture(autouse=True)
-def _highest_precision():
-    with jax.default_matmul_precision("highest"):
-        yield
 
 
 @functools.cache

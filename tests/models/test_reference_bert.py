@@ -22,13 +22,10 @@ from sweet_jax.models.bert import BertConfig
 from sweet_jax.settings.fields import EncoderSettings
 from sweet_jax.trees import flatten_paths
 
-pytestmark = pytest.mark.reference
-
-
-@pytest.fixture(autouse=True)
-def _highest_precision():
-    with jax.default_matmul_precision("highest"):
-        yield
+pytestmark = [
+    pytest.mark.reference,
+    pytest.mark.usefixtures("highest_precision"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from two_exits import EXIT_LAYERS, make_random_params, make_two_exit_model
+from two_exits import CONSTANT, EXIT_LAYERS, make_random_params, make_two_exit_model
 
 from sweet_jax.arrays import Params
 from sweet_jax.models.multi_exit import find_segment
@@ -15,12 +15,6 @@ from sweet_jax.settings.fields import OptimSettings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.optimizer import make_clipping, make_optimizer, make_schedule
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
-
-SETTINGS = OptimSettings(
-    encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
-    warmup_percent=0.0, weight_decay=0.01, epsilon_mode="after_correction",
-    clip_scope="global",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +30,7 @@ def test_clip_scope_segment_keeps_segments_apart(params):
     )
 
     def update(scope: str, tree: Params) -> dict[str, np.ndarray]:
-        settings = dataclasses.replace(SETTINGS, clip_scope=scope)
+        settings = dataclasses.replace(CONSTANT, clip_scope=scope)
         find = functools.partial(find_segment, exit_layers=EXIT_LAYERS)
         clipping = make_clipping(settings, params, find)
         clipped, _ = clipping.update(tree, clipping.init(params), params)
@@ -58,7 +52,7 @@ def test_clip_scope_segment_keeps_segments_apart(params):
 
 
 def test_frozen_parameters_keep_still_and_have_no_state(params):
-    optimizer = make_optimizer(SETTINGS, params, ("exits/.*",), lambda path: 0, 3)
+    optimizer = make_optimizer(CONSTANT, params, ("exits/.*",), lambda path: 0, 3)
     state = optimizer.init(params)
     gradient = jax.tree.map(jnp.ones_like, params)
     updates, _ = optimizer.update(gradient, state, params)
@@ -71,7 +65,7 @@ def test_frozen_parameters_keep_still_and_have_no_state(params):
 
 
 def test_two_learning_rates_and_decay_of_kernels_only(params):
-    settings = dataclasses.replace(SETTINGS, weight_decay=0.5, clip_norm=0.0)
+    settings = dataclasses.replace(CONSTANT, weight_decay=0.5, clip_norm=0.0)
     optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, 3)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates = flatten_paths(optimizer.update(zero, optimizer.init(params), params)[0])  # type: ignore[arg-type]
@@ -169,7 +163,7 @@ def test_epsilon_before_the_correction_holds_small_gradients_back(params):
     gradient = jax.tree.map(lambda p: jnp.full_like(p, 1e-8), params)
 
     def move(mode: str) -> np.ndarray:
-        settings = dataclasses.replace(SETTINGS, epsilon_mode=mode, weight_decay=0.0)
+        settings = dataclasses.replace(CONSTANT, epsilon_mode=mode, weight_decay=0.0)
         optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, 3)
         updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         return flatten_paths(updates)["encoder/layer_0/attention/query/kernel"]

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from two_exits import EXIT_LAYERS, make_two_exit_model
+from two_exits import CONSTANT, EXIT_LAYERS, make_two_exit_model
 
 from sweet_jax import devices
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.devices import make_mesh, replicate, shard_batch
 from sweet_jax.models.init import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
-from sweet_jax.settings.fields import ExitSettings, OptimSettings
+from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.training.objectives import Objective
@@ -24,11 +24,6 @@ from sweet_jax.training.state import TrainState, make_train_step
 from sweet_jax.trees import flatten_paths, unflatten_paths
 
 JOINT = Objective((1.0,), (1.0, 1.0))
-SETTINGS = OptimSettings(
-    encoder_learning_rate=0.01, exit_learning_rate=0.1, schedule="constant",
-    warmup_percent=0.0, weight_decay=0.01, epsilon_mode="after_correction",
-    clip_scope="global",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +87,7 @@ def run_steps(
     Where exits learn to exit, their squared errors follow the cross-entropies.
     """
     optimizer = make_optimizer(
-        SETTINGS,
+        CONSTANT,
         params,
         (".*",),
         functools.partial(find_segment, exit_layers=EXIT_LAYERS),
@@ -122,9 +117,9 @@ def assert_trees_close(one: Params, two: Params, steps: int) -> None:
         # Softmax does not see key biases: their gradient is nothing but noise.
         if path.endswith("attention/key/bias"):
             continue
-        rate = SETTINGS.exit_learning_rate
+        rate = CONSTANT.exit_learning_rate
         if path.startswith("encoder/"):
-            rate = SETTINGS.encoder_learning_rate
+            rate = CONSTANT.encoder_learning_rate
         np.testing.assert_allclose(
             leaf, other[path], rtol=0, atol=1e-3 * rate * steps, err_msg=path
         )
@@ -193,7 +188,7 @@ def test_exits_learn_that_they_are_right_and_one_without_weight_learns_nothing(
     before = flatten_paths(lte_params["exits"]["exit_1"])
     # No gradient: what moves is the decay of kernels, by one factor per step.
     for path, leaf in flatten_paths(trained["exits"]["exit_1"]).items():
-        decay = 1 - SETTINGS.exit_learning_rate * SETTINGS.weight_decay
+        decay = 1 - CONSTANT.exit_learning_rate * CONSTANT.weight_decay
         factor = decay**60 if path.endswith("kernel") else 1.0
         np.testing.assert_allclose(leaf, before[path] * factor, rtol=1e-4)
 
@@ -201,7 +196,7 @@ def test_exits_learn_that_they_are_right_and_one_without_weight_learns_nothing(
 def test_other_rates_and_steps_run_the_same_program(model, params, batch):
     texts = []
     for rate, steps in ((0.1, 9), (0.3, 20)):
-        settings = dataclasses.replace(SETTINGS, exit_learning_rate=rate)
+        settings = dataclasses.replace(CONSTANT, exit_learning_rate=rate)
         optimizer = make_optimizer(settings, params, (".*",), lambda path: 0, steps)
         step = jax.jit(make_train_step(model, JOINT, optimizer))
         state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
