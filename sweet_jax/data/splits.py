@@ -243,8 +243,8 @@ def _take_validation(
     asked = settings.data.calibration_examples
     if asked > len(validation):
         notes.append(
-            f"{asked} calibration examples requested, the validation split has"
-            f" {len(validation)}: all are used"
+            f"the validation split has {len(validation)} rows: all are calibration"
+            f" examples (data.calibration_examples={asked})"
         )
     order = order_stratified(validation.labels, np.random.default_rng(_FIXED_SEED))
     return validation.select(np.sort(order[:asked]))
@@ -271,8 +271,8 @@ def _hold_out_calibration(
         pool, held = rows.select(order[taken:]), rows.select(order[:taken])
     if len(held) < asked:
         notes.append(
-            f"{asked} calibration examples requested, {len(held)} taken: at most a"
-            f" fifth of the {len(rows)} training rows is held out"
+            f"{len(held)} calibration examples (data.calibration_examples={asked}): at"
+            f" most a fifth of the {len(rows)} training rows is held out"
         )
     if "all" not in raw.splits:
         notes.append(
@@ -286,7 +286,7 @@ def _choose_train(pool: Examples, settings: Settings, notes: list[str]) -> Examp
     asked = settings.data.max_train_examples
     if asked > len(pool):
         notes.append(
-            f"{asked} training examples requested, {len(pool)} available: all are used"
+            f"all {len(pool)} training rows are used (data.max_train_examples={asked})"
         )
     published = np.argsort(pool.row_ids)
     if settings.faithful_release:

@@ -170,5 +170,5 @@ def test_a_dry_run_says_what_a_run_would_do_and_warns_of_too_few_rows(
     text = running.output.read_text()
     assert status == 0, text
     assert re.search(r"method += 'sweet'", text), text
-    assert "5000 training examples requested, 96 available: all are used" in text
+    assert "all 96 training rows are used (data.max_train_examples=5000)" in text
     assert not (tmp_path / "run").exists()

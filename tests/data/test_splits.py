@@ -199,9 +199,9 @@ def test_glue_is_tested_on_validation_and_says_so():
     assert (len(splits.calibration), len(splits.train)) == (498, 1992)
     notes = " | ".join(splits.notes)
     assert "the validation split is used as test" in notes
-    assert "1000 calibration examples requested, 498 taken" in notes
+    assert "498 calibration examples (data.calibration_examples=1000): at most" in notes
     assert "calibration takes 498 training rows" in notes
-    assert "2000 training examples requested, 1992 available" in notes
+    assert "all 1992 training rows are used (data.max_train_examples=2000)" in notes
     assert splits.origin["test"] == "validation split"
 
 
@@ -219,7 +219,8 @@ def test_a_small_validation_split_is_used_whole_and_said():
     splits = make_splits(make_raw(train=600, validation=30, test=9), make_settings())
     assert len(splits.calibration) == 30
     assert splits.notes == (
-        "50 calibration examples requested, the validation split has 30: all are used",
+        "the validation split has 30 rows: all are calibration examples"
+        " (data.calibration_examples=50)",
     )
 
 
