@@ -60,6 +60,7 @@ def test_what_is_collected_is_read_back_while_all_of_it_is_intact(
     found = again.read({*banks.files, "model"})
     assert found is not None
     assert_same(found, collected)
+    assert again.read(banks.files) is not None
     for lacking in banks.files:
         assert again.read({*banks.files} - {lacking}) is None
     with pytest.raises(FileError, match="is of another training"):

@@ -58,6 +58,8 @@ def test_what_is_counted_is_what_leaves(classifier):
         mean = np.mean([costs_E[answer.exit] for answer in answers])
         assert item.in_layers == pytest.approx(1 / mean)
         assert item.in_seconds > 0
+        # Embeddings, exits and padding are FLOPs but no layers.
+        assert 1 / 3 < item.in_flops / item.in_layers < 3
     lines = list(format_speedups(measured))
     assert [line.split(" | ")[1] for line in lines if line.startswith("| 4 |")] == [
         f"{item.threshold:.4f}" for item in measured[1:]
