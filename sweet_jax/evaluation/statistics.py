@@ -194,17 +194,16 @@ def resample_scores(
         return np.array(scores_KB).T
     weights_N1 = weights_N.astype(np.float64)[:, None]
     labels_NC = weights_N1 * (labels_N[:, None] == np.arange(num_classes)[None, :])
-    # One product for all terms: correct, and predicted as each class but the last,
-    # whose count follows from the total.
+    # One product for all terms: correct, predicted as each class, and hits. None is a
+    # difference of others: a class that a draw lacks must have exactly no weight.
     terms = [predictions_NK == labels_N[:, None]]
-    terms += [predictions_NK == c for c in range(num_classes - 1)]
+    terms += [predictions_NK == c for c in range(num_classes)]
     if metrics.reads_hits(metric):
         terms += [terms[0] & (labels_N == c)[:, None] for c in range(num_classes)]
     sums = draws.sum(np.concatenate([labels_NC, *(weights_N1 * t for t in terms)], 1))
     label_counts_BC, sums = np.split(sums, [num_classes], axis=1)
     correct_BK, *parts = np.split(sums, len(terms), axis=1)
-    predicted, hits = parts[: num_classes - 1], parts[num_classes - 1 :]
-    predicted.append(label_counts_BC.sum(axis=1, keepdims=True) - sum(predicted))
+    predicted, hits = parts[:num_classes], parts[num_classes:]
     return metrics.compute_score(
         metric,
         correct_BK,
