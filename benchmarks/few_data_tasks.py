@@ -1,6 +1,6 @@
 """Makes the tasks of the comparison with little data from their public repositories.
 
-    python benchmarks/few_data_tasks.py --clones=clones --out=tasks [NAME ...]
+    python -m benchmarks.few_data_tasks --clones=clones --out=tasks [NAME ...]
 
 Each repository is cloned once, at a fixed commit, and `OUT/NAME/train.csv` and
 `test.csv` are written, with the columns text (or sentence1, sentence2) and label. Their
@@ -22,13 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from measuring import print_header, print_row
-
+from benchmarks.measuring import print_header, print_row
 from sweet_jax.data.examples import Examples
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
 from sweet_jax.settings.fields import replace_fields
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.files import write_bytes
 
 ReadFn = Callable[[str], bytes]
