@@ -4,7 +4,7 @@ r"""Trains classifiers with exits, and SetFit, on little data of many tasks.
         --names=banking77,trec --sizes=16x,1000 --seeds=100 \
         --methods=sweet,early_exit --recipes=random:1e-4:1e-3:0:last
     python -m benchmarks.few_data ... --score=test --methods=sweet,setfit \
-        --setfit=setfit/bin/python --max_steps=3000
+        --setfit=setfit/bin/python --max_steps=1600
     python -m benchmarks.few_data_table few_data/runs.jsonl
 
 Every task, size, seed, method and recipe is one run and one line of OUT/runs.jsonl;

@@ -1,7 +1,7 @@
 r"""Trains SetFit on a csv file and writes its predictions; needs setfit alone.
 
     python benchmarks/few_data_setfit.py --train=train.csv --test=test.csv \
-        --encoder=FOLDER --out=setfit.json [--seed=0] [--max_steps=3000]
+        --encoder=FOLDER --out=setfit.json [--seed=0] [--max_steps=1600]
 
 `benchmarks.few_data` calls it. Its environment is its own:
 
@@ -71,7 +71,7 @@ def main() -> None:
         "predictions": predictions,
         "train_seconds": trained - start,
         "predict_seconds": time.perf_counter() - trained,
-        "steps": trainer.state.global_step,
+        "steps": trainer.st_trainer.state.global_step,
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("setfit", "sentence-transformers", "transformers", "torch")

@@ -164,9 +164,9 @@ def print_differences(runs: list[Run]) -> None:
                 print_row(method, recipe, steps, name, "", _show(_average(values)))
 
 
-def _average(values: Sequence[Sequence[float] | np.ndarray]) -> list[Difference]:
+def _average(values: Iterable[Sequence[float] | np.ndarray]) -> list[Difference]:
     """Returns the mean and Student's interval of each column."""
-    return [(float(x.mean()), student_interval(x)) for x in np.array(values).T]
+    return [(float(x.mean()), student_interval(x)) for x in np.array([*values]).T]
 
 
 def print_against_frozen(runs: list[Run]) -> None:

@@ -46,7 +46,7 @@ def test_a_number_of_rows_is_stratified_and_nested():
 
 @pytest.mark.parametrize(
     ("least_steps", "num_rows", "num_epochs"),
-    [(0, 96, 3), (300, 96, 50), (300, 2500, 3)],
+    [(0, 98, 3), (300, 98, 43), (300, 2500, 3)],
 )
 def test_a_recipe_trains_until_it_has_its_steps(least_steps, num_rows, num_epochs):
     settings = parse_recipe(f"probe:5e-5:1e-3:{least_steps}:best", num_rows)
