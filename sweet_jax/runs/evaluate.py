@@ -122,6 +122,8 @@ def evaluate_on(
             *old["notes"],
         ],
         "extra_tests": {},
+        # They are scores on the test rows of the run, and their models are not kept.
+        "baselines": None,
         "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
         "seconds": {
             "load": round(load_seconds, 2),
