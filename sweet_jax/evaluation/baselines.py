@@ -39,7 +39,7 @@ _LBFGS_VECTORS = 20
 _TINY = 1e-12
 
 # Rows of numbers, dense or sparse.
-Features: TypeAlias = Float[np.ndarray, "N D"] | sparse.csr_matrix
+Features: TypeAlias = Float[np.ndarray, "_ D"] | sparse.csr_matrix
 
 
 @dataclasses.dataclass(frozen=True)

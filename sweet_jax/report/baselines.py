@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from sweet_jax.report.tables import METRIC_NAMES, Table, format_number, metric_name
+from sweet_jax.report.tables import (
+    METRIC_NAMES,
+    Table,
+    format_number,
+    metric_name,
+    start_with_metric,
+)
 
 # Smaller differences between an exit and a baseline are not worth a warning.
 _MARGIN = 0.01
@@ -35,12 +41,12 @@ def make_baseline_table(results: dict[str, Any]) -> Table:
         )
         for exit_row, frozen in zip(results["exits"], baselines["frozen"], strict=True)
     )
-    score = metric_name(results).capitalize() + (" (accuracy)" if has_accuracy else "")
+    score = start_with_metric(results) + (" (accuracy)" if has_accuracy else "")
     return Table(
         f"{score} of every exit and of baselines with the same training rows, on all"
         f" test examples: {baselines['frozen'][0]['model']} on the states that the exit"
         f" reads in the encoder before training, {baselines['tfidf']['model']} on"
-        f" tf-idf, and the majority class ({baselines['seconds']:.0f} seconds together)",
+        f" tf-idf, and the majority class ({baselines['seconds']:.0f} seconds for all)",
         header,
         rows,
         num_text_columns=0,
