@@ -26,7 +26,7 @@ LOGISTIC, RIDGE, CONSTANT = "logistic regression", "ridge", "constant"
 # Inverse strengths of logistic regression, as in scikit-learn.
 STATES_C, TFIDF_C = 0.1, 10.0
 # Strengths of ridge regression.
-STATES_ALPHA, TFIDF_ALPHA = 100.0, 1.0
+STATES_ALPHA, TFIDF_ALPHA = 300.0, 1.0
 # Words, and every other mark by itself: a text of emojis is not empty.
 TOKEN_PATTERN = r"\w+|[^\w\s]"
 _MOST_ITERATIONS = 200

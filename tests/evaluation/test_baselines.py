@@ -53,7 +53,7 @@ def test_a_probe_is_scikit_learns_model(monkeypatch, num_classes, large):
     model = LogisticRegression(C=0.1, max_iter=200)
     if large:
         monkeypatch.setattr(baselines, "_MOST_NUMBERS", 0)
-        model = RidgeClassifier(alpha=100.0)
+        model = RidgeClassifier(alpha=300.0)
     found = classify_states(train, labels, test, num_classes)
     reference = make_pipeline(StandardScaler(), model).fit(train, labels)
     assert found.model == ("ridge" if large else "logistic regression")

@@ -1,5 +1,6 @@
 """Baselines on the terminal and on the page, and the warning about low exits."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from report_files import change_results, make_workdir
 
 from sweet_jax.report import files, format_run, html, style
 from sweet_jax.report.baselines import describe_low_exits, make_baseline_table
+from sweet_jax.settings.fields import Settings, flatten_settings
 
 
 def make_results(
@@ -53,7 +55,9 @@ def test_only_exits_more_than_a_point_below_a_baseline_are_warned_about():
         in said
     )
     assert "exit 2" not in said
-    assert "train.num_epochs" in said
+    fields = re.findall(r"[a-z]+\.[a-z_]+(?=[,)=])", said)
+    assert "train.num_epochs" in fields
+    assert set(fields) - {"baselines.md"} <= flatten_settings(Settings()).keys()
 
 
 def test_a_scale_that_is_not_known_is_not_compared():
