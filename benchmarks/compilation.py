@@ -9,12 +9,12 @@ from measuring import print_header, print_row
 
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.results import compute_train_padding
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 _CODE = """
 import pathlib, sys
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 settings = from_config_dict(
     {"data": {"max_train_examples": 64}, "train": {"num_epochs": 1}}
 )

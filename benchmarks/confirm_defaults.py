@@ -22,7 +22,7 @@ from sweet_jax.data.splits import make_splits
 from sweet_jax.runs.evaluate import evaluate_on
 from sweet_jax.runs.workdir import read_settings
 from sweet_jax.settings.fields import replace_fields
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 
 def find_unread(run: Path) -> tuple[Examples, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
 from sweet_jax.settings.fields import default_exit_layers
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import make_members
 from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step

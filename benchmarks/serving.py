@@ -37,7 +37,7 @@ from sweet_jax.serving.measured_speedup import (
     measure_speedups,
     time_paired,
 )
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 _EMBEDDED_TASK = "rotten_tomatoes"
 

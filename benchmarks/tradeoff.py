@@ -15,7 +15,7 @@ from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.exits.criteria import compute_scores, make_thresholds
 from sweet_jax.runs.inputs import prepare
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 _REPEATS = 3
 _ROWS, _BATCH_SIZE = 100, 16

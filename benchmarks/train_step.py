@@ -16,7 +16,7 @@ from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.train import keep_layers
 from sweet_jax.settings.fields import Settings, default_exit_layers
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import Member, make_members, separates_segments
 from sweet_jax.training.optimizer import make_optimizer
 from sweet_jax.training.state import TrainState, make_train_step

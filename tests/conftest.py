@@ -15,7 +15,7 @@ from tiny_encoders import write_tiny_encoder, write_tiny_task
 from benchmarks.tiny_model import write_tiny_model
 from sweet_jax.settings import registries as all_registries
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.registry import Registry
 
 # Tracing makes objects by the million that live for long: with Python's own limits a

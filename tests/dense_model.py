@@ -23,7 +23,7 @@ from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import Progress, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData

@@ -13,7 +13,7 @@ from sweet_jax.arrays import Batch, LogitBank, Params
 from sweet_jax.data.sources import load_task
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 
 def trace_layers(encoder: Encoder, batch: Batch) -> Callable[[Params], list[jax.Array]]:

@@ -12,7 +12,7 @@ import sweet_jax
 from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -39,6 +39,7 @@ def test_every_kind_has_an_example_of_a_screen():
     assert max(block.count("\n") for block in BLOCKS) < 50
 
 
+@pytest.mark.slow
 def test_one_run_uses_one_of_each(
     names, tiny_encoder, shared_cache, tmp_path, monkeypatch
 ):

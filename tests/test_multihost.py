@@ -16,7 +16,7 @@ import pytest
 
 from sweet_jax.arrays import LogitBank
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ import json, pathlib, sys
 from sweet_jax import devices
 devices.join_hosts()
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 path, results = pipeline.run(
     from_config_dict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]), quiet=True
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.checksums import read_sealed, write_sealed
 from sweet_jax.system.files import FileError, check_schema
 

@@ -23,7 +23,7 @@ from sweet_jax.arrays import Batch, Params
 from sweet_jax.data.batches import BatchPlan
 from sweet_jax.devices import Programs, replicate, shape_of
 from sweet_jax.models.init import compute_shapes
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.member_training import MemberTraining
 from sweet_jax.training.objectives import Objective
 from sweet_jax.trees import flatten_paths

@@ -11,8 +11,8 @@ from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
 from sweet_jax.analysis.conflict_measurements import GradientConflict
 from sweet_jax.arrays import Params
 from sweet_jax.devices import replicate
-from sweet_jax.settings.fields import SettingsError
 from sweet_jax.settings.registries import ANALYSES
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.files import format_json
 
 ANALYSES.register("gradient_conflict", GradientConflict)

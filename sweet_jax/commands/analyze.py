@@ -13,7 +13,7 @@ from pathlib import Path
 from sweet_jax.commands.flags import Parser
 from sweet_jax.runs.workdir import WorkdirError, read_settings
 from sweet_jax.settings.fields import replace_fields, to_dict
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system import process
 
 

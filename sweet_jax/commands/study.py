@@ -16,8 +16,8 @@ from typing import Any
 
 from sweet_jax.commands.flags import Parser
 from sweet_jax.settings.config_file import read_config
-from sweet_jax.settings.fields import SettingsError
-from sweet_jax.settings.resolve import study_from_config_dict
+from sweet_jax.settings.from_config import study_from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import process
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from sweet_jax.commands.flags import Parser
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.files import take_lock
 
 # The cells of a killed study need a moment to save; a new process waits for the lock.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sweet_jax.commands.flags import Parser
 from sweet_jax.settings.config_file import read_config
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system import process
 
 

@@ -109,6 +109,9 @@ TASKS: dict[str, Task] = {
     )
 }
 
+_PATH_STARTS = ("/", "./", "../", "~")
+_FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".xlsx", ".zip")
+
 # GLUE configurations that are not classification tasks -> the reason.
 REFUSED: dict[str, str] = {
     "stsb": "is a regression task (similarities from 0 to 5): exits here classify",
@@ -147,10 +150,17 @@ def get_task(name: str) -> Task:
         raise ValueError(
             f"data.task={name!r} is a file: set --config.data.train_file={name} instead"
         )
+    if is_path(name):
+        raise ValueError(f"data.task={name!r}: there is no such file or folder")
     if "/" not in name:
         _refuse_near_miss(name)
     hub_path, _, config = name.partition(":")
     return Task(name=name, kind="hub", hub_path=hub_path, hub_config=config)
+
+
+def is_path(name: str) -> bool:
+    """Returns whether a name is written as a path, which no hub id is."""
+    return name.startswith(_PATH_STARTS) or name.lower().endswith(_FILE_ENDINGS)
 
 
 def _get_tfds_task(name: str) -> Task:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.evaluation import cascade, metrics
+from sweet_jax.evaluation import cascade, metrics, reliability
 from sweet_jax.evaluation.curves import (
     Curve,
     compute_area,
@@ -217,14 +217,14 @@ def _measure_exits(
                 "accuracy": metrics.score_predictions("accuracy", *answers),
                 "nll": metrics.compute_nll(after_NC, *examples),
                 "nll_before": metrics.compute_nll(before_NC, *examples),
-                "ece_before": metrics.compute_ece(before_NC, *examples),
-                "ece_after": metrics.compute_ece(after_NC, *examples),
+                "ece_before": reliability.compute_ece(before_NC, *examples),
+                "ece_after": reliability.compute_ece(after_NC, *examples),
                 "temperature": _shorten(calibration.temperatures[i]),
                 "cost_fraction": float(calibration.costs_E[i]),
             }
         )
         for when, logits_NC in (("before", before_NC), ("after", after_NC)):
-            bins = metrics.compute_reliability(logits_NC, *examples)
+            bins = reliability.compute_reliability(logits_NC, *examples)
             for name, values in dataclasses.asdict(bins).items():
                 arrays[f"reliability/{when}/exit_{i}/{name}"] = values
     return rows, arrays
@@ -240,7 +240,7 @@ def _measure_lte(
     return [
         {
             "lte_range": [_shorten(low), _shorten(high)],
-            "lte_auc": metrics.compute_auc(lte_N, right_N, bank.weights),
+            "lte_auc": reliability.compute_auc(lte_N, right_N, bank.weights),
         }
         for (low, high), lte_N, right_N in zip(
             lte_ranges, bank.lte.T, right_NE.T, strict=True

@@ -28,8 +28,7 @@ from jaxtyping import Float, Float32
 from sweet_jax.arrays import Array
 from sweet_jax.exits.criterion import Criterion, RangeFn, ScoresFn
 from sweet_jax.exits.criterion_checks import check_criterion
-from sweet_jax.settings.fields import LOGIT_CRITERIA
-from sweet_jax.settings.registries import CRITERIA
+from sweet_jax.settings.registries import CRITERIA, LOGIT_CRITERIA
 
 # A threshold that no score reaches: every example runs every exit.
 FULL = float("inf")

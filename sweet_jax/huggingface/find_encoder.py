@@ -13,7 +13,8 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from sweet_jax.huggingface.weight_files import find_weight_files
-from sweet_jax.settings.fields import EncoderSettings, SettingsError
+from sweet_jax.settings.fields import EncoderSettings
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.names import suggest
 from sweet_jax.system.network import is_reachable
 from sweet_jax.system.packages import INSTALL_EMBEDDED

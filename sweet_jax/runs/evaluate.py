@@ -21,7 +21,7 @@ from sweet_jax.data.notes import (
 from sweet_jax.data.sources import load_tables, load_task
 from sweet_jax.data.splits import make_locate, make_splits
 from sweet_jax.data.table_files import read_splits
-from sweet_jax.data.tasks import get_task
+from sweet_jax.data.tasks import get_task, is_path
 from sweet_jax.devices import configure_jax
 from sweet_jax.evaluation.banks import CascadeSpec, evaluate_banks
 from sweet_jax.runs.workdir import (
@@ -33,8 +33,9 @@ from sweet_jax.runs.workdir import (
     read_settings,
 )
 from sweet_jax.serving.classifier import load
-from sweet_jax.settings.fields import DataSettings, Settings, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.fields import DataSettings, Settings
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
 from sweet_jax.system.files import read_object, write_folder, write_json
 
@@ -159,6 +160,8 @@ def load_table(
     if path.exists() and not path.is_dir():
         fields = {"test": "--data"}
         return read_splits({"test": (path,)}, fields, asked, _FLAGS, remembered)["test"]
+    if is_path(data) and not path.exists():
+        raise SettingsError(f"--data={data}: there is no such file or folder")
     task = get_task(data)
     columns = DataSettings(
         text_columns=() if task.text_columns else asked.texts,

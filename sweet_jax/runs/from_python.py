@@ -8,9 +8,10 @@ from typing import Any
 from sweet_jax.data.in_memory import HeldRows, hold_rows
 from sweet_jax.data.rows import COMPRESSED, find_format
 from sweet_jax.runs.run import Run
-from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.keywords import nest_keywords
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 
 
 def train(

@@ -38,7 +38,9 @@ from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.registries import BUILTIN_METHODS
 from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
 from sweet_jax.training.member_training import MemberTraining, TrainData
@@ -178,7 +180,7 @@ def prepare(settings: Settings) -> Prepared:
             loaded.pooler is not None,
         )
     elif settings.exits.pooler_init == "checkpoint" and loaded.pooler is None:
-        raise settings_lib.SettingsError(
+        raise SettingsError(
             f"exits.pooler_init=checkpoint, but the encoder {settings.encoder.name} has"
             " no pooler: set exits.pooler_init=fresh"
         )
@@ -229,7 +231,7 @@ def prepare(settings: Settings) -> Prepared:
 
 def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str, str]:
     """Returns a digest of a registered method, which may change between versions."""
-    if settings.method in settings_lib.BUILTIN_METHODS:
+    if settings.method in BUILTIN_METHODS:
         return {}
     return {"method": hashlib.sha256(repr(members).encode()).hexdigest()[:16]}
 

@@ -40,7 +40,8 @@ from sweet_jax.runs.workdir import (
     default_workdir,
 )
 from sweet_jax.serving.model_folder import save_model_folder, update_description
-from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
 from sweet_jax.system.files import read_object, write_json
 from sweet_jax.trees import unflatten_paths

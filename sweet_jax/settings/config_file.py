@@ -3,7 +3,6 @@
 import ast
 import csv
 import dataclasses
-import functools
 import importlib.util
 import re
 import sys
@@ -12,10 +11,16 @@ from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
-from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
-from sweet_jax.settings.resolve import make_unknown_key_error, parse_config_string
+from sweet_jax.settings.fields import (
+    Settings,
+    StudySettings,
+    list_fields,
+    to_dict,
+)
+from sweet_jax.settings.from_config import make_unknown_key_error, parse_config_string
+from sweet_jax.settings.rules import SettingsError, strip_rules
 from sweet_jax.system.files import show
 from sweet_jax.system.names import describe_unknown
 
@@ -191,7 +196,7 @@ def _describe(error: BaseException, path: Path) -> str:
 
 def _check_fields(arguments: Sequence[str], config: Any) -> None:
     """Raises SettingsError if a flag sets a field that the config does not have."""
-    known = [name for name in _list_fields() if name.split(".")[0] in config]
+    known = [name for name in list_fields() if name.split(".")[0] in config]
     for argument in arguments:
         match = re.match(r"--?(?:no)?config\.([\w.]*)", argument)
         if match is None or match[1] in known or match[1] in config:
@@ -210,7 +215,9 @@ def quote_names(argv: Sequence[str]) -> list[str]:
     ml_collections reads `0,1` as a list, but `title,body` as one name. A name with a
     comma needs quotes: `"'last, first',title"`. A repeated flag adds to the list.
     """
-    fields = {n for n, kind in _list_fields().items() if kind == tuple[str, ...]}
+    fields = {
+        n for n, kind in list_fields().items() if strip_rules(kind) == tuple[str, ...]
+    }
     found: dict[str, list[str]] = {}
     places: dict[str, int] = {}
     quoted: list[str] = []
@@ -253,17 +260,3 @@ def split_names(text: str) -> tuple[str, ...]:
     except csv.Error as error:
         raise SettingsError(f"{text!r} is not a list of names: {error}") from error
     return tuple(name.strip() for name in row if name.strip())
-
-
-@functools.cache
-def _list_fields() -> dict[str, Any]:
-    """Returns dotted field -> type, for all fields of a config."""
-    sections: dict[str, Any] = {"": Settings, "study.": StudySettings}
-    for name, kind in get_type_hints(Settings).items():
-        if dataclasses.is_dataclass(kind):
-            sections[f"{name}."] = kind
-    return {
-        f"{prefix}{name}": kind
-        for prefix, section in sections.items()
-        for name, kind in get_type_hints(section).items()
-    }

@@ -1,40 +1,33 @@
 """Settings of a run: frozen dataclasses with the defaults.
 
 The dataclasses below are the reference of every field a person can set with
-`--config.section.field=value`. A field whose default depends on the method, on
-`faithful_release` or on the encoder holds "not given": `AUTO` (-1) in a number, `auto`
-in a text, () in a list. `resolve` fills it in after all overrides, so that no given
-value is ever replaced by a default, not even one that equals it.
+`--config.section.field=value`. The annotation of a field gives its allowed values
+(rules.py). Checks of several fields together are in from_config.py. A field whose
+default depends on the method, on `faithful_release` or on the encoder holds "not
+given": `AUTO` (-1) in a number, `auto` in a text, () in a list. `resolve` fills it in
+after all overrides, so that no given value is ever replaced by a default, not even one
+that equals it.
 """
 
 import dataclasses
+import functools
 import hashlib
-import itertools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from sweet_jax.system.names import describe_unknown
-from sweet_jax.system.registry import Registry
-
-# Criteria that read the exits' logits alone; `lte` reads heads of its own.
-LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
-BUILTIN_CRITERIA = (*LOGIT_CRITERIA, "lte")
-BUILTIN_METHODS = (
-    "sweet",
-    "early_exit",
-    "multi_model",
-    "two_stage",
-    "alternating",
-    "weighted",
-    "self_distill",
-    "gradient_equilibrium",
+from sweet_jax.settings.registries import ANALYSES, CRITERIA, METHODS, METRICS
+from sweet_jax.settings.rules import (
+    Length,
+    OneOf,
+    Range,
+    Rising,
+    SettingsError,
+    find_types,
 )
+
+# "Not given", in a number.
 AUTO = -1
-
-
-class SettingsError(ValueError):
-    """A setting is wrong: one line with the value, what is allowed and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +39,12 @@ class EncoderSettings:
     # Hub revision (branch, tag or commit); empty: the repository's default.
     revision: str = ""
     # Computation type, float32 or bfloat16. Parameters are always float32.
-    dtype: str = "float32"
+    dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
     # Recompute each layer's activations in the backward pass: less memory, more FLOPs.
     remat: bool = False
     # jax matmul precision: default, high or highest. On GPU default is TF32, on TPU
     # bfloat16.
-    matmul_precision: str = "default"
+    matmul_precision: Annotated[str, OneOf("default", "high", "highest")] = "default"
     # Attributes of the encoder's config.json to ignore beside the known harmless ones.
     ignore_attributes: tuple[str, ...] = ()
 
@@ -61,15 +54,15 @@ class ExitSettings:
     """The exits along the encoder."""
 
     # Layers, counted from 0, whose output an exit reads; (): by the encoder's depth.
-    layers: tuple[int, ...] = ()
+    layers: Annotated[tuple[int, ...], Rising(), Range(0)] = ()
     # What the pooler reads: `mean` over real tokens, or `cls`, the first token's state;
     # auto: mean (faithful_release: cls).
-    pooling: str = "auto"
+    pooling: Annotated[str, OneOf("auto", "mean", "cls")] = "auto"
     # `fresh`, or `checkpoint`: every exit starts from the checkpoint's own pooler;
     # auto: fresh (faithful_release: checkpoint, where the encoder has a pooler).
-    pooler_init: str = "auto"
+    pooler_init: Annotated[str, OneOf("auto", "fresh", "checkpoint")] = "auto"
     # Dropout before each classifier; -1: 0.1 (faithful_release: the encoder's own).
-    dropout: float = float(AUTO)
+    dropout: Annotated[float, Range(0, 0.99)] = float(AUTO)
     # Learning to exit: train a head per exit to say whether the exit is right, for the
     # criterion lte.
     learn_to_exit: bool = False
@@ -91,30 +84,30 @@ class DataSettings:
     test_file: str = ""
     # Where no test rows are published or given: their share of all rows, in percent,
     # stratified by class, and the most of them.
-    test_percent: float = 20.0
-    max_test_examples: int = 1530
+    test_percent: Annotated[float, Range(1, 90)] = 20.0
+    max_test_examples: Annotated[int, Range(1)] = 1530
     # One or two text columns; (): found by their usual names, or of two columns by what
     # is in them.
-    text_columns: tuple[str, ...] = ()
+    text_columns: Annotated[tuple[str, ...], Length(0, 2)] = ()
     # The column of labels, integers or strings; empty: found in the same way.
     label_column: str = ""
     # Accept rows whose text is empty instead of refusing them with their line number.
     allow_empty_text: bool = False
     # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
     # 2,000 (faithful_release: 6,000).
-    max_train_examples: int = AUTO
+    max_train_examples: Annotated[int, Range(0)] = AUTO
     # What `score` means: accuracy, matthews, f1, macro_f1, balanced_accuracy, or a
     # metric that was registered; `auto`: the task's own (Matthews for cola, F1 for mrpc
     # and qqp, else accuracy).
-    metric: str = "auto"
+    metric: Annotated[str, OneOf("auto", registry=METRICS)] = "auto"
     # Rows held out for calibration, half for each part.
-    calibration_examples: int = 1000
+    calibration_examples: Annotated[int, Range(4)] = 1000
     # Longest input in tokens; longer ones are cut (and counted); -1: 128
     # (faithful_release: 256).
-    max_length: int = AUTO
+    max_length: Annotated[int, Range(3)] = AUTO
     # Lengths that batches are padded to; (): 16, 32, 48, 64, 96, 128, 192, 256, 384 and
     # 512 (faithful_release: 256).
-    buckets: tuple[int, ...] = ()
+    buckets: Annotated[tuple[int, ...], Rising(), Range(1)] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,25 +115,27 @@ class OptimSettings:
     """AdamW, with learning rates of their own for the encoder and the exits."""
 
     # Peak learning rates; -1: the method's default (docs/defaults.md).
-    encoder_learning_rate: float = float(AUTO)
-    exit_learning_rate: float = float(AUTO)
+    encoder_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
+    exit_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
     # `linear` decay to 0, or `constant`; both after the warm-up.
-    schedule: str = "linear"
+    schedule: Annotated[str, OneOf("linear", "constant")] = "linear"
     # Share of the steps, in percent, over which the learning rates rise from 0; -1: 10
     # (faithful_release: 0).
-    warmup_percent: float = float(AUTO)
+    warmup_percent: Annotated[float, Range(0, 100)] = float(AUTO)
     # Decoupled weight decay; biases and norms are exempt; -1: 0.01 (faithful_release:
     # 0).
-    weight_decay: float = float(AUTO)
+    weight_decay: Annotated[float, Range(0)] = float(AUTO)
     # Where AdamW adds its epsilon of 1e-8: `after_correction` of the moments' bias, as
     # torch and optax do, or `before_correction`, as transformers' own AdamW did up to
     # 4.21; auto: after_correction (faithful_release: before_correction).
-    epsilon_mode: str = "auto"
+    epsilon_mode: Annotated[
+        str, OneOf("auto", "after_correction", "before_correction")
+    ] = "auto"
     # Gradient norm limit; 0: none.
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, Range(0)] = 1.0
     # Whose norm is limited: `segment` (with its exit), `global`, `member`; `auto`: by
     # the method.
-    clip_scope: str = "auto"
+    clip_scope: Annotated[str, OneOf("auto", "segment", "global", "member")] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,16 +143,16 @@ class TrainSettings:
     """The training loop."""
 
     # Rows per step.
-    batch_size: int = 16
+    batch_size: Annotated[int, Range(1)] = 16
     # Passes over the training rows; -1: the method's default.
-    num_epochs: int = AUTO
+    num_epochs: Annotated[int, Range(1)] = AUTO
     # Steps between checkpoints; one more is written at the end.
-    checkpoint_every_steps: int = 200
+    checkpoint_every_steps: Annotated[int, Range(1)] = 200
     # Parts a batch is cut into, one after the other, to save memory.
-    accumulate_steps: int = 1
+    accumulate_steps: Annotated[int, Range(1)] = 1
     # `last` step (as in the paper), or `best` epoch by the mean exit score on
     # calibration part 0.
-    select: str = "last"
+    select: Annotated[str, OneOf("last", "best")] = "last"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,18 +161,18 @@ class EvaluateSettings:
 
     # Exit criteria to sweep, registered ones among them; (): confidence, entropy,
     # margin and patience, and lte where exits.learn_to_exit is set.
-    criteria: tuple[str, ...] = ()
+    criteria: Annotated[tuple[str, ...], OneOf(registry=CRITERIA)] = ()
     # Points of the threshold grid of confidence, entropy, margin and lte.
-    num_thresholds: int = 11
+    num_thresholds: Annotated[int, Range(2, 10001)] = 11
     # Rows per evaluation batch; no result depends on it.
-    batch_size: int = 64
+    batch_size: Annotated[int, Range(1)] = 64
     # Compile every segment by itself, for its FLOPs and its seconds on this device.
     measure_costs: bool = True
     # Fit and score baselines: tf-idf, and the frozen encoder at every exit, each with
     # logistic regression (docs/baselines.md).
     baselines: bool = True
     # Speed-ups to report the score at.
-    speedups: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
+    speedups: Annotated[tuple[float, ...], Range(1)] = (1.5, 2.0, 3.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +182,17 @@ class AnalysisSettings:
     # Cosines between the gradients that different exits send to weights they share.
     gradient_conflict: bool = False
     # Other analyses, by the names under which they are registered.
-    names: tuple[str, ...] = ()
+    names: Annotated[tuple[str, ...], OneOf(registry=ANALYSES)] = ()
     # When, in percent of the training steps: 0 is before the first, 100 after the last.
-    steps_percent: tuple[float, ...] = (0.0, 25.0, 50.0, 75.0, 100.0)
+    steps_percent: Annotated[tuple[float, ...], Length(1), Range(0, 100)] = (
+        0.0,
+        25.0,
+        50.0,
+        75.0,
+        100.0,
+    )
     # Training batches that each measurement averages over.
-    num_batches: int = 8
+    num_batches: Annotated[int, Range(1)] = 8
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -208,9 +209,9 @@ class Settings:
     # two_stage, alternating, weighted, self_distill, gradient_equilibrium, or a method
     # that was registered. Also sweet(a=0.2), which sets one of the boundary_gradient
     # fields, as results show it.
-    method: str = "sweet"
+    method: Annotated[str, OneOf(registry=METHODS)] = "sweet"
     # Chooses the training rows, their order, the fresh weights and dropout.
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     # Reproduce the released code of the paper, its defects included; what that means
     # and what still differs is in docs/released-code.md.
     faithful_release: bool = False
@@ -281,6 +282,13 @@ class StudySettings:
     shard: str = "0/1"
 
 
+@functools.cache
+def list_fields() -> dict[str, Any]:
+    """Returns dotted field -> annotated type, of runs and (`study.`) of studies."""
+    study = find_types(StudySettings)
+    return find_types(Settings) | {f"study.{name}": t for name, t in study.items()}
+
+
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Returns nested plain dicts; tuples stay tuples."""
     return dataclasses.asdict(settings)
@@ -347,34 +355,10 @@ def default_exit_layers(num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(set(ends)))
 
 
-def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raises SettingsError, with the closest name, unless the value is allowed."""
-    if value not in allowed:
-        raise SettingsError(describe_unknown(name, value, allowed))
-
-
-def check_registered(name: str, value: Any, registry: Registry[Any]) -> None:
-    """Raises SettingsError, with the closest name, unless the value is registered.
-
-    Args:
-        name: of the field.
-        value: of the field.
-        registry: of the names that the field takes.
-    """
-    if value not in registry:
-        raise SettingsError(describe_unknown(name, value, registry.names()))
-
-
-def check_exit_layers(layers: tuple[int, ...], num_layers: int | None = None) -> None:
-    """Raises SettingsError unless the layers rise and lie within the encoder."""
-    limit = "the encoder's last layer" if num_layers is None else f"{num_layers - 1}"
-    allowed = f"allowed are rising, different layers from 0 to {limit}"
-    if any(b <= a for a, b in itertools.pairwise(layers)):
-        raise SettingsError(f"exits.layers={layers} are not rising: {allowed}")
-    if any(layer < 0 for layer in layers):
-        raise SettingsError(f"exits.layers={layers} has a negative layer: {allowed}")
-    if num_layers is not None and layers and layers[-1] >= num_layers:
+def check_exit_layers(layers: tuple[int, ...], num_layers: int) -> None:
+    """Raises SettingsError unless all layers lie within the encoder."""
+    if layers and layers[-1] >= num_layers:
         raise SettingsError(
             f"exits.layers={layers} goes past the encoder of {num_layers} layers:"
-            f" {allowed}"
+            f" allowed are rising, different layers from 0 to {num_layers - 1}"
         )

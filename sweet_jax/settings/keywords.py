@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.settings.fields import Settings, SettingsError, flatten_settings
+from sweet_jax.settings.fields import Settings, flatten_settings
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.names import suggest
 
 # Short names that more than one section has, or that libraries commonly use.

@@ -7,12 +7,22 @@ its values where it looks one up.
 
 from typing import Any
 
-from sweet_jax.settings.fields import (
-    BUILTIN_CRITERIA,
-    BUILTIN_METHODS,
-    SettingsError,
-)
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.registry import Registry
+
+# Criteria that read the exits' logits alone; `lte` reads heads of its own.
+LOGIT_CRITERIA = ("confidence", "entropy", "margin", "patience")
+BUILTIN_CRITERIA = (*LOGIT_CRITERIA, "lte")
+BUILTIN_METHODS = (
+    "sweet",
+    "early_exit",
+    "multi_model",
+    "two_stage",
+    "alternating",
+    "weighted",
+    "self_distill",
+    "gradient_equilibrium",
+)
 
 
 def _check_method(name: str, value: object) -> None:

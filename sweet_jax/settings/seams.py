@@ -7,12 +7,9 @@ As text it is part of the method's name: `sweet(a=0.2)`.
 import re
 from typing import Any
 
-from sweet_jax.settings.fields import (
-    Settings,
-    SettingsError,
-    check_registered,
-)
+from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.registries import METHODS
+from sweet_jax.settings.rules import OneOf, SettingsError
 
 _SEPARATORS = {"/": "boundary_gradient_scales", ">": "boundary_gradient_phases"}
 
@@ -33,7 +30,7 @@ def parse_method(text: str) -> dict[str, Any]:
     """
     match = re.fullmatch(r"(\w+)\(a=([^()]*)\)", text)
     name = match[1] if match else text
-    check_registered("method", name, METHODS)
+    OneOf(registry=METHODS).check("method", name)
     if match is None:
         return {"method": name}
     try:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from sweet_jax.settings.fields import (
     AUTO,
     Settings,
-    SettingsError,
     StudySettings,
     compute_digest,
     to_dict,
     training_fields,
 )
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 
 # Settings that may differ between the cells of one study.
 VARIED = frozenset(

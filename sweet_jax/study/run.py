@@ -11,7 +11,7 @@ from typing import Any
 from sweet_jax.data.sources import load_task
 from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.huggingface.find_encoder import find_encoder
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.study import cells
 from sweet_jax.study.cell_lock import CellLocks
 from sweet_jax.study.folder import PLAN, SCHEMA, CellEntry, read_plan

@@ -15,8 +15,9 @@ the source's released code. j counts exits from 0.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.registries import METHODS
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.settings.seams import check_seam_scales
 from sweet_jax.training.objectives import Member, Objective, Phase, find_problem
 

@@ -13,7 +13,8 @@ from sweet_jax.arrays import Batch, Params
 from sweet_jax.data.batches import BatchPlan
 from sweet_jax.devices import Program, Programs, replicate, shape_of
 from sweet_jax.models.init import compute_shapes, make_example_batch
-from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.member_training import MemberTraining, PhaseSpan
 from sweet_jax.training.objectives import Objective, Phase
 from sweet_jax.training.optimizer import make_optimizer, make_schedule

@@ -9,7 +9,7 @@ import pytest
 from sweet_jax.analysis.conflict_file import FILE_NAME, ConflictFile, make_header
 from sweet_jax.analysis.gradient_conflict import Conflict
 from sweet_jax.analysis.parameter_groups import Group
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.checksums import write_sealed
 from sweet_jax.system.files import FileError
 

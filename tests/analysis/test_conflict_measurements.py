@@ -15,8 +15,9 @@ import pytest
 
 from sweet_jax import report
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.fields import Settings, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.checksums import write_sealed
 from sweet_jax.system.files import FileError
 from sweet_jax.training.preemption import Interrupted

@@ -22,9 +22,10 @@ from sweet_jax.analysis.analysis import Analysis, AnalysisInputs
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import Params
 from sweet_jax.runs import pipeline
-from sweet_jax.settings.fields import Settings, SettingsError
+from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.registries import ANALYSES, METHODS
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.files import write_json
 from sweet_jax.training.loop import Progress, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData
@@ -118,6 +119,7 @@ class NoStore:
         """There is none."""
 
 
+@pytest.mark.slow
 def test_a_registered_analysis_is_called_at_its_steps_and_changes_nothing(tmp_path):
     sweet_jax.register_analysis("weight_norm", WeightNorm)
     settings = make_settings()

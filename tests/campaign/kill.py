@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.tiny_model import write_lines
 from campaign.seeds import Seeds
-from sweet_jax.settings.fields import BUILTIN_METHODS
+from sweet_jax.settings.registries import BUILTIN_METHODS
 
 ROOT = Path(__file__).parents[2]
 STOPPED = 75

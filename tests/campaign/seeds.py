@@ -11,7 +11,7 @@ from tiny_encoders import make_sentences, write_tiny_encoder, write_tiny_task
 from sweet_jax.export.folder import export_folder
 from sweet_jax.runs import pipeline
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,9 @@ WRONG_WORDS: list[tuple[list[str], str]] = [
     ([SWEET, "--config.train.batch_size=0"], "train.batch_size=0: allowed is"),
     ([SWEET + ":method=sweat"], "did you mean sweet"),
     ([SWEET + ":tsk=sst2"], "allowed are key=value with the keys task"),
-    ([SWEET, "--config.exits.layers=(3, 1)"], "are not rising"),
-    ([SWEET, "--config.exits.layers=(1, 1)"], "are not rising"),
-    ([SWEET, "--config.exits.layers=(-1, 1)"], "has a negative layer"),
+    ([SWEET, "--config.exits.layers=(3, 1)"], "allowed are rising"),
+    ([SWEET, "--config.exits.layers=(1, 1)"], "allowed are rising"),
+    ([SWEET, "--config.exits.layers=(-1, 1)"], "allowed for each number is at least 0"),
     ([SWEET, "--config.exits.layers=(0, 9)"], "past the encoder of 6 layers"),
     ([SWEET, "--config.boundary_gradient_scale=1.5"], "0 <= a < 1"),
     (

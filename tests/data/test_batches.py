@@ -20,7 +20,7 @@ from sweet_jax.data.batches import (
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
 from sweet_jax.data.tokenize import Tokenized, load_tokenizer, tokenize_examples
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 BUCKETS = (4, 8, 16, 32)
 row_lengths = st.lists(st.integers(1, 32), min_size=0, max_size=120).map(

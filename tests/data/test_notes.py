@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sweet_jax.data import notes
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 
 def locate(i: int) -> str:

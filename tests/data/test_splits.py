@@ -13,7 +13,7 @@ from sweet_jax.data.notes import list_keys
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import assign_parts, make_splits, order_stratified
 from sweet_jax.data.tasks import get_task
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 label_arrays = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
     lambda values: np.array(values, np.int32)

@@ -94,3 +94,13 @@ def test_tfds_names_keep_what_glue_defines():
 def test_names_that_say_nothing_list_what_is_allowed(name):
     with pytest.raises(ValueError, match=r"allowed|add a name"):
         get_task(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["absent.csv", "rows/Absent.JSONL", "./absent", "/absent", "../a/b", "~/x"]
+)
+def test_a_path_that_does_not_exist_is_no_hub_data_set(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="there is no such file or folder") as error:
+        get_task(name)
+    assert str(error.value).startswith(f"data.task={name!r}")

@@ -26,7 +26,7 @@ from sweet_jax.exits.temperatures import apply_temperatures
 from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.models.init import make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
-from sweet_jax.settings import fields
+from sweet_jax.settings import registries
 from sweet_jax.settings.fields import ExitSettings
 
 LAYERS, CLASSES, BATCH, BUCKETS = (0, 1, 3), 3, 4, (8, 16)
@@ -155,7 +155,7 @@ def test_answers_are_the_cascades(
 
 
 @pytest.mark.slow
-@draw_streams(fields.BUILTIN_CRITERIA, (1, 2, 7, 23))
+@draw_streams(registries.BUILTIN_CRITERIA, (1, 2, 7, 23))
 @settings(max_examples=30, deadline=None)
 def test_answers_are_the_cascades_by_every_criterion(
     served, lengths, sizes, criterion, share, pooling, repeat, seed

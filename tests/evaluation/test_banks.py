@@ -17,8 +17,8 @@ from sweet_jax.evaluation.curves import MOST_SLOW_POINTS, make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import FULL, compute_scores
 from sweet_jax.exits.temperatures import apply_temperatures
-from sweet_jax.settings import fields
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings import registries
+from sweet_jax.settings.from_config import from_config_dict
 
 LAYERS = (0, 1, 3, 5)
 
@@ -26,7 +26,7 @@ LAYERS = (0, 1, 3, 5)
 SPEC = CascadeSpec(
     separate_models=False,
     exit_layers=LAYERS,
-    criteria=fields.BUILTIN_CRITERIA,
+    criteria=registries.BUILTIN_CRITERIA,
     num_thresholds=11,
     speedups=(1.0, 1.5, 2.0, 6.0, 7.0),
 )
@@ -106,7 +106,7 @@ def _flatten(value):
         yield value
 
 
-@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("criterion", registries.BUILTIN_CRITERIA)
 def test_every_reported_point_is_a_replay_of_the_cascade(rng, criterion):
     test, held_out = _make_bank(rng), _make_bank(rng)
     temperatures, evaluation = _evaluate(test, held_out, criteria=(criterion,))
@@ -140,7 +140,7 @@ def test_thresholds_are_the_dearest_on_all_calibration_rows(rng):
     ]
     again = dataclasses.replace(calibration, bank=turned[1])
     _, other = _evaluate(turned[0], held_out, calibration=again)
-    for criterion in fields.BUILTIN_CRITERIA:
+    for criterion in registries.BUILTIN_CRITERIA:
         chosen, same = (
             [row["threshold"] for row in e.at_speedup[criterion]]
             for e in (evaluation, other)
@@ -239,7 +239,7 @@ def test_full_is_null_beside_a_score(rng):
 def test_arrays_of_the_curves_file(rng):
     _, evaluation = _evaluate(_make_bank(rng), _make_bank(rng))
     shapes = {name: array.shape for name, array in evaluation.arrays.items()}
-    for criterion in fields.BUILTIN_CRITERIA:
+    for criterion in registries.BUILTIN_CRITERIA:
         counts = criterion == "patience"
         (num_points,) = shapes.pop(f"exact/{criterion}/threshold")
         assert num_points == 4 if counts else num_points > 300
@@ -312,7 +312,7 @@ def test_multi_model_pays_for_every_member(rng):
 def test_without_ranges_there_is_no_lte(rng):
     test, held_out = _make_bank(rng), _make_bank(rng)
     plain = [dataclasses.replace(bank, lte=None) for bank in (test, held_out)]
-    logit_criteria = fields.LOGIT_CRITERIA
+    logit_criteria = registries.LOGIT_CRITERIA
     _, evaluation = _evaluate(*plain, criteria=logit_criteria)
     _, more = _evaluate(test, held_out)
     for row, longer in zip(evaluation.exits, more.exits, strict=True):

@@ -19,8 +19,8 @@ from sweet_jax.exits.criteria import (
     make_thresholds,
     register_criterion,
 )
-from sweet_jax.settings import fields
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings import registries
+from sweet_jax.settings.from_config import from_config_dict
 
 # Few shapes, because each compiles once; logits from ties to saturated softmax.
 SHAPES = [(1, 1, 2), (5, 4, 2), (5, 3, 3), (5, 4, 7)]
@@ -64,7 +64,7 @@ def _oracle(criterion: str, logits_NEC: np.ndarray) -> np.ndarray:
     return scores_NE
 
 
-@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("criterion", registries.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS)
 def test_scores_follow_their_definitions(criterion, logits_NEC):
@@ -73,7 +73,7 @@ def test_scores_follow_their_definitions(criterion, logits_NEC):
     np.testing.assert_allclose(scores_NE, _oracle(criterion, logits_NEC), atol=2e-6)
 
 
-@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("criterion", registries.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS)
 def test_scores_lie_in_their_range_exactly(criterion, logits_NEC):
@@ -90,13 +90,13 @@ def test_scores_lie_in_their_range_exactly(criterion, logits_NEC):
 def test_equal_logits_reach_the_lowest_threshold(num_classes):
     # Without its clip, entropy rounds to just below 0 for 6, 7 and 12 equal logits.
     logits_11C = np.full((1, 1, num_classes), 0.3, np.float32)
-    for criterion in fields.BUILTIN_CRITERIA:
+    for criterion in registries.BUILTIN_CRITERIA:
         lte_11 = np.zeros((1, 1), np.float32)
         score = np.asarray(compute_scores(criterion, logits_11C, lte_11))[0, 0]
         assert score >= make_thresholds(criterion, 11, num_classes, 1)[0]
 
 
-@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("criterion", registries.BUILTIN_CRITERIA)
 @fast
 @hypothesis.given(logits_NEC=LOGITS, data=st.data())
 def test_an_exit_sees_no_later_exit(criterion, logits_NEC, data):
@@ -197,7 +197,7 @@ def test_unknown_criteria_and_single_classes_are_refused():
 
 
 def test_every_criterion_of_the_settings_has_its_function():
-    for criterion in fields.BUILTIN_CRITERIA:
+    for criterion in registries.BUILTIN_CRITERIA:
         assert callable(CRITERIA.lookup(criterion).scores_fn)
 
 
@@ -207,7 +207,7 @@ def test_lte_is_refused_without_scores():
     ) as error:
         compute_scores("lte", np.zeros((1, 2, 2), np.float32))
     assert "\n" not in str(error.value)
-    for criterion in fields.LOGIT_CRITERIA:
+    for criterion in registries.LOGIT_CRITERIA:
         criteria.check_lte(criterion, has_lte=False)
 
 
@@ -222,9 +222,7 @@ def test_a_registered_criterion_is_like_ours():
     np.testing.assert_array_equal(make_thresholds("gini", 3, 2, 2), [0, 0.5, 1])
     settings = from_config_dict({"evaluate": {"criteria": ["gini", "margin"]}})
     assert settings.evaluate.criteria == ("gini", "margin")
-    with pytest.raises(
-        fields.SettingsError, match=r"allowed are confidence.*lte, gini"
-    ):
+    with pytest.raises(SettingsError, match=r"allowed are confidence.*lte, gini"):
         from_config_dict({"evaluate": {"criteria": ["giny"]}})
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from sweet_jax.exits.criteria import CRITERIA, Criterion, register_criterion
 from sweet_jax.exits.criterion_checks import check_criterion
-from sweet_jax.settings import fields
+from sweet_jax.settings import registries
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("name", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("name", registries.BUILTIN_CRITERIA)
 def test_our_criteria_pass_the_check_of_others(name):
     row = CRITERIA.lookup(name)
     register_criterion(

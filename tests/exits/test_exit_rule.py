@@ -13,7 +13,7 @@ from sweet_jax.evaluation.cascade import choose_exits, costs_from_layers
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.exits.exit_rule import ExitRule
-from sweet_jax.settings import fields
+from sweet_jax.settings import registries
 
 EXITS, CLASSES = 4, 3
 TEMPERATURES = np.array([0.5, 1.5, 1.0, 2.0], np.float32)
@@ -51,7 +51,7 @@ def run_cascade(rule: ExitRule, bank: LogitBank) -> np.ndarray:
     return exits_N
 
 
-@pytest.mark.parametrize("criterion", fields.BUILTIN_CRITERIA)
+@pytest.mark.parametrize("criterion", registries.BUILTIN_CRITERIA)
 def test_exits_are_those_of_the_evaluator(bank, criterion):
     calibration = make_calibration(bank)
     scores_NE = calibration.apply(bank).score(criterion)

@@ -13,7 +13,8 @@ import pytest
 from huggingface_hub import constants
 
 from sweet_jax.huggingface.find_encoder import PRESETS, Preset, find_encoder
-from sweet_jax.settings.fields import EncoderSettings, SettingsError
+from sweet_jax.settings.fields import EncoderSettings
+from sweet_jax.settings.rules import SettingsError
 
 
 def find(name: str, revision: str = "") -> Path:

@@ -24,8 +24,8 @@ from sweet_jax.models.shared_tables import copy_tables
 from sweet_jax.runs import pipeline
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.workdir import read_settings
-from sweet_jax.settings.fields import SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.trees import flatten_paths
 
 TABLE = "distance/embedding"

@@ -24,7 +24,7 @@ from sweet_jax.models.rotary import compute_frequencies, rotate
 from sweet_jax.runs import pipeline
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.settings.fields import ExitSettings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.trees import flatten_paths
 

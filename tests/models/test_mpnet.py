@@ -19,7 +19,7 @@ from sweet_jax.models.shared_tables import (
     copy_tables,
     join_tables,
 )
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.trees import flatten_paths
 

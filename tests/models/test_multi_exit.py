@@ -24,7 +24,8 @@ from sweet_jax.models.multi_exit import (
     split_model,
 )
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict, resolve_released_exits
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.resolve import resolve_released_exits
 from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.methods import Member, make_members, separates_segments
 from sweet_jax.trees import flatten_paths
@@ -396,6 +397,7 @@ def test_a_faithful_deberta_has_the_released_pooler(batch, method):
     np.testing.assert_allclose(outputs[-1].logits_BC, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_exits_train_the_one_table_of_a_faithful_deberta(batch):
     """The release's second leak: each segment reads the table anew."""
     config = parse_config(TINY_CONFIGS["deberta"])

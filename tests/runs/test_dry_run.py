@@ -15,7 +15,7 @@ from sweet_jax.runs.dry_run import describe_run
 from sweet_jax.runs.inputs import prepare
 from sweet_jax.runs.workdir import default_workdir
 from sweet_jax.settings.fields import Settings, flatten_settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.trees import count_parameters
 
 MIB = 2**20
@@ -130,6 +130,7 @@ def test_every_setting_is_shown_and_nothing_is_made(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_notes(tiny_config, tmp_path):
     rows = Path(tiny_config["data"]["train_file"]).read_text()
     train = tmp_path / "train.jsonl"

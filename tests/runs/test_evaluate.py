@@ -5,6 +5,7 @@ import pytest
 from sweet_jax.data.examples import make_examples
 from sweet_jax.data.find_columns import Columns
 from sweet_jax.runs.evaluate import load_table
+from sweet_jax.settings.rules import SettingsError
 
 SENTIMENT = Columns(label="sentiment")
 ROWS = "text,sentiment\na film,pos\na plot,pos\n"
@@ -64,3 +65,8 @@ def test_a_folder_of_plain_text_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="has no label column") as raised:
         load_table(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_does_not_exist_is_one_line_with_the_flag():
+    with pytest.raises(SettingsError, match=r"^--data=absent.csv: there is no such"):
+        load_table("absent.csv")

@@ -15,7 +15,7 @@ import sweet_jax
 from sweet_jax.runs import pipeline
 from sweet_jax.runs.run import Run
 from sweet_jax.runs.workdir import WorkdirError
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.rules import SettingsError
 
 FRAME = pd.DataFrame(make_sentences(60, seed=1)).rename(
     columns={"sentence": "message", "label": "category"}

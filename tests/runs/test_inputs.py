@@ -11,8 +11,9 @@ import pytest
 import sweet_jax
 from sweet_jax.runs import inputs
 from sweet_jax.runs.inputs import Prepared, prepare
-from sweet_jax.settings.fields import Settings, SettingsError, default_exit_layers
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.fields import Settings, default_exit_layers
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.methods import make_early_exit
 from sweet_jax.training.objectives import Member
 

@@ -12,7 +12,7 @@ from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.runs.inputs import Prepared, prepare
 from sweet_jax.runs.logit_banks import LogitBanks
 from sweet_jax.settings.fields import replace_fields
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.files import FileError
 
 

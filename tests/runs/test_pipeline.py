@@ -28,9 +28,10 @@ from sweet_jax.runs.workdir import WorkdirError
 from sweet_jax.serving.model_folder import ModelFolderError
 from sweet_jax.serving.predict_job import predict_file
 from sweet_jax.serving.predict_options import PredictOptions
-from sweet_jax.settings import fields as settings_lib
-from sweet_jax.settings.fields import AnalysisSettings, Settings, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings import registries
+from sweet_jax.settings.fields import AnalysisSettings, Settings
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.finite import NonFiniteError
 from sweet_jax.trees import flatten_paths
@@ -194,7 +195,7 @@ def test_exits_learn_to_exit_from_training_to_the_classifier(config, tmp_path, m
     exits = {"layers": (0, 1), "learn_to_exit": True}
     settings = change(config, method=method, exits=exits)
     path, results = pipeline.run(settings, tmp_path / "run", quiet=True)
-    assert list(results["curves"]) == list(settings_lib.BUILTIN_CRITERIA)
+    assert list(results["curves"]) == list(registries.BUILTIN_CRITERIA)
     assert results["curves"]["lte"][0]["exit_counts"] == [50, 0]
     lines = (path / "metrics.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]

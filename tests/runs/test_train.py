@@ -17,7 +17,7 @@ from sweet_jax.runs import train
 from sweet_jax.runs.inputs import Prepared, prepare
 from sweet_jax.runs.train import join_params, keep_layers, split_params, train_members
 from sweet_jax.runs.workdir import Workdir
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.loop import Progress
 from sweet_jax.training.member_training import MemberTraining
 from sweet_jax.trees import flatten_paths

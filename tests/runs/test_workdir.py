@@ -7,7 +7,7 @@ import pytest
 
 from sweet_jax.runs.workdir import Workdir, WorkdirError, read_settings
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 # Digests of inputs: any text.
 INPUTS = {"encoder_weights": "0123456789abcdef", "train_rows": "fedcba9876543210"}

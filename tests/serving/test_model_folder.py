@@ -28,7 +28,7 @@ from sweet_jax.serving.model_folder import (
     load_model_folder,
     update_description,
 )
-from sweet_jax.settings.resolve import _CHOICES
+from sweet_jax.settings.fields import list_fields
 from sweet_jax.standalone.checks import read_checksums
 from sweet_jax.system.checksums import write_checksums
 from sweet_jax.thresholds.budget import choose_speedup
@@ -239,7 +239,8 @@ def test_words_are_those_of_the_settings():
         ("matmul_precision", "encoder.matmul_precision"),
         ("pooling", "exits.pooling"),
     ):
-        words = "|".join(choice for choice in _CHOICES[field] if choice != "auto")
+        (rule,) = list_fields()[field].__metadata__
+        words = "|".join(word for word in rule.words if word != "auto")
         assert f"^({words})$" in str(hints[name].__metadata__)
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sweet_jax.settings import config_file
 from sweet_jax.settings.config_file import find_config, list_configs, read_config
-from sweet_jax.settings.fields import BUILTIN_METHODS, SettingsError
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.registries import BUILTIN_METHODS
+from sweet_jax.settings.rules import SettingsError
 
 LISTS = {
     "title,body": ("title", "body"),

@@ -3,11 +3,9 @@
 import pytest
 
 from sweet_jax.settings import fields as settings_lib
-from sweet_jax.settings.fields import SettingsError
-from sweet_jax.settings.resolve import (
-    find_defaults,
-    from_config_dict,
-)
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.resolve import find_defaults
+from sweet_jax.settings.rules import SettingsError
 
 DEFAULTS = find_defaults("sweet")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sweet_jax.settings.fields import SettingsError
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.keywords import nest_keywords
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 
 
 def test_names_with_and_without_their_section():

@@ -26,13 +26,10 @@ from hypothesis import strategies as st
 
 from sweet_jax.arrays import Batch
 from sweet_jax.models.multi_exit import find_segment
-from sweet_jax.settings.fields import (
-    BUILTIN_METHODS,
-    Settings,
-    SettingsError,
-    replace_fields,
-)
-from sweet_jax.settings.resolve import from_config_dict, parse_config_string
+from sweet_jax.settings.fields import Settings, replace_fields
+from sweet_jax.settings.from_config import from_config_dict, parse_config_string
+from sweet_jax.settings.registries import BUILTIN_METHODS
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.settings.seams import parse_method
 from sweet_jax.training.losses import compute_exit_losses
 from sweet_jax.training.methods import make_members, separates_segments

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
-from sweet_jax.settings.resolve import study_from_config_dict
+from sweet_jax.settings.fields import Settings, StudySettings, to_dict
+from sweet_jax.settings.from_config import study_from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.study.plan import (
     LEARNING_RATES,
     SCORE,

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sweet_jax.settings.fields import Settings, SettingsError, StudySettings, to_dict
+from sweet_jax.settings.fields import Settings, StudySettings, to_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.study import cells, run
 from sweet_jax.study.cell_lock import CellLocks
 from sweet_jax.study.folder import READ_FILES

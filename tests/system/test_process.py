@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system import process
 
 

@@ -17,7 +17,7 @@ from dense_model import (
 )
 
 from sweet_jax.arrays import Params
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training import loop
 from sweet_jax.training.finite import NonFiniteError
 from sweet_jax.training.loop import Progress, StateStore, train_member

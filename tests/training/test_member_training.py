@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from dense_model import EXIT_LAYERS, make_dense_model, make_rows
 
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.member_training import MemberTraining, TrainData, plan_phases
 from sweet_jax.training.methods import make_members
 from sweet_jax.training.objectives import Objective, Phase

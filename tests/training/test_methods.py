@@ -37,16 +37,15 @@ from sweet_jax.models.init import compute_shapes
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
 from sweet_jax.runs.workdir import default_workdir
 from sweet_jax.settings.fields import (
-    BUILTIN_METHODS,
     ExitSettings,
     Settings,
-    SettingsError,
     StudySettings,
     replace_fields,
     to_dict,
 )
-from sweet_jax.settings.registries import METHODS
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.registries import BUILTIN_METHODS, METHODS
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.study.plan import make_plan
 from sweet_jax.training.methods import make_members
 from sweet_jax.training.objectives import Member, Objective, Phase, find_problem

@@ -12,7 +12,7 @@ from two_exits import EXIT_LAYERS, make_random_params, make_two_exit_model
 from sweet_jax.arrays import Params
 from sweet_jax.models.multi_exit import find_segment
 from sweet_jax.settings.fields import OptimSettings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.optimizer import make_clipping, make_optimizer, make_schedule
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 

@@ -9,9 +9,10 @@ from dense_model import train_dense
 import sweet_jax
 from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.multi_exit import MultiExitClassifier
-from sweet_jax.settings.fields import ExitSettings, SettingsError
+from sweet_jax.settings.fields import ExitSettings
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.registries import METHODS
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.methods import make_early_exit, make_members
 from sweet_jax.training.objectives import Member
 from sweet_jax.training.phase_run import measure_step

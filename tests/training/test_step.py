@@ -16,7 +16,7 @@ from sweet_jax.devices import make_mesh, replicate, shard_batch
 from sweet_jax.models.init import compute_shapes, init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.settings.fields import ExitSettings, OptimSettings
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.methods import make_members, separates_segments
 from sweet_jax.training.objectives import Objective
 from sweet_jax.training.optimizer import make_optimizer
