@@ -38,8 +38,9 @@ _LBFGS_VECTORS = 20
 # Lower bound of a class probability, so that its logarithm is finite.
 _TINY = 1e-12
 
-# Rows of numbers, dense or sparse.
-Features: TypeAlias = Float[np.ndarray, "_ D"] | sparse.csr_matrix
+# Rows of numbers [N, D], an array or one of scipy's sparse matrices; without a type,
+# since that of the matrices lacks their attributes.
+Features: TypeAlias = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def classify_states(
 ) -> Answers:
     """Returns a linear model's answers from states, standardised on training rows."""
     # In float64: a feature that is nearly constant has a variance of rounding errors.
-    scaler = StandardScaler().fit(train_ND.astype(np.float64))
+    scaler: Any = StandardScaler().fit(train_ND.astype(np.float64))
     train_ND, test_KD = (
         scaler.transform(states_ND).astype(np.float32)
         for states_ND in (train_ND, test_KD)
@@ -158,11 +159,9 @@ def classify_texts(train: Examples, test: Examples, num_classes: int) -> Answers
 
 def _weigh_words(
     train: Sequence[str], test: Sequence[str]
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix] | None:
+) -> tuple[Features, Features] | None:
     """Returns tf-idf weights of the words; None if the training texts have no word."""
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, token_pattern=TOKEN_PATTERN, dtype=np.float32
-    )
+    vectorizer: Any = TfidfVectorizer(sublinear_tf=True, token_pattern=TOKEN_PATTERN)
     if not any(map(vectorizer.build_analyzer(), train)):
         return None
     return vectorizer.fit_transform(train), vectorizer.transform(test)
@@ -181,6 +180,7 @@ def _classify(
     num_rows = test_KD.shape[0]
     if len(present) < 2:
         return answer_majority(labels_N, num_rows, num_classes)
+    model: Any
     if count_numbers(train_ND, len(present)) > _MOST_NUMBERS:
         kind, model = RIDGE, RidgeClassifier(alpha=alpha).fit(train_ND, labels_N)
         # Ridge regression predicts 1 for a row's class and -1 for all others.

@@ -128,7 +128,9 @@ class Collector:
             if rng is not None:  # The first row identifies the batch.
                 rngs["dropout"] = jax.random.fold_in(rng, batch.row_ids[0])
             exits: Any = model.apply({"params": params}, batch, bool(rngs), rngs=rngs)
-            outputs = {"logits_BEC": jax.numpy.stack([o.logits_BC for o in exits], 1)}
+            outputs: dict[str, Array] = {
+                "logits_BEC": jax.numpy.stack([o.logits_BC for o in exits], 1)
+            }
             if exits[0].lte_B is not None:
                 outputs["lte_BE"] = jax.numpy.stack([o.lte_B for o in exits], 1)
             return outputs

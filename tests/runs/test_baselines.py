@@ -9,7 +9,7 @@ import pytest
 from sweet_jax.runs import evaluate, pipeline
 from sweet_jax.runs.baselines import measure_run_baselines
 from sweet_jax.runs.inputs import prepare
-from sweet_jax.settings.resolve import from_config_dict
+from sweet_jax.settings.from_config import from_config_dict
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +61,9 @@ def test_baselines_are_measured_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["sweet", "early_exit", "multi_model"])
-@pytest.mark.parametrize("faithful", [False, True])
-def test_every_method_has_the_same_baselines(
-    tiny_config, tmp_path, method, faithful, monkeypatch
-):
+def test_every_method_has_the_same_baselines(tiny_config, method):
     """Not the method but rows, encoder, exits and pooling decide."""
-    tiny_config |= {"method": method, "faithful_release": faithful}
+    tiny_config["method"] = method
     tiny_config["evaluate"]["baselines"] = True
     prepared = prepare(from_config_dict(tiny_config))
     states = prepared.frozen_states.collect(prepared.rows["train"])
