@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ from sweet_jax.settings import registries as all_registries
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.system.registry import Registry
+
+# `nohup` and a shell's background jobs ignore these, and so would every command that a
+# test starts and stops.
+for _number, _default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 # Tracing makes objects by the million that live for long: with Python's own limits a
 # tenth of the suite's time goes into looking for cycles among them.

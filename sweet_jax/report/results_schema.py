@@ -175,6 +175,8 @@ class Results(TypedDict):
     costs: NotRequired[Costs | None]
     baselines: NotRequired[Baselines | None]
     analyses: NotRequired[dict[str, dict[str, Any]]]
+    # Of an evaluation on other rows: what was evaluated.
+    evaluation_digest: NotRequired[str]
 
 
 def check_results(path: Path, results: dict[str, Any], remedy: str) -> None:

@@ -33,7 +33,7 @@ from sweet_jax.runs.workdir import (
     read_settings,
 )
 from sweet_jax.serving.classifier import load
-from sweet_jax.settings.fields import DataSettings, Settings
+from sweet_jax.settings.fields import DataSettings, Settings, compute_digest
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
@@ -71,8 +71,8 @@ def evaluate_on(
 
     Raises:
         ValueError: the run is not finished, its files are damaged, the data are wrong
-            or have a label that does not occur in training, or the output directory is
-            not empty.
+            or have a label that does not occur in training, or the output directory
+            holds something else than this evaluation, which is not made twice.
     """
     start = time.perf_counter()
     settings = from_config_dict(read_settings(run))
@@ -83,7 +83,7 @@ def evaluate_on(
         checksums.check_recorded(run, name, REMEDY)
     old = read_object(run / RESULTS, REMEDY)
     path = output or run / "evaluations" / (Path(data).stem or data)
-    if path.exists() and any(path.iterdir()):
+    if not _is_empty(path) and not (path / RESULTS).is_file():
         raise WorkdirError(f"{path} is not empty: name another --output")
     label_names = tuple(old["label_names"])
     classifier = load(run / MODEL, settings.evaluate.batch_size)
@@ -99,6 +99,16 @@ def evaluate_on(
         raise SettingsError(
             f"{data}: the run was trained on {wanted}; name them in --text_columns"
         )
+    digest = compute_digest(
+        {
+            "data": data,
+            "model": description.digest,
+            "rows": list_keys(rows.texts, rows.pairs),
+            "labels": rows.labels.tolist(),
+        }
+    )
+    if not _is_empty(path):
+        return _read_again(path, digest), path
     load_seconds = time.perf_counter() - start
     start = time.perf_counter()
     bank = classifier.collect(rows)
@@ -125,6 +135,7 @@ def evaluate_on(
         "extra_tests": {},
         # They are scores on the test rows of the run, and their models are not kept.
         "baselines": None,
+        "evaluation_digest": digest,
         "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
         "seconds": {
             "load": round(load_seconds, 2),
@@ -140,6 +151,27 @@ def evaluate_on(
         checksums.record(folder, _TEST, CURVES, RESULTS)
         report.write_report(folder)
     return results, path
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _read_again(path: Path, digest: str) -> dict[str, Any]:
+    """Returns the results of a finished evaluation of the same model and rows.
+
+    A command that is stopped after its last file was written is started again.
+
+    Raises:
+        WorkdirError: it is another evaluation.
+    """
+    results = report.read_results(path)
+    if results.get("evaluation_digest") != digest:
+        raise WorkdirError(
+            f"{path} holds results of another model or other rows: name another"
+            " --output"
+        )
+    return results
 
 
 def load_table(

@@ -21,6 +21,7 @@ from sweet_jax.exits.criteria import (
 )
 from sweet_jax.settings import registries
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 
 # Few shapes, because each compiles once; logits from ties to saturated softmax.
 SHAPES = [(1, 1, 2), (5, 4, 2), (5, 3, 3), (5, 4, 7)]

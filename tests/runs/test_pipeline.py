@@ -154,8 +154,14 @@ def test_run_leaves_all_artefacts_and_a_classifier(config, tmp_path, method):
     for mine, theirs in zip(found["exits"], again["exits"], strict=True):
         assert mine["score"] == pytest.approx(theirs["score"], abs=1e-6)
     assert (where / "report.html").is_file()
-    with pytest.raises(WorkdirError, match="is not empty"):
-        evaluate.evaluate_on(path, settings.data.test_file)
+    # A second time it is read, as after a stop behind its last file; nothing else is.
+    before = (where / "results.json").stat().st_mtime_ns
+    assert evaluate.evaluate_on(path, settings.data.test_file) == (found, where)
+    assert (where / "results.json").stat().st_mtime_ns == before
+    with pytest.raises(WorkdirError, match="another model or other rows: name anoth"):
+        evaluate.evaluate_on(path, settings.data.train_file, output=where)
+    with pytest.raises(WorkdirError, match="plots is not empty: name another"):
+        evaluate.evaluate_on(path, settings.data.test_file, output=where / "plots")
 
     # Rows of one class, some of which were trained on: measured, and said.
     lines = Path(settings.data.train_file).read_text().splitlines(keepends=True)
