@@ -136,7 +136,7 @@ def tiny_config(tiny_encoder: Path, tiny_task: Path) -> dict[str, Any]:
             "buckets": (8, 16),
         },
         "train": {"batch_size": 8, "num_epochs": 2, "checkpoint_every_steps": 3},
-        "evaluate": {"batch_size": 16, "measure_costs": False},
+        "evaluate": {"batch_size": 16, "measure_costs": False, "baselines": False},
     }
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweet_jax.report.baselines import describe_low_exits, make_baseline_table
 from sweet_jax.report.comparison import (
     Comparison,
     check_comparable,
@@ -28,7 +29,12 @@ from sweet_jax.report.study_page import (
     write_study_report,
 )
 from sweet_jax.report.study_record import read_study_record, show_names
-from sweet_jax.report.tables import format_plain, format_summary, wrap
+from sweet_jax.report.tables import (
+    format_plain,
+    format_summary,
+    format_table,
+    wrap,
+)
 
 PAGE = "report.html"
 
@@ -57,6 +63,11 @@ def format_run(workdir: Path) -> str:
     """
     results = read_results(workdir)
     lines = [format_summary(results)]
+    baselines = make_baseline_table(results)
+    if baselines.rows:
+        lines += ["", *wrap(baselines.caption), *format_table(baselines)]
+    if warning := describe_low_exits(results):
+        lines += ["", *wrap(f"warning: {warning}")]
     conflict = read_conflict(workdir, results)
     if conflict is not None:
         lines += wrap(f"gradient conflict: {describe_conflict(conflict)}")

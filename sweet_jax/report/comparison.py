@@ -232,7 +232,7 @@ def make_tables(groups: Sequence[Group]) -> list[Table]:
     """Returns the exits' scores, then speed-ups and area, criteria alike together."""
     runs = [run for group in groups for run in group.runs]
     num_exits = max(run.num_exits for run in runs)
-    name = tables.metric_name(runs[0].results).capitalize()
+    name = tables.start_with_metric(runs[0].results)
     exits = _table_of(
         groups,
         f"{name} of every exit alone, and at full depth",

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from sweet_jax.report import gradients, tables
+from sweet_jax.report.baselines import describe_low_exits, make_baseline_table
 from sweet_jax.report.files import Run
 from sweet_jax.report.style import Picture
 from sweet_jax.report.tables import Table
@@ -70,11 +71,13 @@ def make_report_html(run: Run, pictures: Sequence[Picture]) -> str:
         f"<h1>{escape(results['method_label'])} on {escape(results['task'])}</h1>",
         f'<p class="lead">{escape(" · ".join(subtitle))}</p>',
         _flag(results),
+        _warn(results),
         _key_figures(results),
         f'<p class="note">Cost: {escape(results["cost_formula"])}</p>',
         render_notes(results["notes"]),
         render_picture(by_name["speed_accuracy"]),
         *_scores(results),
+        *_baselines(results),
         *_classes(results),
         *_costs(results),
         render_details("Threshold grids", [_grid(results, c) for c in run.criteria]),
@@ -122,6 +125,13 @@ def _flag(results: dict[str, Any]) -> str:
         " the test split, so its scores are not comparable with those of other"
         " runs. What still differs from that code is in docs/released-code.md.</p>"
     )
+
+
+def _warn(results: dict[str, Any]) -> str:
+    warning = describe_low_exits(results)
+    if not warning:
+        return ""
+    return f'<p class="flag"><strong>Warning:</strong> {escape(warning)}</p>'
 
 
 def _key_figures(results: dict[str, Any]) -> str:
@@ -212,6 +222,11 @@ def _scores(results: dict[str, Any]) -> list[str]:
         render_table(tables.make_exit_table(results)),
         render_table(tables.make_speedup_table(results)),
     ]
+
+
+def _baselines(results: dict[str, Any]) -> list[str]:
+    table = make_baseline_table(results)
+    return [render_table(table)] if table.rows else []
 
 
 def _costs(results: dict[str, Any]) -> list[str]:

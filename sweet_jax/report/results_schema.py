@@ -95,6 +95,30 @@ class Costs(TypedDict):
     segments: list[SegmentRow]
 
 
+class BaselineRow(TypedDict):
+    """A baseline on all test rows, and the kind of its model."""
+
+    model: str
+    score: float
+    accuracy: float
+
+
+class FrozenRow(BaselineRow):
+    """A linear model of the frozen states that an exit reads."""
+
+    exit: int
+    layer: int
+
+
+class Baselines(TypedDict):
+    """Simple models of the same training rows, and the seconds of all of them."""
+
+    majority: BaselineRow
+    tfidf: BaselineRow
+    frozen: list[FrozenRow]
+    seconds: float
+
+
 class ColumnsRead(TypedDict):
     """Where the rows were read from; empty where columns have no names."""
 
@@ -149,6 +173,7 @@ class Results(TypedDict):
     classes: NotRequired[list[ClassRow]]
     columns: NotRequired[ColumnsRead]
     costs: NotRequired[Costs | None]
+    baselines: NotRequired[Baselines | None]
     analyses: NotRequired[dict[str, dict[str, Any]]]
     # Of an evaluation on other rows: what was evaluated.
     evaluation_digest: NotRequired[str]
@@ -190,6 +215,9 @@ def check_results(path: Path, results: dict[str, Any], remedy: str) -> None:
         or any(len(row[k]) != num_exits for row in classes for k in CLASS_SCORES)
     ):
         problem = "classes, label_names and exit_layers differ in number"
+    baselines = results.get("baselines")
+    if baselines is not None and len(baselines["frozen"]) != num_exits:
+        problem = "baselines and exit_layers differ in number of exits"
     costs = results.get("costs")
     if costs is not None and any(
         len(values) != num_exits

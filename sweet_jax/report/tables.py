@@ -74,6 +74,12 @@ def metric_name(results: dict[str, Any]) -> str:
     return metric
 
 
+def start_with_metric(results: dict[str, Any]) -> str:
+    """Returns the name of the score as the first words of a sentence."""
+    name = metric_name(results)
+    return name[:1].upper() + name[1:]  # `capitalize` makes "Macro f1" of "macro F1".
+
+
 def list_extra_tests(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns, per further test set, the results with its measures for the test's."""
     return {
@@ -188,7 +194,7 @@ def make_speedup_matrix(results: dict[str, Any]) -> Table:
         )
         rows.append((criterion, format_number(results["area"][criterion]), *cells))
     return Table(
-        f"{metric_name(results).capitalize()} @ realised cost at each speed-up,"
+        f"{start_with_metric(results)} @ realised cost at each speed-up,"
         " threshold chosen on calibration rows",
         ("criterion", "area", *(f"{target:g}x" for target in targets)),
         tuple(rows),
@@ -241,7 +247,7 @@ def make_extra_tests_table(results: dict[str, Any]) -> Table:
         measured = (*test["exits"], *test["at_speedup"][criterion])
         rows.append((name, *(format_number(row["score"]) for row in measured)))
     return Table(
-        f"{metric_name(results).capitalize()} on further test sets: every exit alone,"
+        f"{start_with_metric(results)} on further test sets: every exit alone,"
         f" and at speed-ups by {criterion}",
         ("test set", *exits, *targets),
         tuple(rows),

@@ -133,6 +133,8 @@ def evaluate_on(
             *old["notes"],
         ],
         "extra_tests": {},
+        # They are scores on the test rows of the run, and their models are not kept.
+        "baselines": None,
         "evaluation_digest": digest,
         "truncated_rows": {"test": classifier.tokenize(rows).truncated_rows},
         "seconds": {

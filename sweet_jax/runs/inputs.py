@@ -23,6 +23,7 @@ from sweet_jax.data.tokenize import (
     tokenize_examples,
 )
 from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast
+from sweet_jax.evaluation.frozen_states import FrozenStates
 from sweet_jax.evaluation.metrics import check_metric
 from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models
@@ -90,6 +91,21 @@ class Prepared:
         return tuple(
             MemberTraining(model, member, data, self.settings)
             for model, member in zip(self.models, self.members, strict=True)
+        )
+
+    @functools.cached_property
+    def frozen_states(self) -> FrozenStates:
+        """Collects the states of the pretrained encoder at the exits of the run."""
+        model = self.models[-1]  # The deepest; its encoder ends at the last exit.
+        return FrozenStates(
+            model.encoder,
+            self.settings.exits.layers,
+            self.settings.exits.pooling,
+            self.loaded.encoder,
+            self.loaded.final_norm,
+            batch_size=self.settings.evaluate.batch_size,
+            buckets=self.buckets,
+            pad_id=self.pad_id,
         )
 
     @property

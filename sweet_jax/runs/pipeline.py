@@ -1,6 +1,7 @@
 """The stages of a run, in order; an interrupted run resumes at any of them.
 
-prepare -> train -> logit banks -> calibrate and evaluate -> model folder -> report
+prepare -> train -> logit banks -> baselines -> calibrate and evaluate -> model folder
+-> report
 """
 
 import logging
@@ -21,16 +22,19 @@ from sweet_jax.evaluation.banks import CascadeSpec, Evaluation, evaluate_banks
 from sweet_jax.evaluation.cascade import costs_from_layers
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.temperatures import RELEASED_RANGE
+from sweet_jax.runs.baselines import measure_run_baselines
 from sweet_jax.runs.inputs import Prepared, prepare
 from sweet_jax.runs.logit_banks import CALIBRATION, DROPOUT_CALIBRATION, LogitBanks
 from sweet_jax.runs.results import describe_model, make_results
 from sweet_jax.runs.segment_costs import measure_segment_costs
 from sweet_jax.runs.train import split_params, train_members
 from sweet_jax.runs.workdir import (
+    BASELINES,
     CURVES,
     METRICS,
     MODEL,
     PARAMS,
+    REMEDY,
     RESULTS,
     Workdir,
     default_workdir,
@@ -39,7 +43,7 @@ from sweet_jax.serving.model_folder import save_model_folder, update_description
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
-from sweet_jax.system.files import write_json
+from sweet_jax.system.files import read_object, write_json
 from sweet_jax.trees import unflatten_paths
 
 logger = logging.getLogger(__name__)
@@ -110,6 +114,8 @@ class _Pipeline:
             )
         )
         self._outputs = (METRICS, *self._banks.files, MODEL, CURVES)
+        if self._settings.evaluate.baselines:
+            self._outputs += (BASELINES,)
         # Checked once, before any process writes.
         self._intact = work.find_intact((*self._outputs, RESULTS))
         self._has_params = MODEL in self._intact or bool(
@@ -152,6 +158,7 @@ class _Pipeline:
             self._train()
         elif self.analyses.open_names:
             self.measure_trained()
+        baselines = self._measure_baselines()
         start = time.perf_counter()
         banks = self._banks.read(self._intact)
         if banks is None:
@@ -173,6 +180,7 @@ class _Pipeline:
             load_seconds=self._load_seconds,
             evaluate_seconds=seconds,
             costs=self._measure_costs(),
+            baselines=baselines,
         )
         if summaries := self.analyses.summarize():
             results["analyses"] = summaries
@@ -192,7 +200,7 @@ class _Pipeline:
 
     def _train(self) -> None:
         """Trains or restores every member; all later outputs are made again."""
-        self._intact = frozenset()
+        self._intact &= {BASELINES}  # They do not depend on the training.
         if is_first_host():
             self._work.forget_outputs()
             # Every checkpoint contains a copy and restores it.
@@ -200,6 +208,22 @@ class _Pipeline:
         self._params = train_members(
             self._prepared, self._work, self.analyses, self._quiet
         )
+
+    def _measure_baselines(self) -> dict[str, Any] | None:
+        """Returns the baselines; None if turned off, or on another than process 0.
+
+        They depend on rows and encoder alone, which are those of the work directory.
+        """
+        if not self._settings.evaluate.baselines:
+            return None
+        path = self._work.path / BASELINES
+        if BASELINES in self._intact:
+            return read_object(path, REMEDY)
+        baselines = measure_run_baselines(self._prepared)
+        if baselines is not None:
+            write_json(path, baselines)
+            self._work.record(BASELINES)
+        return baselines
 
     def _calibrate(self, banks: dict[str, LogitBank]) -> Calibration:
         settings = self._settings

@@ -26,6 +26,7 @@ def make_results(
     load_seconds: float,
     evaluate_seconds: float,
     costs: SegmentCosts | None,
+    baselines: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Returns the content of results.json.
 
@@ -37,6 +38,7 @@ def make_results(
         load_seconds: time of reading inputs, in this process.
         evaluate_seconds: time of banks, calibration and cascades, without compilation.
         costs: costs of the segments; None: not measured.
+        baselines: from `measure_run_baselines`; None: not measured.
     """
     settings = prepared.settings
     cost = read_cost(work.path / "metrics.jsonl")
@@ -78,6 +80,7 @@ def make_results(
         "costs": None
         if costs is None
         else costs.to_json([member.exits for member in prepared.members]),
+        "baselines": baselines,
         "faithful_release": settings.faithful_release,
         "truncated_rows": {
             name: rows.truncated_rows for name, rows in prepared.rows.items()

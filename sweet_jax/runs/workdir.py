@@ -34,6 +34,7 @@ CONFIG = "config.json"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CURVES = "curves.npz"
+BASELINES = "baselines.json"
 MODEL = "model"
 PARAMS = "model/params.safetensors"
 # The inputs of these files are in the work directory, so they can be made again.
@@ -50,6 +51,7 @@ _PACKAGES = (
     "optax",
     "numpy",
     "scipy",
+    "scikit-learn",
     "transformers",
     "tokenizers",
     "datasets",
@@ -170,8 +172,8 @@ class Workdir:
         checksums.record(self.path, *names)
 
     def forget_outputs(self) -> None:
-        """Marks every output of the run as unfinished."""
-        checksums.forget(self.path, kept=(CONFIG,))
+        """Marks every output that depends on the training as unfinished."""
+        checksums.forget(self.path, kept=(CONFIG, BASELINES))
 
     def read_results(self) -> dict[str, Any] | None:
         """Returns results.json if it is intact and has these settings, else None."""

@@ -168,6 +168,9 @@ class EvaluateSettings:
     batch_size: Annotated[int, Range(1)] = 64
     # Compile every segment by itself, for its FLOPs and its seconds on this device.
     measure_costs: bool = True
+    # Fit and score baselines: tf-idf, and the frozen encoder at every exit, each with
+    # logistic regression (docs/baselines.md).
+    baselines: bool = True
     # Speed-ups to report the score at.
     speedups: Annotated[tuple[float, ...], Range(1)] = (1.5, 2.0, 3.0, 4.0)
 

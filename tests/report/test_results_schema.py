@@ -17,7 +17,13 @@ from sweet_jax.system.files import FileError
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = make_study(tmp_path_factory.mktemp("s"), ("sweet",), seeds=(0,))
     [path] = folder.glob("cells/*/results.json")
-    return json.loads(path.read_text())
+    results = json.loads(path.read_text())
+    row = {"model": "ridge", "score": 0.5, "accuracy": 0.5}
+    frozen = [{**row, "exit": e["exit"], "layer": e["layer"]} for e in results["exits"]]
+    results["baselines"] = {
+        "majority": dict(row), "tfidf": row, "frozen": frozen, "seconds": 3.0
+    }  # fmt: skip
+    return results
 
 
 def drop_criterion(r: dict[str, Any]) -> None:
@@ -35,6 +41,8 @@ def change_target(r: dict[str, Any]) -> None:
         (drop_criterion, "curves, at_speedup and area have other criteria"),
         (change_target, "at_speedup has other targets for another criterion"),
         (lambda r: r["curves"].clear(), "curves, at_speedup and area|no criteria"),
+        (lambda r: r["baselines"]["frozen"].pop(), "baselines and exit_layers differ"),
+        (lambda r: r["baselines"]["majority"].pop("accuracy"), "majority.accuracy"),
         (lambda r: r["exits"][0].update(lte_range=[0.1]), "exits.0.lte_range"),
         (lambda r: r.update(training_flops="many"), "training_flops"),
         (lambda r: r["exits"][0].pop("nll"), "exits.0.nll: Field required"),

@@ -46,6 +46,7 @@ FILES = (
     "logits_calibration.npz",
     "logits_test.npz",
     "curves.npz",
+    "baselines.json",
     "results.json",
     "model/model.json",
     "model/params.safetensors",
@@ -68,7 +69,7 @@ def settings(tiny_config: dict[str, Any]) -> Settings:
     """Two layers, two exits, one length: one small program each; 6 steps."""
     tiny_config["exits"]["layers"] = (0, 1)
     tiny_config["data"] |= {"buckets": (16,), "max_train_examples": 24}
-    tiny_config["evaluate"]["criteria"] = ("confidence",)
+    tiny_config["evaluate"] |= {"criteria": ("confidence",), "baselines": True}
     return from_config_dict(tiny_config)
 
 
@@ -107,7 +108,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def describe(run: Path) -> dict[str, Any]:
     """Returns what of a run must be as it was."""
     results = json.loads((run / "results.json").read_text())
-    del results["seconds"], results["programs"]  # Of the process that evaluated.
+    # Of the process that evaluated.
+    del results["seconds"], results["programs"], results["baselines"]["seconds"]
     with np.load(run / "logits_test.npz") as arrays:
         logits = arrays["logits"].tobytes()
     params = (run / "model" / "params.safetensors").read_bytes()
@@ -159,6 +161,7 @@ def follow(error: ValueError, run: Path, settings: Settings) -> None:
                 ("config.json", "emptied"),
                 ("metrics.jsonl", "flipped"),
                 ("logits_test.npz", "replaced"),
+                ("baselines.json", "flipped"),
             )
             else LONG,
         )
@@ -220,8 +223,10 @@ def test_the_advice_of_every_reader_leads_out(
             assert not (tmp_path / "evaluation").exists()
             follow(error, run, settings)
             read()
-    # Test rows are read by studies alone, and so is their checksum.
-    assert refused or name in ("logits_test.npz", "checksums.json")
+    # Test rows are read by studies alone, and so is their checksum; baselines.json is
+    # read by the run alone, since results.json has its content.
+    unread = ("logits_test.npz", "checksums.json", "baselines.json")
+    assert refused or name in unread
     assert not (refused and name == "logits_test.npz")
     if refused:
         assert describe(run) == describe(finished)

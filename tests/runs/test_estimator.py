@@ -41,7 +41,7 @@ def new(tiny_encoder) -> SweetClassifier:
         num_epochs=1,
         batch_size=8,
         max_length=16,
-        settings={"layers": (0, 1), "buckets": 16},
+        settings={"layers": (0, 1), "buckets": 16, "baselines": False},
     )
 
 

@@ -252,9 +252,11 @@ def test_faithful_release_calibrates_on_all_test_rows_with_dropout(config, tmp_p
     ):
         del config[section][field]
     config["exits"]["learn_to_exit"] = True
+    config["evaluate"]["baselines"] = True
     settings = change(config, faithful_release=True)
     path, results = pipeline.run(settings, tmp_path / "run", quiet=True)
     assert results["faithful_release"]
+    assert len(results["baselines"]["frozen"]) == 2
     assert "faithful_release" in (path / "report.html").read_text()
     assert any("all test rows" in note for note in results["notes"])
     paths = flatten_paths(sweet_jax.load(path / "model").params)
