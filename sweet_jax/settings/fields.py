@@ -61,6 +61,10 @@ class ExitSettings:
     # `fresh`, or `checkpoint`: every exit starts from the checkpoint's own pooler;
     # auto: fresh (faithful_release: checkpoint, where the encoder has a pooler).
     pooler_init: Annotated[str, OneOf("auto", "fresh", "checkpoint")] = "auto"
+    # How pooler and classifier of each exit start: `random` (the pooler as pooler_init
+    # says), or `probe`: both together compute a logistic regression of the pretrained
+    # encoder's states, fitted on the training rows (docs/defaults.md).
+    init: Annotated[str, OneOf("random", "probe")] = "random"
     # Dropout before each classifier; -1: 0.1 (faithful_release: the encoder's own).
     dropout: Annotated[float, Range(0, 0.99)] = float(AUTO)
     # Learning to exit: train a head per exit to say whether the exit is right, for the

@@ -161,6 +161,11 @@ def _check(settings: Settings) -> None:
     OneOf(*find_clip_scopes(settings.method)).check(
         f"optim.clip_scope of method={settings.method}", settings.optim.clip_scope
     )
+    if settings.exits.init == "probe" and settings.exits.pooler_init == "checkpoint":
+        raise SettingsError(
+            "exits.pooler_init=checkpoint contradicts exits.init=probe, which sets the"
+            " poolers: set exits.pooler_init=fresh, or exits.init=random"
+        )
     if "lte" in settings.evaluate.criteria and not settings.exits.learn_to_exit:
         raise SettingsError(
             "evaluate.criteria names lte, whose heads are trained only with"

@@ -44,6 +44,7 @@ _OTHER_CLIP_SCOPES = ("global", "segment", "member")
 FAITHFUL_RELEASE: dict[str, Any] = {
     "encoder.dtype": "float32",
     "exits.pooling": "cls",
+    "exits.init": "random",
     "optim.encoder_learning_rate": 5e-5,
     "optim.exit_learning_rate": 5e-5,
     "optim.schedule": "linear",

@@ -110,3 +110,19 @@ def test_a_file_to_train_on_is_a_task_of_its_own():
         )
         with pytest.raises(SettingsError, match=message):
             get_task(**{name: "a.csv", "task": "imdb"})
+
+
+def test_probed_exits_take_no_pooler_of_the_checkpoint():
+    exits = {"init": "probe", "pooler_init": "checkpoint"}
+    with pytest.raises(SettingsError, match=r"contradicts exits\.init=probe") as error:
+        from_config_dict({"exits": exits})
+    # Each remedy that it names is one.
+    for name, value in re.findall(r"exits\.(\w+)=(fresh|random)", str(error.value)):
+        from_config_dict({"exits": exits | {name: value}})
+    made = from_config_dict({"exits": {"init": "probe"}})
+    assert from_config_dict(settings_lib.to_dict(made)) == made
+    drawn = from_config_dict({})
+    one, other = map(settings_lib.training_fields, (made, drawn))
+    assert {name for name in one if one[name] != other[name]} == {"exits.init"}
+    with pytest.raises(SettingsError, match=r"means exits\.init=random"):
+        from_config_dict({"exits": {"init": "probe"}, "faithful_release": True})
