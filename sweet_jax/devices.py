@@ -168,6 +168,16 @@ def share_number(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
+def share_arrays(tree: Any) -> Any:
+    """Returns the first host's tree of arrays, on every host.
+
+    For what each host computes by itself, perhaps with other rounding errors.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
 def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 

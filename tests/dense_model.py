@@ -5,9 +5,10 @@ For what belongs to methods and the training loop, and not to attention.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
-from sweet_jax.training.loop import Progress, train_member
+from sweet_jax.training.loop import Progress, Start, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import make_members
 from sweet_jax.trees import flatten_paths
@@ -137,6 +138,7 @@ def train_dense(
     buckets: tuple[int, ...] = (8,),
     model: MultiExitClassifier | None = None,
     rows: Tokenized | None = None,
+    start_fn: Callable[[MemberTraining, Params], Start] | None = None,
     **config: Any,
 ) -> Trained:
     """Trains a method from, or on with, what lies in `root`: a checkpoint every step.
@@ -144,9 +146,34 @@ def train_dense(
     15 rows in batches of 5 (which one device takes): 3 steps an epoch, and 2 epochs
     unless `config` says else.
     """
+    training = make_dense_training(buckets, model, rows, **config)
+    root.mkdir(exist_ok=True)
+    metrics = root / "metrics.jsonl"
+    params = train_member(
+        training,
+        init_dense_params(training.model),
+        Checkpoints(root / "steps", log=metrics, keep=100),
+        Progress(metrics, quiet=True),
+        None if start_fn is None else functools.partial(start_fn, training),
+    )
+    lines = (root / "metrics.jsonl").read_text().splitlines()
+    untimed = [
+        {k: v for k, v in json.loads(line).items() if "second" not in k}
+        for line in lines
+    ]
+    return Trained(root, flatten_paths(jax.device_get(params)), untimed)
+
+
+def make_dense_training(
+    buckets: tuple[int, ...] = (8,),
+    model: MultiExitClassifier | None = None,
+    rows: Tokenized | None = None,
+    **config: Any,
+) -> MemberTraining:
+    """Returns what `train_dense` trains."""
     fields = {
-        "exits": {"layers": EXIT_LAYERS},
         **config,
+        "exits": {"layers": EXIT_LAYERS, **config.get("exits", {})},
         "train": {
             "batch_size": 5,
             "num_epochs": 2,
@@ -155,23 +182,9 @@ def train_dense(
         },
     }
     settings = from_config_dict(fields)
-    model = model or make_dense_model()
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    root.mkdir(exist_ok=True)
-    metrics = root / "metrics.jsonl"
     data = TrainData(rows or make_rows(), buckets, 0)
-    params = train_member(
-        MemberTraining(model, member, data, settings),
-        init_dense_params(model),
-        Checkpoints(root / "steps", log=metrics, keep=100),
-        Progress(metrics, quiet=True),
-    )
-    lines = (root / "metrics.jsonl").read_text().splitlines()
-    untimed = [
-        {k: v for k, v in json.loads(line).items() if "second" not in k}
-        for line in lines
-    ]
-    return Trained(root, flatten_paths(jax.device_get(params)), untimed)
+    return MemberTraining(model or make_dense_model(), member, data, settings)
 
 
 @contextlib.contextmanager

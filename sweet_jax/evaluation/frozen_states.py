@@ -13,6 +13,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.devices import Programs
 from sweet_jax.evaluation.collect import RowPass
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.exit_heads import pool_states
@@ -74,7 +75,7 @@ class FrozenStates:
             encoder: an unbound module, as deep as `params`.
             exit_layers: the layer that each exit reads, counted from 0, increasing.
             pooling: `mean` over real tokens, or `cls`.
-            params: the checkpoint's encoder, with one copy of shared tables.
+            params: the checkpoint's encoder; of shared tables the first copy is read.
             final_norm: the checkpoint's norm after the last layer; None in families
                 whose layers end in a norm.
             batch_size: rows per batch; the states do not depend on it.
@@ -97,6 +98,11 @@ class FrozenStates:
             return {"states_BED": states}
 
         self._rows = RowPass(compute_states, batch_size, buckets, pad_id)
+
+    @property
+    def programs(self) -> Programs:
+        """The programs, one per batch shape, with compile seconds and FLOPs."""
+        return self._rows.programs
 
     def collect(self, rows: Tokenized) -> list[Float[np.ndarray, "N D"]]:
         """Returns the float32 states of all rows in their order, one array per exit.

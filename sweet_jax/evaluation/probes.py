@@ -83,9 +83,9 @@ def fit_probe(
 ) -> Probe:
     """Returns a logistic regression of the states.
 
-    Where that would take minutes, it is a ridge regression in closed form, whose outputs
-    are scaled to logits. A class without rows gets the same logit
-    everywhere, below that of some other class.
+    Where that would take minutes, it is a ridge regression in closed form, whose
+    outputs are scaled to logits. A class without rows gets the same logit everywhere,
+    below that of some other class.
 
     Args:
         states_ND: frozen states of the training rows.
@@ -121,7 +121,7 @@ def _fit_logistic(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # Close is enough to start.
         model.fit(z_ND, labels_N)
-    kernel_CD, bias_C = model.coef_, model.intercept_
+    kernel_CD, bias_C = model.coef_, np.asarray(model.intercept_)
     if len(kernel_CD) == 1:  # Of two classes it has the difference of their logits.
         kernel_CD = np.concatenate([-kernel_CD, kernel_CD]) / 2
         bias_C = np.concatenate([-bias_C, bias_C]) / 2

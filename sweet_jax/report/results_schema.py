@@ -133,6 +133,8 @@ class Seconds(TypedDict):
     compile: float
     train: float
     evaluate: float
+    # The kept studies lack it.
+    probe: NotRequired[float]
 
 
 class Results(TypedDict):

@@ -96,6 +96,7 @@ def make_results(
         "seconds": {
             "load": round(load_seconds, 2),
             "compile": round(cost.compile_seconds + collector.programs.seconds, 2),
+            "probe": round(cost.start_seconds, 2),
             "train": round(cost.seconds, 2),
             "evaluate": round(evaluate_seconds, 2),
         },

@@ -1,5 +1,6 @@
 """Trains the members of a run, or restores them from their checkpoints."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sweet_jax.evaluation.metrics import score_exits_alone
 from sweet_jax.models.init import init_params
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.runs.inputs import Prepared
+from sweet_jax.runs.probe_exits import probe_exits
 from sweet_jax.runs.workdir import METRICS, Workdir
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import Progress, train_member
@@ -75,7 +77,7 @@ def _train_one(
 ) -> Params:
     """Trains one member; returns its parameters, on the host."""
     settings, name = prepared.settings, training.member.name
-    initial = _make_initial_params(prepared, training.model)
+    initial = make_initial_params(prepared, training.model)
     metrics = work.path / METRICS
     folder: Path = work.path / "checkpoints" / (name or "model") / "steps"
     store = Checkpoints(folder, work.training_digest, metrics)
@@ -93,12 +95,15 @@ def _train_one(
             on_epoch_end=None if best is None else best.offer,
             at_steps=analyses.find_calls(name),
         ),
+        functools.partial(probe_exits, training)
+        if settings.exits.init == "probe"
+        else None,
     )
     store.keep_newest(1)
     return jax.device_get(params) if best is None else best.take()
 
 
-def _make_initial_params(prepared: Prepared, model: MultiExitClassifier) -> Params:
+def make_initial_params(prepared: Prepared, model: MultiExitClassifier) -> Params:
     """Returns a member's parameters before training, pretrained and fresh ones."""
     settings, loaded = prepared.settings, prepared.loaded
     return init_params(

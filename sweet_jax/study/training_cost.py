@@ -12,8 +12,10 @@ _MEASURES = ("seconds", "flops", "peak_memory_bytes", "parameters")
 def measure_training(cell: FinishedCell) -> dict[str, float | None]:
     """Returns the measures of training a cell, None for unknown ones."""
     results, memory = cell.results, cell.peak_memory_bytes
+    seconds = results["seconds"]
     return {
-        "seconds": results["seconds"]["train"] or None,
+        # Probes are part of the training that they start; kept studies have none.
+        "seconds": seconds["train"] + seconds.get("probe", 0.0) or None,
         # 0 means that the backend does not count.
         "flops": results["training_flops"] or None,
         "peak_memory_bytes": None if memory is None else float(memory),
@@ -25,8 +27,9 @@ def describe_training(cells: Sequence[FinishedCell]) -> dict[str, Any]:
     """Returns the mean over seeds of each measure, None if a seed lacks it.
 
     Returns:
-        `seconds` of training, `flops` counted by the compiler, `peak_memory_bytes` of
-        the process, `parameters` of all models that are served together.
+        `seconds` of training, probes of its start included, `flops` counted by the
+        compiler, `peak_memory_bytes` of the process, `parameters` of all models that
+        are served together.
     """
     measured = [measure_training(cell) for cell in cells]
     described: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import logging
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -17,7 +17,7 @@ from sweet_jax.devices import is_first_host, replicate
 from sweet_jax.system.stopping import hold
 from sweet_jax.training.finite import check_start, check_state, read_metrics
 from sweet_jax.training.member_training import MemberTraining
-from sweet_jax.training.metrics_log import MetricsLog
+from sweet_jax.training.metrics_log import BEFORE_PHASES, MetricsLog
 from sweet_jax.training.phase_run import PhaseRun
 from sweet_jax.training.preemption import Interrupted, should_stop
 from sweet_jax.training.state import StepMetrics, TrainState
@@ -65,8 +65,25 @@ class Progress:
     )
 
 
+class Start(NamedTuple):
+    """Parameters before the first step that took some computation.
+
+    Attributes:
+        params: parameters, on the host.
+        cost: `seconds`, and as of a phase `compile_seconds`, `num_programs`, `flops`
+            and `temporary_bytes`.
+    """
+
+    params: Params
+    cost: dict[str, float | int]
+
+
 def train_member(
-    training: MemberTraining, params: Params, store: StateStore, progress: Progress
+    training: MemberTraining,
+    params: Params,
+    store: StateStore,
+    progress: Progress,
+    start_fn: Callable[[Params], Start] | None = None,
 ) -> Params:
     """Trains one member, resuming from its newest checkpoint.
 
@@ -75,6 +92,8 @@ def train_member(
         params: parameters before training, on the host.
         store: checkpoints of this member.
         progress: receives metrics and calls during training.
+        start_fn: computes the parameters of the first step from `params`, with the same
+            shapes; not called where a checkpoint is restored. None: they are `params`.
 
     Returns:
         The parameters after the last step, on the mesh.
@@ -93,7 +112,10 @@ def train_member(
 
     name, mesh = training.member.name, training.mesh
     step, state = store.restore_newest(make_target) or (0, None)
+    start_cost = None
     if step == 0:
+        if start_fn is not None:
+            params, start_cost = start_fn(params)
         check_start(params)
     else:
         logger.info("%s goes on after step %d", name or "training", step)
@@ -103,6 +125,8 @@ def train_member(
         )
     log_path = progress.metrics_path if is_first_host() else None
     with MetricsLog(log_path, name, step, training.num_steps, progress.quiet) as log:
+        if start_cost is not None:
+            log.write_cost(step, {"phase": BEFORE_PHASES, **start_cost})
         loop = _Loop(training, store, progress, log)
         for run in runs:
             if step >= run.stop:

@@ -16,6 +16,9 @@ from sweet_jax.training.board import Board
 
 logger = logging.getLogger(__name__)
 
+# `phase` in the cost of what happens before the first step.
+BEFORE_PHASES = -1
+
 
 class MetricsLog:
     """Writes one entry per step and shows the run's progress.
@@ -69,8 +72,8 @@ class MetricsLog:
 
         Args:
             step: steps done before the phase starts or resumes.
-            cost: `phase` (its first step), `compile_seconds`, `num_programs`, `flops`
-                and `temporary_bytes`.
+            cost: `phase` (its first step, or BEFORE_PHASES), `compile_seconds`,
+                `num_programs`, `flops` and `temporary_bytes`; `seconds` before phases.
         """
         self._append({"step": step, "member": self._member, "cost": cost})
         self._start_time = self._last_time = time.perf_counter()
@@ -166,13 +169,17 @@ class TrainingCost:
 
     Attributes:
         seconds: time spent in steps.
+        start_seconds: time spent before the first steps, on the parameters that they
+            start from.
         compile_seconds: time spent in tracing and compiling.
-        flops: FLOPs of all steps, by XLA's analysis; 0 if the backend gives none.
+        flops: FLOPs of all steps and of what came before them, by XLA's analysis; 0 if
+            the backend gives none.
         temporary_bytes: XLA's temporary memory of the largest step, per device.
         num_programs: number of compiled programs.
     """
 
     seconds: float
+    start_seconds: float
     compile_seconds: float
     flops: float
     temporary_bytes: int
@@ -187,6 +194,9 @@ def read_cost(path: Path) -> TrainingCost:
     phases = {(row["member"], row["cost"]["phase"]): row["cost"] for row in costs}
     return TrainingCost(
         seconds=sum(row["seconds"] for row in rows if "seconds" in row),
+        start_seconds=sum(
+            (c["seconds"] for c in phases.values() if "seconds" in c), 0.0
+        ),
         compile_seconds=sum(row["cost"]["compile_seconds"] for row in costs),
         flops=sum(cost["flops"] for cost in phases.values()),
         temporary_bytes=max(cost["temporary_bytes"] for cost in phases.values()),

@@ -138,8 +138,13 @@ def test_members_begin_with_their_layers_of_the_checkpoint(
     begun: list[tuple[str, Params]] = []
 
     def keep(
-        training: MemberTraining, params: Params, store: Any, progress: Progress
+        training: MemberTraining,
+        params: Params,
+        store: Any,
+        progress: Progress,
+        start_fn: Any,
     ) -> Params:
+        assert start_fn is None, "exits.init=random"
         begun.append((training.member.name, params))
         progress.metrics_path.touch()
         store.save(1, {"step": np.array(1)})
