@@ -118,7 +118,10 @@ class GradientConflict(Analysis):
             for i, batch in enumerate(self._batches)
         ]
         if objective not in self._programs:
-            add_batch = make_add_batch(self._training.model, objective, self._parts)
+            training = self._training
+            add_batch = make_add_batch(
+                training.model, objective, self._parts, training.class_weights
+            )
             everywhere = NamedSharding(mesh, PartitionSpec())
             # The sums are donated: the next ones reuse their memory.
             jitted = jax.jit(add_batch, donate_argnums=0, out_shardings=everywhere)

@@ -24,7 +24,7 @@ from jaxtyping import Float, Float64, PRNGKeyArray
 
 from sweet_jax.analysis.parameter_groups import Group, Part
 from sweet_jax.arrays import Array, Batch, Params
-from sweet_jax.training.losses import compute_objective_losses
+from sweet_jax.training.losses import compute_objective_losses, weigh_rows
 from sweet_jax.training.objectives import Objective
 from sweet_jax.trees import flatten_paths, make_mask, unflatten_paths
 
@@ -110,7 +110,10 @@ def make_zero_sums(
 
 
 def make_add_batch(
-    model: nn.Module, objective: Objective, parts: Sequence[Part]
+    model: nn.Module,
+    objective: Objective,
+    parts: Sequence[Part],
+    class_weights: tuple[float, ...] | None = None,
 ) -> Callable[[ExitGradients, Params, Batch, PRNGKeyArray], BatchProducts]:
     """Returns the pure function of one batch, not yet jitted.
 
@@ -126,6 +129,7 @@ def make_add_batch(
         model: a MultiExitClassifier.
         objective: the objective of the step, static.
         parts: parts of the model's parameters.
+        class_weights: those of the train step.
     """
 
     def add_batch(
@@ -145,7 +149,7 @@ def make_add_batch(
             losses = compute_objective_losses(
                 outputs,  # type: ignore[arg-type]
                 batch.labels,
-                batch.weights,
+                weigh_rows(batch.labels, batch.weights, class_weights),
                 objective.teacher,
             )
             total_weight = jnp.maximum(batch.weights.sum(), 1)

@@ -157,6 +157,9 @@ class TrainSettings:
     # `last` step (as in the paper), or `best` epoch by the mean exit score on
     # calibration part 0.
     select: Annotated[str, OneOf("last", "best")] = "last"
+    # Weights of the training rows in the loss: `none`, or `balanced`: rows / (classes *
+    # rows of the class), as in scikit-learn, so that each class weighs the same.
+    class_weights: Annotated[str, OneOf("none", "balanced")] = "none"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,7 @@ FAITHFUL_RELEASE: dict[str, Any] = {
     "train.batch_size": 16,
     "train.num_epochs": 2,
     "train.select": "last",
+    "train.class_weights": "none",
     "boundary_gradient_scale": 0.0,
     "boundary_gradient_scales": (),
     "boundary_gradient_phases": (),

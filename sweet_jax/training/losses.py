@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float, Int
 
@@ -21,6 +22,44 @@ def compute_cross_entropy_sum(
     logits_BC = jnp.where(weights_B[:, None] > 0, logits_BC.astype(jnp.float32), 0)
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, labels_B)
     return (loss_B * weights_B).sum()
+
+
+def compute_class_weights(
+    labels_N: Int[np.ndarray, " N"], num_classes: int
+) -> tuple[float, ...] | None:
+    """Returns `balanced` weights: N / (number of classes * rows of the class).
+
+    Their mean over the rows is 1, as in scikit-learn. A class without rows does not
+    count and has weight 0.
+
+    Returns:
+        One weight per class; None if all are 1, so that the compiled step is that of a
+        loss without weights.
+    """
+    counts_C = np.bincount(labels_N, minlength=num_classes)
+    present_C = counts_C > 0
+    shares_C = counts_C[present_C] * np.count_nonzero(present_C)
+    weights_C = np.zeros(num_classes)
+    weights_C[present_C] = len(labels_N) / shares_C
+    if np.all(weights_C[present_C] == 1):
+        return None
+    return tuple(weights_C.tolist())
+
+
+def weigh_rows(
+    labels_B: Int[Array, " B"],
+    weights_B: Float[Array, " B"],
+    class_weights: tuple[float, ...] | None,
+) -> Float[Array, " B"]:
+    """Returns the weight of each row in the loss; None: that of the batch alone.
+
+    The sum of losses is still divided by the number of real rows, not by the sum of
+    these weights: gradients are then unbiased, while in a mean over weights a rare
+    class would weigh less in the batches that it occurs in.
+    """
+    if class_weights is None:
+        return weights_B
+    return weights_B * jnp.asarray(class_weights, jnp.float32)[labels_B]
 
 
 def compute_exit_losses(

@@ -19,6 +19,7 @@ from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.devices import make_mesh, shard_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment
 from sweet_jax.settings.fields import Settings
+from sweet_jax.training.losses import compute_class_weights
 from sweet_jax.training.objectives import Member, Objective, Phase
 
 
@@ -75,6 +76,13 @@ class MemberTraining:
     def steps_per_epoch(self) -> int:
         """The number of steps per epoch."""
         return math.ceil(self.data.rows.num_rows / self.settings.train.batch_size)
+
+    @functools.cached_property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The weight of each class in the loss; None: 1 for all."""
+        if self.settings.train.class_weights == "none":
+            return None
+        return compute_class_weights(self.data.rows.labels, self.model.num_classes)
 
     @functools.cached_property
     def spans(self) -> tuple[PhaseSpan, ...]:

@@ -67,6 +67,7 @@ class PhaseRun:
                 objective,
                 self._optimizer,
                 settings.train.accumulate_steps,
+                training.class_weights,
             )
             # The state is donated: the next state reuses its memory.
             return Programs(jax.jit(train_step, donate_argnums=0))

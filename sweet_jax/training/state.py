@@ -11,7 +11,11 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.exits.learned import compute_lte_losses
-from sweet_jax.training.losses import compute_exit_losses, compute_objective_losses
+from sweet_jax.training.losses import (
+    compute_exit_losses,
+    compute_objective_losses,
+    weigh_rows,
+)
 from sweet_jax.training.objectives import Objective
 
 
@@ -33,7 +37,8 @@ class StepMetrics(NamedTuple):
     """Sums of a step; the reader divides them by the weight.
 
     Attributes:
-        loss_sum_E: sum of cross-entropies per exit, also for exits with a teacher.
+        loss_sum_E: sum of cross-entropies per exit, also for exits with a teacher, and
+            without class weights.
         weight: number of rows without padding.
         gradient_norm: norm over all parameters, before clipping.
         lte_sum_E: sum of squared errors of learning to exit, per exit; None if exits do
@@ -58,6 +63,7 @@ def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     accumulate_steps: int = 1,
+    class_weights: tuple[float, ...] | None = None,
 ) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, StepMetrics]]:
     """Returns the pure step (state, batch, key) -> (state, metrics), not yet jitted.
 
@@ -68,6 +74,8 @@ def make_train_step(
         accumulate_steps: number of parts that the batch is split into; except for
             dropout the result is that of the whole batch, because the loss is divided
             by the total weight.
+        class_weights: weight of each class in the loss, with a mean of 1 over training
+            rows; None: 1. Metrics, and the loss of learning to exit, have none.
     """
     learning = [i for i, scale in enumerate(objective.exit_scale) if scale]
 
@@ -89,7 +97,7 @@ def make_train_step(
         minimised = compute_objective_losses(
             outputs,  # type: ignore[arg-type]
             batch.labels,
-            batch.weights,
+            weigh_rows(batch.labels, batch.weights, class_weights),
             objective.teacher,
         )
         # The loss of learning to exit is added to its exit's loss with weight 1, as in

@@ -83,10 +83,11 @@ def measure(
     objective: Objective,
     trainable: tuple[str, ...] = (".*",),
     jit: Any = None,
+    class_weights: tuple[float, ...] | None = None,
 ) -> tuple[Products, tuple[Group, ...]]:
     """Measures op by op unless told otherwise: small kernels are compiled once."""
     parts = make_parts(flatten_paths(params), model.exit_layers)
-    add_batch = make_add_batch(model, objective, parts)
+    add_batch = make_add_batch(model, objective, parts, class_weights)
     products = collect_products(
         add_batch if jit is None else jit(add_batch, donate_argnums=0),
         make_zero_sums(params, parts, len(objective.exit_scale), trainable),
@@ -210,6 +211,14 @@ def test_sweet_has_no_cross_terms(attributes):
         assert all(norm == 0.0 for norm in found.norm[1:]), group
         for values in (found.cosine, found.cosine_of_mean, found.norm_ratio):
             assert values == (None,) * len(found.pairs)
+
+
+@pytest.mark.slow
+def test_class_weights_scale_gradients_as_in_training(bert, joint):
+    products, groups = measure(*bert, JOINT, jit=jax.jit, class_weights=(2.0, 2.0))
+    for group in groups:
+        found, plain = summarize(products, group), joint[group.name]
+        assert found.norm == pytest.approx([2 * n for n in plain.norm], rel=1e-5)
 
 
 @pytest.mark.slow

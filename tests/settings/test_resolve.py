@@ -126,3 +126,15 @@ def test_probed_exits_take_no_pooler_of_the_checkpoint():
     assert {name for name in one if one[name] != other[name]} == {"exits.init"}
     with pytest.raises(SettingsError, match=r"means exits\.init=random"):
         from_config_dict({"exits": {"init": "probe"}, "faithful_release": True})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"class_weights": "balance"}, "did you mean balanced"),
+        ({"class_weights": "balanced"}, "means train.class_weights=none"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_one_line(config, message):
+    with pytest.raises(SettingsError, match=message):
+        from_config_dict({"train": config, "faithful_release": True})

@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from sklearn.utils.class_weight import compute_class_weight
 
-from sweet_jax.training.losses import compute_cross_entropy_sum, compute_divergence_sum
+from sweet_jax.training.losses import (
+    compute_class_weights,
+    compute_cross_entropy_sum,
+    compute_divergence_sum,
+    weigh_rows,
+)
 
 
 def test_filling_rows_add_exactly_nothing():
@@ -34,3 +40,19 @@ def test_divergence_is_scipys_from_student_to_teacher(rng):
     )
     assert np.isfinite(gradients[0]).all()
     assert not np.any(gradients[1]), "the teacher learns nothing from its students"
+
+
+def test_balanced_weights_are_scikit_learns(rng):
+    labels = rng.choice(4, 50, p=[0.6, 0.2, 0.15, 0.05])
+    labels[:4] = range(4)
+    found = compute_class_weights(labels, 5)
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    assert found is not None
+    np.testing.assert_allclose(found, [*expected, 0])
+    assert np.array(found)[labels].mean() == pytest.approx(1)
+
+
+def test_equal_classes_have_no_weights_so_that_the_step_is_the_same():
+    assert compute_class_weights(np.array([0, 2, 2, 0]), 3) is None
+    rows = np.ones(4, np.float32)
+    assert weigh_rows(np.array([0, 2, 2, 0]), rows, None) is rows

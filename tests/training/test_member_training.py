@@ -5,6 +5,7 @@ import pytest
 from dense_model import EXIT_LAYERS, make_dense_model, make_rows
 
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.training.losses import compute_class_weights
 from sweet_jax.training.member_training import MemberTraining, TrainData, plan_phases
 from sweet_jax.training.methods import make_members
 from sweet_jax.training.objectives import Objective, Phase
@@ -67,3 +68,10 @@ def test_parameters_belong_to_the_segment_of_the_next_exit():
     training = make_training()
     found = [training.find_segment(f"encoder/layer_{i}/dense/bias") for i in range(4)]
     assert found == [0, 1, 2, 2]
+
+
+def test_class_weights_are_those_of_the_training_rows():
+    assert make_training().class_weights is None
+    training = make_training(train={"batch_size": 5, "class_weights": "balanced"})
+    labels = training.data.rows.labels
+    assert training.class_weights == compute_class_weights(labels, 2)

@@ -1,5 +1,6 @@
 """The pure step: what its gradient is, what its metrics are, what changes neither."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,37 @@ def test_a_batch_without_real_rows_moves_nothing(params, step):
     moved, metrics = step(params, make_batch([0] * 8), 0)
     jax.tree.map(np.testing.assert_array_equal, moved, params)
     assert metrics.weight == metrics.gradient_norm == 0
+
+
+@pytest.mark.parametrize("teacher", [None, 2])
+def test_class_weights_weigh_rows_in_the_gradient_and_not_in_metrics(
+    model, params, teacher
+):
+    """As if rows of class 1 occurred three times, divided by the real rows."""
+    objective = dataclasses.replace(OBJECTIVE, teacher=teacher)
+    batch = make_batch([1, 1, 1, 1, 1, 0])
+    labels = np.array([0, 1, 0, 0, 1, 1])
+    batch = batch._replace(labels=labels)
+
+    def move(batch: Batch, **fields: Any) -> tuple[Params, StepMetrics]:
+        step = jax.jit(make_train_step(model, objective, SGD, **fields))
+        state = TrainState(jnp.int32(0), params, SGD.init(params))
+        state, metrics = step(state, batch, KEY)
+        return jax.device_get((state.params, metrics))
+
+    weighted, metrics = move(batch, class_weights=(0.5, 1.5))
+    plain, plain_metrics = move(batch)
+    row_weights = batch.weights * np.where(labels, 1.5, 0.5).astype(np.float32)
+    # The same gradient, divided by the sum of its weights instead of the 5 real rows.
+    scaled, _ = move(batch._replace(weights=row_weights))
+    flat, other = flatten_paths(weighted), flatten_paths(scaled)
+    start = flatten_paths(params)
+    for path, leaf in flat.items():
+        expected = (other[path] - start[path]) * row_weights.sum() / 5
+        np.testing.assert_allclose(leaf - start[path], expected, atol=1e-6)
+    assert any((flat[p] != leaf).any() for p, leaf in flatten_paths(plain).items())
+    np.testing.assert_allclose(metrics.loss_sum_E, plain_metrics.loss_sum_E, rtol=1e-6)
+    assert metrics.weight == 5
 
 
 def test_dropout_is_a_function_of_the_step_and_of_the_part():
