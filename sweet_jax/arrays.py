@@ -32,6 +32,8 @@ from sweet_jax.system.files import (
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
+# The part of calibration rows whose labels are not read.
+UNLABELLED = 2
 # The size of an axis: an int or, during export, a symbol (`length`) of a class that is
 # private to jax.
 Size: TypeAlias = Any
@@ -77,10 +79,10 @@ class LogitBank:
 
     Attributes:
         logits: float32 logits before temperature.
-        labels: class indices.
+        labels: class indices; 0 in rows of the part `UNLABELLED`.
         weights: 1 per example (kept general for weighted scores).
         row_ids: position of each row in its published split.
-        part: calibration part, 0 (fit) or 1 (budget); zeros on test.
+        part: calibration part, 0 (fit), 1 (budget) or `UNLABELLED`; zeros on test.
         lte: learning-to-exit scores, or None.
     """
 
@@ -157,8 +159,8 @@ class LogitBank:
         num_classes = self.logits.shape[2]
         if self.labels.min() < 0 or self.labels.max() >= num_classes:
             return f"labels outside of 0 to {num_classes - 1}"
-        if self.part.min() < 0 or self.part.max() > 1:
-            return "parts other than 0 and 1"
+        if self.part.min() < 0 or self.part.max() > UNLABELLED:
+            return f"parts other than 0 to {UNLABELLED}"
         return "weights below 0" if self.weights.min() < 0 else None
 
 

@@ -22,6 +22,8 @@ _MISSING = frozenset(
 _TWICE_ENCODED = re.compile("Ã[\u0080-\u00bf]|â€|ðŸ")
 # With fewer classes, classes of one row do not suggest a wrong column.
 _MANY_CLASSES = 20
+# A larger half-width of a 95 % interval is worth a note: that of 96 rows or fewer.
+_NOTABLE_ERROR = 0.1
 # A larger share of repeated or truncated texts in a set is worth a note.
 _NOTABLE_SHARE = 0.1
 
@@ -193,6 +195,18 @@ def describe_cuts(num_cut: int, num_rows: int, name: str, max_length: int) -> li
     return [
         f"{_count(num_cut, num_rows, f'{name} rows')} are longer than {max_length}"
         " tokens (data.max_length) and are cut"
+    ]
+
+
+def describe_precision(num_test: int) -> list[str]:
+    """Returns a note if the test rows are too few for a precise accuracy."""
+    # Normal approximation at an accuracy of 0.5, where the interval is widest.
+    half_width = 0.98 / num_test**0.5
+    if half_width <= _NOTABLE_ERROR:
+        return []
+    return [
+        f"scores on {num_test} test rows are rough: with probability 0.95 an accuracy"
+        f" is within {half_width:.2f} of that on many rows"
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from sweet_jax.arrays import LogitBank
+from sweet_jax.arrays import UNLABELLED, LogitBank
 from sweet_jax.exits.criteria import compute_scores
 from sweet_jax.exits.learned import fit_lte_ranges, scale_lte
 from sweet_jax.exits.temperatures import (
@@ -51,8 +51,9 @@ class Calibration:
     """The calibration rows of a model and what was fitted on them.
 
     Attributes:
-        bank: outputs on the rows of both parts, before temperature. Part 0 is for
-            fitting, part 1 for choices that read labels.
+        bank: outputs on the calibration rows, before temperature. Part 0 is for
+            fitting, part 1 for choices that read labels. If all rows are `UNLABELLED`,
+            temperatures are 1, and thresholds can be chosen by their cost alone.
         temperatures: the temperature of each exit.
         lte_ranges: lowest and highest learning-to-exit score of each exit; None if
             exits have no learning-to-exit heads.
@@ -78,15 +79,19 @@ class Calibration:
         """Fits temperatures and learning-to-exit ranges.
 
         Args:
-            bank: outputs on the calibration rows of both parts.
+            bank: outputs on the calibration rows.
             costs_E: cost fraction of leaving at each exit.
             metric: the metric of the task's score.
-            fit_rows: outputs to fit on; None: part 0 of the bank.
+            fit_rows: outputs to fit on; None: part 0 of the bank, or without labels
+                all of it, for the ranges alone.
             bounds: lowest and highest temperature.
 
         Raises:
             ValueError: there is no row to fit on, or a score is not finite.
         """
+        if fit_rows is None and _is_unlabelled(bank):
+            ones = np.ones(bank.num_exits, np.float32)
+            return cls(bank, ones, fit_lte_ranges(bank), costs_E, metric)
         rows = bank.select_part(0) if fit_rows is None else fit_rows
         temperatures = fit_temperatures(rows, bounds)
         return cls(bank, temperatures, fit_lte_ranges(rows), costs_E, metric)
@@ -96,6 +101,11 @@ class Calibration:
         """The number of exits E."""
         return len(self.temperatures)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the calibration rows have labels."""
+        return not _is_unlabelled(self.bank)
+
     def apply(self, bank: LogitBank) -> CalibratedBank:
         """Calibrates any outputs of the model; see `calibrate_bank`."""
         return calibrate_bank(bank, self.temperatures, self.lte_ranges)
@@ -104,8 +114,14 @@ class Calibration:
         """Returns the calibrated rows of one part.
 
         Raises:
-            ValueError: the part has no rows.
+            ValueError: the rows have no labels, or the part has no rows.
         """
+        if not self.has_labels:
+            raise ValueError(
+                "this model was calibrated without labels, so only choices by cost"
+                " can be made: ask for a speedup or milliseconds without choose=score,"
+                " or train it with data.validation_file or data.calibration_examples"
+            )
         bank = self.bank.select_part(part)
         if not len(bank.labels):
             raise ValueError(
@@ -162,3 +178,7 @@ def calibrate_bank(
         logits_NEC.argmax(axis=2),
         np.bincount(bank.labels, bank.weights, logits_NEC.shape[2]),
     )
+
+
+def _is_unlabelled(bank: LogitBank) -> bool:
+    return bool((bank.part == UNLABELLED).all())

@@ -13,9 +13,9 @@ import numpy as np
 
 from sweet_jax.data.batches import limit_buckets
 from sweet_jax.data.examples import Examples, RawTask
-from sweet_jax.data.notes import describe_cuts
+from sweet_jax.data.notes import describe_cuts, describe_precision
 from sweet_jax.data.sources import load_task
-from sweet_jax.data.splits import Splits, make_splits
+from sweet_jax.data.splits import USUAL_CALIBRATION, Splits, make_splits
 from sweet_jax.data.tokenize import (
     Tokenized,
     check_vocabulary,
@@ -128,7 +128,8 @@ class Prepared:
                 rows.truncated_rows, rows.num_rows, name, self.buckets[-1]
             )
         ]
-        return (*self.splits.notes, *cuts)
+        precision = describe_precision(self.rows["test"].num_rows)
+        return (*self.splits.notes, *precision, *cuts)
 
     @property
     def pad_id(self) -> int:
@@ -164,6 +165,7 @@ def prepare(settings: Settings) -> Prepared:
     raw = load_task(settings.data)
     check_metric(raw.task.metric, len(raw.label_names), settings.data.task)
     splits = make_splits(raw, settings)
+    settings = _settle_calibration(settings, splits)
     for name, origin in splits.origin.items():
         logger.info("%s: %s", name, origin)
     tokenizer = load_tokenizer(folder, config.max_positions)
@@ -227,6 +229,24 @@ def prepare(settings: Settings) -> Prepared:
             **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
         },
     )
+
+
+def _settle_calibration(settings: Settings, splits: Splits) -> Settings:
+    """Returns the settings with data.calibration_examples filled in.
+
+    Raises:
+        SettingsError: the best epoch cannot be selected without labels.
+    """
+    if settings.train.select == "best" and not splits.reads_calibration_labels:
+        raise settings_lib.SettingsError(
+            "train.select=best chooses an epoch on labelled calibration rows, and there"
+            " are none: give data.validation_file, set data.calibration_examples to 4"
+            " or more, or set train.select=last"
+        )
+    if settings.data.calibration_examples != settings_lib.AUTO:
+        return settings
+    number = USUAL_CALIBRATION if splits.reads_calibration_labels else 0
+    return settings_lib.replace_fields(settings, {"data.calibration_examples": number})
 
 
 def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str, str]:

@@ -66,6 +66,7 @@ def make_results(
             name: prepared.rows[name].num_rows
             for name in ("train", "calibration", "test")
         },
+        "reads_calibration_labels": prepared.splits.reads_calibration_labels,
         "train_label_counts": np.bincount(
             prepared.splits.train.labels, minlength=prepared.num_classes
         ).tolist(),

@@ -98,14 +98,19 @@ class DataSettings:
     # Accept rows whose text is empty instead of refusing them with their line number.
     allow_empty_text: bool = False
     # Training rows taken from the pool, stratified and nested over sizes; 0: all; -1:
-    # 2,000 (faithful_release: 6,000).
+    # 2,000 (faithful_release: 6,000; with data.shots: all that it draws).
     max_train_examples: Annotated[int, Range(0)] = AUTO
+    # Few-shot: this many training rows of each class, drawn from the pool by the seed
+    # and nested over numbers; 0: as max_train_examples says.
+    shots: Annotated[int, Range(0)] = 0
     # What `score` means: accuracy, matthews, f1, macro_f1, balanced_accuracy, or a
     # metric that was registered; `auto`: the task's own (Matthews for cola, F1 for mrpc
     # and qqp, else accuracy).
     metric: Annotated[str, OneOf("auto", registry=METRICS)] = "auto"
-    # Rows held out for calibration, half for each part.
-    calibration_examples: Annotated[int, Range(4)] = 1000
+    # Labelled rows held out for calibration, half for each part; 0: none, so that
+    # temperatures are 1 and thresholds follow from cost, which needs no labels; -1:
+    # 1,000, but 0 with data.shots and where training rows are few (docs/few-shot.md).
+    calibration_examples: Annotated[int, Range(0)] = AUTO
     # Longest input in tokens; longer ones are cut (and counted); -1: 128
     # (faithful_release: 256).
     max_length: Annotated[int, Range(3)] = AUTO
@@ -154,8 +159,8 @@ class TrainSettings:
     checkpoint_every_steps: Annotated[int, Range(1)] = 200
     # Parts a batch is cut into, one after the other, to save memory.
     accumulate_steps: Annotated[int, Range(1)] = 1
-    # `last` step (as in the paper), or `best` epoch by the mean exit score on
-    # calibration part 0.
+    # `last` step (as in the paper), or `best` epoch: the one with the highest mean of
+    # data.metric over exits on calibration part 0. It needs labelled calibration rows.
     select: Annotated[str, OneOf("last", "best")] = "last"
     # Weights of the training rows in the loss: `none`, or `balanced`: rows / (classes *
     # rows of the class), as in scikit-learn, so that each class weighs the same.

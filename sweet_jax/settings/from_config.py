@@ -7,6 +7,7 @@ from typing import Any
 
 from sweet_jax.settings.fields import (
     AUTO,
+    DataSettings,
     Settings,
     StudySettings,
     flatten_settings,
@@ -23,6 +24,9 @@ from sweet_jax.settings.rules import (
 )
 from sweet_jax.settings.seams import check_seams, parse_method
 from sweet_jax.system.names import suggest
+
+# Two rows of each calibration part.
+_LEAST_CALIBRATION = 4
 
 
 def from_config_dict(config: Any) -> Settings:
@@ -176,7 +180,23 @@ def _check(settings: Settings) -> None:
             f"train.accumulate_steps={settings.train.accumulate_steps} must divide"
             f" train.batch_size={settings.train.batch_size}"
         )
+    _check_few_shot(settings.data)
     _check_gradient_conflict(settings)
+
+
+def _check_few_shot(data: DataSettings) -> None:
+    """Raises SettingsError if numbers of rows contradict each other or are too low."""
+    if data.shots and data.max_train_examples:
+        raise SettingsError(
+            f"data.shots={data.shots} and data.max_train_examples="
+            f"{data.max_train_examples} both say how many rows to train on: drop one"
+            " (data.max_train_examples=0 where a config file sets it)"
+        )
+    if 0 < data.calibration_examples < _LEAST_CALIBRATION:
+        raise SettingsError(
+            f"data.calibration_examples={data.calibration_examples}: allowed is 0, for"
+            f" calibration without labels, or at least {_LEAST_CALIBRATION}"
+        )
 
 
 def _check_gradient_conflict(settings: Settings) -> None:

@@ -54,6 +54,7 @@ FAITHFUL_RELEASE: dict[str, Any] = {
     "optim.clip_norm": 1.0,
     "optim.clip_scope": "global",
     "data.max_train_examples": 6000,
+    "data.shots": 0,
     "data.max_length": 256,
     "data.buckets": (256,),
     "train.batch_size": 16,
@@ -95,6 +96,9 @@ def resolve(settings: Settings) -> Settings:
     OneOf(registry=METHODS).check("method", settings.method)
     values = find_defaults(settings.method)
     values["data.task"] = _infer_task(settings)
+    if settings.data.shots:
+        values["data.max_train_examples"] = 0  # All rows that are drawn.
+        values["data.calibration_examples"] = 0
     if settings.exits.learn_to_exit:
         values["evaluate.criteria"] = BUILTIN_CRITERIA
     if settings.faithful_release:

@@ -135,10 +135,18 @@ def score_selection(folder: Path) -> float:
     """Returns the mean exit score on calibration part 0 of a finished run.
 
     Part 0 is meant for such choices; the test rows are not read.
+
+    Raises:
+        ValueError: the run has no labelled calibration rows, or its files are damaged.
     """
     name = "logits_calibration.npz"
     check_recorded(folder, name, REMEDY)
     bank = LogitBank.load(folder / name, REMEDY).select_part(0)
+    if not len(bank.labels):
+        raise ValueError(
+            f"{folder} has no labelled calibration rows to choose learning rates on:"
+            " set data.calibration_examples to 4 or more"
+        )
     return score_exits_alone(_read_results(folder)["metric"], bank)
 
 

@@ -210,6 +210,13 @@ def make_plan(base: Settings | Mapping[str, Any], study: StudySettings) -> Plan:
                 f"optim.{part}_learning_rate={rate} would not be used: study.{field}"
                 " chooses the rate; drop one of the two"
             )
+    searches_rates = study.encoder_learning_rates or study.exit_learning_rates
+    if searches_rates and shared.data.calibration_examples == 0:
+        raise SettingsError(
+            "the study chooses learning rates on labelled calibration rows, and"
+            " data.calibration_examples=0 (the default with data.shots) has none: set"
+            " it to 4 or more, or set the learning rates in optim"
+        )
     tasks = study.tasks or (shared.data.task,)
     metrics = study.metrics or (shared.data.metric,) * len(tasks)
     groups = [

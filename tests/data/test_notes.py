@@ -68,7 +68,7 @@ def test_overlaps_with_validation_rows_are_counted(tmp_path):
 
 def test_a_training_row_that_is_held_out_is_compared_too(tmp_path):
     """Without validation rows calibration takes training rows, repeats among them."""
-    found = make_notes(tmp_path, TRAIN * 2, TEST)
+    found = make_notes(tmp_path, TRAIN * 2, TEST, calibration_examples=1000)
     assert any("calibration rows" in n and "are also training" in n for n in found)
 
 
@@ -189,3 +189,11 @@ def test_overlap_equals_a_slow_comparison(rows):
 def test_folding_a_label_is_idempotent(label):
     once = notes.fold_label(label)
     assert notes.fold_label(once) == once or np.isfinite(float(once))
+
+
+def test_few_test_rows_are_said_to_be_rough():
+    (note,) = notes.describe_precision(8)
+    # 1.96 times the square root of a quarter of 1 / 8.
+    assert "scores on 8 test rows are rough" in note
+    assert "within 0.35" in note
+    assert notes.describe_precision(97) == []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweet_jax.arrays import UNLABELLED
 from sweet_jax.data.examples import Examples, RawTask
 from sweet_jax.data.notes import list_keys
 from sweet_jax.data.sources import load_task
@@ -334,3 +335,123 @@ def test_pairs_stay_together():
     splits = make_splits(dataclasses.replace(raw, splits=with_pairs), make_settings())
     for part in (splits.train, splits.calibration, splits.test):
         assert part.pairs == tuple(f"{text} b" for text in part.texts)
+
+
+SOURCES = [
+    {"all": 1000},
+    {"train": 600, "test": 100},
+    {"train": 600, "validation": 80},
+    {"train": 600, "validation": 80, "test": 100},
+    {"train": 600},
+]
+
+
+def make_few_shot(shots, seed=0, **data):
+    return from_config_dict({"seed": seed, "data": {"shots": shots, **data}})
+
+
+@pytest.mark.parametrize("sizes", SOURCES)
+@pytest.mark.parametrize("calibration", [-1, 40])
+def test_shots_are_rows_of_each_class_nested_over_numbers(sizes, calibration):
+    raw = make_raw(**sizes)
+    made = [
+        make_splits(raw, make_few_shot(n, calibration_examples=calibration))
+        for n in (1, 8, 16, 64)
+    ]
+    for splits, n in zip(made, (1, 8, 16, 64), strict=True):
+        assert np.bincount(splits.train.labels).tolist() == [n, n]
+        assert splits.origin["train"].endswith(f" training rows, {n} of each class")
+        assert splits.reads_calibration_labels == (calibration > 0)
+        held = set(splits.calibration.texts) | set(splits.test.texts)
+        assert not held & set(splits.train.texts)
+    for small, large in itertools.pairwise(made):
+        assert get_ids(small.train) < get_ids(large.train)
+    other = make_splits(raw, make_few_shot(8, seed=1, calibration_examples=calibration))
+    assert get_ids(other.train) != get_ids(made[1].train)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"train": 600, "test": 100},
+        {"train": 600, "validation": 80},
+        {"train": 600, "validation": 80, "test": 100},
+        {"train": 60, "test": 20},
+    ],
+)
+def test_no_label_but_those_of_the_training_rows_reaches_calibration(sizes):
+    raw = make_raw(**sizes)
+    splits = make_splits(raw, make_few_shot(8))
+    assert splits.part.tolist() == [UNLABELLED] * len(splits.calibration)
+    assert not splits.calibration.labels.any()
+    others = {
+        name: dataclasses.replace(rows, labels=1 - rows.labels)
+        for name, rows in raw.splits.items()
+        if name != "train"
+    }
+    flipped = dataclasses.replace(raw, splits={**raw.splits, **others})
+    again = make_splits(flipped, make_few_shot(8))
+    for name in ("calibration", "train"):
+        one, other = getattr(splits, name), getattr(again, name)
+        assert one.texts == other.texts
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "origin"),
+    [
+        ({"train": 60, "validation": 30, "test": 9}, "validation split, no labels"),
+        ({"train": 600, "test": 9}, "training rows that are not drawn, no labels"),
+        ({"train": 60, "test": 9}, "the test rows"),
+        ({"train": 60, "validation": 9}, "the test rows"),
+    ],
+)
+def test_calibration_texts_come_from_rows_that_are_not_trained_on(sizes, origin):
+    splits = make_splits(make_raw(**sizes), make_few_shot(8))
+    assert splits.origin["calibration"] == origin
+    (note,) = [note for note in splits.notes if note.startswith("no label outside")]
+    assert origin in note
+    assert "temperatures are 1" in note
+    assert not any("calibration row has the class" in note for note in splits.notes)
+    if origin == "the test rows":
+        assert splits.calibration.texts == splits.test.texts
+
+
+def test_a_class_with_fewer_rows_gives_all_and_says_so():
+    labels = np.array([0] * 90 + [1] * 5 + [2] * 25, np.int32)
+    rows = dataclasses.replace(make_rows(120), labels=labels)
+    splits = {"train": rows, "test": make_rows(20, mark="test")}
+    raw = RawTask(get_task("file"), splits, ("a", "b", "c"))
+    made = make_splits(raw, make_few_shot(8))
+    assert np.bincount(made.train.labels).tolist() == [8, 5, 8]
+    assert (
+        "data.shots=8: 1 of 3 classes have fewer training rows ('b' has 5): all of"
+        " theirs are used" in made.notes
+    )
+
+
+def test_few_rows_are_all_trained_on_unless_calibration_is_asked_for():
+    """A fifth must be 50 rows, and 4 of each class."""
+    usual = from_config_dict({})
+    for num_rows, held in ((249, 0), (250, 50)):
+        splits = make_splits(make_raw(train=num_rows, test=30), usual)
+        assert len(splits.train) == num_rows - held
+        assert splits.reads_calibration_labels == (held > 0)
+    raw = dataclasses.replace(
+        make_raw(train=300, test=30), label_names=tuple(map(str, range(20)))
+    )
+    assert len(make_splits(raw, usual).train) == 300
+    splits = make_splits(make_raw(train=40, test=30), usual)
+    assert "a fifth of them, 8, would be too few to calibrate on" in splits.notes[0]
+    asked = from_config_dict({"data": {"calibration_examples": 1000}})
+    assert len(make_splits(make_raw(train=40, test=30), asked).calibration) == 8
+    none = from_config_dict({"data": {"calibration_examples": 0}})
+    splits = make_splits(make_raw(train=600, validation=80, test=30), none)
+    assert splits.origin["calibration"] == "validation split, no labels"
+
+
+def test_more_calibration_labels_than_training_rows_are_said():
+    settings = make_few_shot(8, calibration_examples=100)
+    notes = make_splits(make_raw(train=600, test=30), settings).notes
+    line = "calibration uses 100 labelled rows beside the 16 training rows"
+    assert any(note.startswith(line) for note in notes)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from sweet_jax.arrays import UNLABELLED
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.learned import fit_lte_ranges
 from sweet_jax.exits.temperatures import RELEASED_RANGE, fit_temperatures
@@ -70,3 +71,16 @@ def test_rows_that_are_not_there_are_one_line(bank):
     fitted = Calibration.fit(bank.select_part(0), COSTS_E, "accuracy")
     with pytest.raises(ValueError, match="no rows of part 1: raise"):
         fitted.select_part(1)
+
+
+def test_without_labels_temperatures_are_1_and_ranges_are_fitted(bank):
+    unlabelled = dataclasses.replace(
+        bank, labels=np.zeros_like(bank.labels), part=np.full(200, UNLABELLED)
+    )
+    fitted = Calibration.fit(unlabelled, COSTS_E, "accuracy")
+    assert not fitted.has_labels
+    assert fitted.temperatures.tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(fitted.lte_ranges, fit_lte_ranges(bank))
+    with pytest.raises(ValueError, match="calibrated without labels"):
+        fitted.select_part(1)
+    assert Calibration.fit(bank, COSTS_E, "accuracy").has_labels

@@ -335,6 +335,32 @@ def test_select_best_takes_the_best_epoch_on_part_0(config, tmp_path):
         pipeline.run(late, path, quiet=True)
 
 
+@SLOW
+def test_a_few_shot_run_reads_no_other_label_and_serves_a_speedup(config, tmp_path):
+    config["data"] |= {"shots": 4, "max_train_examples": -1, "calibration_examples": -1}
+    path, results = pipeline.run(from_config_dict(config), tmp_path / "run", quiet=True)
+    assert results["splits"]["train"] == sum(results["train_label_counts"]) == 8
+    assert results["reads_calibration_labels"] is False
+    assert [row["temperature"] for row in results["exits"]] == [1, 1]
+    said = "no label outside of the 8 training rows is used to calibrate"
+    assert said in " ".join(format_summary(results).split())
+    assert said in (path / "report.html").read_text()
+    assert not LogitBank.load(path / "model" / "calibration.npz").labels.any()
+    classifier = sweet_jax.load(path / "model")
+    assert classifier.predict(["a film"], speedup=1.2)
+    for asked in ({"max_accuracy_loss": 0.1}, {"speedup": 1.2, "choose": "score"}):
+        with pytest.raises(ValueError, match="calibrated without labels"):
+            classifier.predict(["a film"], **asked)
+    # The advice leads out: with labels the same rows allow both.
+    config["data"]["calibration_examples"] = 24
+    path, results = pipeline.run(
+        from_config_dict(config), tmp_path / "with", quiet=True
+    )
+    assert results["reads_calibration_labels"] is True
+    assert "uses 24 labelled rows beside the 8" in " ".join(results["notes"])
+    assert sweet_jax.load(path / "model").predict(["a film"], max_accuracy_loss=0.9)
+
+
 def test_a_directory_of_something_else_is_left_alone(config, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(WorkdirError, match="holds no run"):

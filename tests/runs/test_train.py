@@ -13,6 +13,7 @@ from dense_model import init_dense_params, make_dense_model
 from sweet_jax.analysis.analysis import AnalysisInputs
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import Params
+from sweet_jax.evaluation.metrics import score_exits_alone
 from sweet_jax.runs import train
 from sweet_jax.runs.inputs import Prepared, prepare
 from sweet_jax.runs.train import join_params, keep_layers, split_params, train_members
@@ -21,6 +22,7 @@ from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.loop import Progress
 from sweet_jax.training.member_training import MemberTraining
 from sweet_jax.trees import flatten_paths
+from tests.exit_banks import make_bank
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +129,28 @@ def test_the_best_epoch_on_part_0_is_kept(tiny_config, tmp_path, monkeypatch):
             jax.tree.leaves(params), jax.tree.leaves(seen[2]), strict=True
         )
     )
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy", "auto"])
+def test_the_best_epoch_is_that_of_data_metric(tiny_config, monkeypatch, metric):
+    tiny_config["data"]["metric"] = metric
+    prepared = prepare(from_config_dict(tiny_config))
+    bank = make_bank(np.random.default_rng(0), noise=3.0)
+    bank.labels[bank.labels == 2] = 1  # Unequal classes: metrics differ.
+    monkeypatch.setattr(train.Collector, "collect", lambda *_: bank)
+    score = train._make_selection_score(prepared, prepared.models[0])({})
+    part_0 = bank.select_part(0)
+    name = "accuracy" if metric == "auto" else metric
+    assert score == score_exits_alone(name, part_0)
+    others = {"accuracy", "macro_f1", "balanced_accuracy"} - {name}
+    assert score not in {score_exits_alone(other, part_0) for other in others}
+
+
+def test_no_epoch_is_best_without_labels(tiny_config):
+    tiny_config["data"]["calibration_examples"] = 0
+    tiny_config["train"]["select"] = "best"
+    with pytest.raises(ValueError, match=r"select=best .* give data.validation_file"):
+        prepare(from_config_dict(tiny_config))
 
 
 @pytest.mark.parametrize("source", ["checkpoint", "fresh"])

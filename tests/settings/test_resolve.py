@@ -22,6 +22,8 @@ DEFAULTS = find_defaults("sweet")
 def test_auto_resolves_by_method_after_overrides(method):
     made = from_config_dict({"method": method, "train": {"num_epochs": 7}})
     flat = settings_lib.flatten_settings(made)
+    # How many rows are worth holding out depends on how many there are.
+    assert flat.pop("data.calibration_examples") == settings_lib.AUTO
     assert settings_lib.AUTO not in [v for v in flat.values() if v is not True]
     # The tasks say what their metric is.
     assert [n for n, v in flat.items() if v == "auto"] == ["data.metric"]
@@ -126,6 +128,32 @@ def test_probed_exits_take_no_pooler_of_the_checkpoint():
     assert {name for name in one if one[name] != other[name]} == {"exits.init"}
     with pytest.raises(SettingsError, match=r"means exits\.init=random"):
         from_config_dict({"exits": {"init": "probe"}, "faithful_release": True})
+
+
+def test_shots_are_all_training_rows_and_no_calibration_label():
+    made = from_config_dict({"data": {"shots": 8}})
+    assert (made.data.max_train_examples, made.data.calibration_examples) == (0, 0)
+    assert from_config_dict(settings_lib.to_dict(made)) == made
+    given = {"shots": 8, "max_train_examples": 0, "calibration_examples": 40}
+    assert from_config_dict({"data": given}).data.calibration_examples == 40
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"data": {"shots": 8, "max_train_examples": 2000}},
+            r"data.shots=8 and data.max_train_examples=2000 both say .*: drop one",
+        ),
+        ({"data": {"shots": -1}}, "data.shots=-1: allowed is at least 0"),
+        ({"data": {"shots": 8}, "faithful_release": True}, "means data.shots=0"),
+        ({"data": {"calibration_examples": 3}}, "allowed is 0, for .*, or at least 4"),
+    ],
+)
+def test_few_shot_settings_that_contradict_are_one_line(config, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        from_config_dict(config)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,12 @@ def test_folder_depends_on_what_cells_share_and_not_on_what_varies():
 
 def test_shards_parse():
     assert parse_shard("3/8") == (3, 8)
+
+
+def test_rates_cannot_be_chosen_without_labels():
+    base = {**to_dict(Settings()), "data": {"shots": 8}}
+    assert plan_of(base).cells[0].name == "rotten_tomatoes-minilm-l6-multi_model-s0"
+    with pytest.raises(SettingsError, match="learning rates on labelled calibration"):
+        plan_of(base, encoder_learning_rates=(1e-4, 2e-4))
+    base["data"] = {"shots": 8, "calibration_examples": 40}
+    assert plan_of(base, encoder_learning_rates=(1e-4, 2e-4)).cells

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweet_jax.arrays import UNLABELLED
 from sweet_jax.evaluation.curves import Curve, find_best, make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import FULL
@@ -199,3 +200,23 @@ def test_wrong_targets_are_one_line(calibration):
         choose_speedup(calibration, 2.0, choose="best")
     with pytest.raises(ValueError, match="no heads for them"):
         choose_speedup(calibration, 2.0, "lte")
+
+
+def test_without_labels_only_cost_can_be_chosen_by(calibration):
+    bank = dataclasses.replace(
+        calibration.bank,
+        labels=np.zeros_like(calibration.bank.labels),
+        part=np.full(len(calibration.bank.labels), UNLABELLED),
+    )
+    unlabelled = make_calibration(bank)
+    for criterion in CRITERIA:
+        expected = choose_speedup(calibration, 2.0, criterion)
+        assert choose_speedup(unlabelled, 2.0, criterion) == expected
+    for choose in (
+        lambda: choose_speedup(unlabelled, 2.0, choose="score"),
+        lambda: choose_risk(unlabelled, 0.1),
+        lambda: choose_risk(unlabelled, 0.1, "disagreement"),
+    ):
+        with pytest.raises(ValueError, match=r"without labels.* a speedup") as caught:
+            choose()
+        assert "\n" not in str(caught.value)
