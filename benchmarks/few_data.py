@@ -151,6 +151,7 @@ def run_ours(cell: Cell, tasks: Path, out: Path) -> dict[str, Any]:
         validation_file=str(calibration),
         metric=task.metric,
         seed=cell.seed,
+        **{"evaluate.baselines": is_test, "evaluate.measure_costs": False},
         **parse_recipe(cell.recipe, num_rows),
     )
     results = run.results
@@ -170,23 +171,29 @@ def run_ours(cell: Cell, tasks: Path, out: Path) -> dict[str, Any]:
             for exit in range(bank.num_exits)
         ]
     else:
-        # Of baselines, too, only what was measured on test rows may be compared.
-        del record["baselines"]
         bank = LogitBank.load(workdir / "logits_calibration.npz")
+        record["scores"] = _score_exits(task.metric, bank)
         for part in (0, 1):
-            rows = bank.select_part(part)
-            record[f"scores_part{part}"] = [
-                score_predictions(task.metric, rows.labels, logits_NC.argmax(1))
-                for logits_NC in np.moveaxis(rows.logits, 1, 0)
-            ]
+            scores = _score_exits(task.metric, bank.select_part(part))
+            record[f"scores_part{part}"] = scores
     shutil.rmtree(workdir)  # 100 MB; the same command makes it again.
     return record
 
 
+def _score_exits(metric: str, bank: LogitBank) -> list[float]:
+    """Returns the score of each exit alone."""
+    return [
+        score_predictions(metric, bank.labels, logits_NC.argmax(1))
+        for logits_NC in np.moveaxis(bank.logits, 1, 0)
+    ]
+
+
 def run_setfit(cell: Cell, tasks: Path, out: Path, python: str) -> dict[str, Any]:
     """Trains SetFit in its own environment; returns what is recorded of it."""
-    train, _, num_rows = write_rows(tasks, out, cell)
-    test, answer = tasks / cell.task / "test.csv", out / "setfit.json"
+    train, calibration, num_rows = write_rows(tasks, out, cell)
+    is_test = cell.score == "test"
+    test = tasks / cell.task / "test.csv" if is_test else calibration
+    answer = out / f"setfit-{cell.name}.json"
     subprocess.run(
         [
             python, str(Path(__file__).with_name("few_data_setfit.py")),
@@ -197,6 +204,7 @@ def run_setfit(cell: Cell, tasks: Path, out: Path, python: str) -> dict[str, Any
         check=True,
     )  # fmt: skip
     result = json.loads(answer.read_text())
+    answer.unlink()
     labels = [row["label"] for row in _read_csv(test)]
     correct = np.array(result["predictions"]) == np.array(labels)
     return {
@@ -241,12 +249,11 @@ def list_cells(arguments: argparse.Namespace) -> list[Cell]:
             [str(arguments.max_steps)] if method == SETFIT else arguments.recipes
         )
     ]
-    # SetFit has no way to read pairs of texts, and is not developed here.
+    # SetFit has no way to read pairs of texts.
     return [
         cell
         for cell in cells
-        if cell.method != SETFIT
-        or (cell.score == "test" and len(TASKS[cell.task].columns) == 1)
+        if cell.method != SETFIT or len(TASKS[cell.task].columns) == 1
     ]
 
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.few_data_table few_data/runs.jsonl
 
-Of development runs: the mean exit score of every recipe, by which recipes are chosen
-(docs/few-data-protocol.md). Of test runs: the score at every exit, and the difference
-from SetFit and from the linear model of the same layer's frozen states. Intervals of a
-task are for new seeds and new test rows; those over tasks are for new tasks.
+Of all runs: the score at every exit. Of development runs, too: the mean exit score of
+every recipe, by which recipes are chosen (docs/few-data-protocol.md). Of test runs: the
+difference from SetFit and from the linear model of the same layer's frozen states, too.
+Intervals of a task are for new seeds and new test rows; those over tasks are for new
+tasks.
 """
 
 import argparse
@@ -93,7 +94,7 @@ def print_scores(runs: list[Run]) -> None:
         seconds = f"{np.mean([run['seconds'] for run in mine]):.0f}"
         classes = mine[0]["num_classes"]
         print_row(task, classes, size, method, recipe, len(mine), cells, seconds)
-    measured = [run for run in runs if run["method"] != SETFIT and run["baselines"]]
+    measured = [run for run in runs if run.get("baselines")]
     for (task, size), mine in group(measured, "task", "size").items():
         by_seed = {run["seed"]: run["baselines"] for run in mine}.values()
         frozen = np.mean(
@@ -172,7 +173,7 @@ def _average(values: Iterable[Sequence[float] | np.ndarray]) -> list[Difference]
 def print_against_frozen(runs: list[Run]) -> None:
     """Prints ours minus the linear model of the same layer's frozen states."""
     print_header("method", "recipe", "task", "size", "seeds", "by exit, points")
-    mine = [run for run in runs if run["method"] != SETFIT and run["baselines"]]
+    mine = [run for run in runs if run.get("baselines")]
     for (method, recipe, task, size), cell in group(
         mine, "method", "recipe", "task", "size"
     ).items():
@@ -205,7 +206,9 @@ def main() -> None:
     runs = [run for path in parser.parse_args().runs for run in read_runs(path)]
     by_score = group(runs, "score")
     if development := by_score.get(("development",)):
-        print_development(development)
+        print_development([run for run in development if run["method"] != SETFIT])
+        print()
+        print_scores(development)
     if test := by_score.get(("test",)):
         for print_table in (print_scores, print_differences, print_against_frozen):
             print()
