@@ -173,7 +173,7 @@ def test_every_flipped_or_missing_byte_is_found(tmp_path: Path) -> None:
         ({"lte": np.full((4, 2), np.inf, np.float32)}, "8 lte are not finite"),
         ({"labels": np.array([0, 1, 3, 0])}, "labels outside of 0 to 2"),
         ({"labels": np.array([0, 1, -1, 0])}, "labels outside of 0 to 2"),
-        ({"part": np.array([0, 1, 2, 0])}, "parts other than 0 and 1"),
+        ({"part": np.array([0, 1, 3, 0])}, "parts other than 0 to 2"),
         ({"weights": -np.ones(4, np.float32)}, "weights below 0"),
         ({"weights": np.full(4, np.nan, np.float32)}, "4 weights are not finite"),
     ],

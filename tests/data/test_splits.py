@@ -402,8 +402,8 @@ def test_no_label_but_those_of_the_training_rows_reaches_calibration(sizes):
     [
         ({"train": 60, "validation": 30, "test": 9}, "validation split, no labels"),
         ({"train": 600, "test": 9}, "training rows that are not drawn, no labels"),
-        ({"train": 60, "test": 9}, "the test rows"),
-        ({"train": 60, "validation": 9}, "the test rows"),
+        ({"train": 20, "test": 9}, "the test rows"),
+        ({"train": 20, "validation": 9}, "the test rows"),
     ],
 )
 def test_calibration_texts_come_from_rows_that_are_not_trained_on(sizes, origin):

@@ -159,10 +159,13 @@ def test_few_shot_settings_that_contradict_are_one_line(config, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"class_weights": "balance"}, "did you mean balanced"),
-        ({"class_weights": "balanced"}, "means train.class_weights=none"),
+        ({"train": {"class_weights": "balance"}}, "did you mean balanced"),
+        (
+            {"train": {"class_weights": "balanced"}, "faithful_release": True},
+            "means train.class_weights=none",
+        ),
     ],
 )
 def test_class_weights_that_cannot_be_are_one_line(config, message):
     with pytest.raises(SettingsError, match=message):
-        from_config_dict({"train": config, "faithful_release": True})
+        from_config_dict(config)
