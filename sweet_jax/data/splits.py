@@ -441,7 +441,9 @@ def _describe_few(
     few = np.flatnonzero((counts_C > 0) & (counts_C < shots))
     if not len(few):
         return []
-    shown = ", ".join(f"{quote(label_names[c])} has {counts_C[c]}" for c in few[:5])
+    shown = ", ".join(
+        f"{quote(label_names[int(c)])} has {counts_C[c]}" for c in few[:5]
+    )
     return [
         f"data.shots={shots}: {len(few)} of {len(label_names)} classes have fewer"
         f" training rows ({shown}{', ...' * (len(few) > 5)}): all of theirs are used"
