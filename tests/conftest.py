@@ -125,7 +125,7 @@ def tiny_config(tiny_encoder: Path, tiny_task: Path) -> dict[str, Any]:
     return {
         "method": "sweet",
         "encoder": {"name": str(tiny_encoder)},
-        "exits": {"layers": (0, 1, 3)},
+        "exits": {"layers": (0, 1, 3), "init": "random"},
         "data": {
             "task": "file",
             "train_file": str(tiny_task / "train.jsonl"),

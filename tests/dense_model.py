@@ -25,6 +25,7 @@ from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import Progress, Start, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData
@@ -173,7 +174,7 @@ def make_dense_training(
     """Returns what `train_dense` trains."""
     fields = {
         **config,
-        "exits": {"layers": EXIT_LAYERS, **config.get("exits", {})},
+        "exits": {"layers": EXIT_LAYERS, "init": "random", **config.get("exits", {})},
         "train": {
             "batch_size": 5,
             "num_epochs": 2,
@@ -181,9 +182,10 @@ def make_dense_training(
             **config.get("train", {}),
         },
     }
-    settings = from_config_dict(fields)
+    rows = rows or make_rows()
+    settings = settle_recipe(from_config_dict(fields), rows.num_rows, 2)
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    data = TrainData(rows or make_rows(), buckets, 0)
+    data = TrainData(rows, buckets, 0)
     return MemberTraining(model or make_dense_model(), member, data, settings)
 
 

@@ -12,9 +12,9 @@ from sweet_jax.settings.registries import (
 )
 from sweet_jax.settings.rules import OneOf, SettingsError
 
-# What fields that are not given stand for. All methods share them, learning rates and
-# epochs too, so that a comparison differs in the method alone; docs/defaults.md says
-# how they were found.
+# What fields that are not given stand for; `recipe.settle_recipe` fills in those that
+# follow from the training rows. All methods share them, so that a comparison differs in
+# the method alone; docs/defaults.md says how they were found.
 _SHARED_DEFAULTS: dict[str, Any] = {
     "boundary_gradient_scale": 0.0,
     "exits.pooling": "mean",
@@ -23,12 +23,9 @@ _SHARED_DEFAULTS: dict[str, Any] = {
     "data.max_train_examples": 2000,
     "data.max_length": 128,
     "data.buckets": (16, 32, 48, 64, 96, 128, 192, 256, 384, 512),
-    "optim.encoder_learning_rate": 1e-4,
-    "optim.exit_learning_rate": 1e-3,
     "optim.warmup_percent": 10.0,
     "optim.weight_decay": 0.01,
     "optim.epsilon_mode": "after_correction",
-    "train.num_epochs": 3,
     "evaluate.criteria": LOGIT_CRITERIA,
 }
 # Whose gradient norm is limited: the first is the default.
@@ -87,7 +84,8 @@ def find_clip_scopes(method: str) -> tuple[str, ...]:
 def resolve(settings: Settings) -> Settings:
     """Returns settings whose fields that were not given hold their values.
 
-    These are the method's, or the released code's under `faithful_release`, where two
+    Those that follow from the training rows wait for them (`recipe.settle_recipe`). The
+    values are the method's, or the released code's under `faithful_release`, where two
     wait for the encoder (`resolve_released_exits`).
 
     Raises:

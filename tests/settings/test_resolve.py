@@ -8,6 +8,7 @@ import pytest
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings import registries
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.recipe import FROM_ROWS
 from sweet_jax.settings.resolve import (
     FAITHFUL_RELEASE,
     find_defaults,
@@ -22,8 +23,9 @@ DEFAULTS = find_defaults("sweet")
 def test_auto_resolves_by_method_after_overrides(method):
     made = from_config_dict({"method": method, "train": {"num_epochs": 7}})
     flat = settings_lib.flatten_settings(made)
-    # How many rows are worth holding out depends on how many there are.
-    assert flat.pop("data.calibration_examples") == settings_lib.AUTO
+    # The rest follows from the rows.
+    for name in {"data.calibration_examples", *FROM_ROWS} - {"train.num_epochs"}:
+        assert flat.pop(name) in (settings_lib.AUTO, "auto")
     assert settings_lib.AUTO not in [v for v in flat.values() if v is not True]
     # The tasks say what their metric is.
     assert [n for n, v in flat.items() if v == "auto"] == ["data.metric"]
