@@ -1,4 +1,4 @@
-"""Linear probes of frozen states, and exits that start as one (`exits.init=probe`).
+"""Linear probes of frozen states: baselines, and a start of exits (`exits.init=probe`).
 
 Fitting a linear classifier to the frozen states before everything is fine-tuned is
 LP-FT (Kumar et al., ICLR 2022, "Fine-Tuning can Distort Pretrained Features and
@@ -12,9 +12,10 @@ import warnings
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg
+from scipy import linalg, special
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.exits.temperatures import RELEASED_RANGE, fit_temperatures
@@ -25,24 +26,33 @@ TANH_SPREADS = 3.0
 # Smallest spread that a dimension is divided by, as a share of the largest: a dimension
 # that is constant but for rounding errors stays small, and so do its gradients.
 _LEAST_SPREAD = 1e-3
-# Inverse strength of logistic regression, as in scikit-learn.
-_LOGISTIC_C = 0.1
+# Inverse strengths of logistic regression, as in scikit-learn, to choose from: the
+# training rows decide. A probe that is too certain of them leaves nothing to learn.
+_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+# Where no class has two training rows, none can be left out.
+_USUAL_STRENGTH = 1e-1
 _MOST_ITERATIONS = 200
+# Parts of the rows that are left out, one after the other; with many numbers (rows x
+# dimensions x classes) only the first, and of fewer rows.
+_NUM_FOLDS = 4
+_NUMBERS_OF_FOLDS, _MOST_NUMBERS_OF_FOLDS = 30_000_000, 100_000_000
+LOGISTIC, RIDGE = "logistic regression", "ridge"
 # Strength of ridge regression.
 _RIDGE_ALPHA = 100.0
 # Most rows x dimensions x classes for logistic regression. It took 26 s on two busy
-# cores at 0.86e9 (15,000 rows, 384 dimensions, 150 classes), so minutes at this limit;
-# ridge regression took 3 s, and was less accurate by 4 points or more there.
-_MOST_NUMBERS = 5_000_000_000
+# cores at 0.86e9 (15,000 rows, 384 dimensions, 150 classes); ridge regression took 3 s,
+# and was less accurate by 4 points or more there.
+_MOST_NUMBERS = 1_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """A linear classifier of standardised states.
 
-    Its logits are ((x - mean) / spread) @ kernel + bias.
+    Its logits are ((x - mean) / spread) @ kernel + bias. `model` is LOGISTIC or RIDGE.
     """
 
+    model: str
     mean_D: Float[np.ndarray, " D"]
     spread_D: Float[np.ndarray, " D"]
     kernel_DC: Float[np.ndarray, "D C"]
@@ -83,6 +93,7 @@ def fit_probe(
 ) -> Probe:
     """Returns a logistic regression of the states.
 
+    Its strength is the one with the best likelihood of training rows that are left out.
     Where that would take minutes, it is a ridge regression in closed form, whose
     outputs are scaled to logits. A class without rows gets the same logit everywhere,
     below that of some other class.
@@ -102,22 +113,78 @@ def fit_probe(
     )
     present_P, labels_N = np.unique(labels_N, return_inverse=True)
     assert len(present_P) > 1, "splits refuse training rows of a single class"
-    num_numbers = states_ND.size * (len(present_P) if len(present_P) > 2 else 1)
-    fit = _fit_ridge if num_numbers > _MOST_NUMBERS else _fit_logistic
-    kernel_DP, bias_P = fit(standardised_ND, labels_N)
+    if _count_numbers(standardised_ND, labels_N) > _MOST_NUMBERS:
+        model, (kernel_DP, bias_P) = RIDGE, _fit_ridge(standardised_ND, labels_N)
+    else:
+        strength = _choose_strength(standardised_ND, labels_N)
+        model = LOGISTIC
+        kernel_DP, bias_P = _fit_logistic(standardised_ND, labels_N, strength)
     kernel_DC = np.zeros((len(mean_D), num_classes))
     kernel_DC[:, present_P] = kernel_DP
     # Below some other logit, because the sum of these is not negative.
     bias_C = np.full(num_classes, -np.log(len(labels_N)))
     bias_C[present_P] = bias_P
-    return Probe(mean_D, spread_D, kernel_DC, bias_C)
+    return Probe(model, mean_D, spread_D, kernel_DC, bias_C)
+
+
+def _count_numbers(
+    z_ND: Float[np.ndarray, "N D"], labels_N: Int[np.ndarray, " N"]
+) -> int:
+    """Returns rows x dimensions x classes, where two classes count as one."""
+    num_classes = int(labels_N.max()) + 1
+    return z_ND.size * (num_classes if num_classes > 2 else 1)
+
+
+def _choose_strength(
+    z_ND: Float[np.ndarray, "N D"], labels_N: Int[np.ndarray, " N"]
+) -> float:
+    """Returns the strength with the best mean likelihood of rows left out.
+
+    Strengths are tried from the smallest on, until one is worse than the one before.
+
+    Args:
+        z_ND: standardised states.
+        labels_N: classes from 0 on; every class has rows.
+    """
+    num_numbers = _count_numbers(z_ND, labels_N)
+    num_rows = len(labels_N) * min(1.0, _MOST_NUMBERS_OF_FOLDS / num_numbers)
+    order_N = np.random.default_rng(0).permutation(len(labels_N))[: int(num_rows)]
+    z_ND, labels_N = z_ND[order_N], labels_N[order_N]
+    counts = np.bincount(labels_N)
+    num_folds = min(_NUM_FOLDS, counts.max())
+    if num_folds < 2:
+        return _USUAL_STRENGTH
+    with warnings.catch_warnings():
+        # A class may have fewer rows than there are folds.
+        warnings.simplefilter("ignore", UserWarning)
+        folds = [*StratifiedKFold(num_folds).split(z_ND, labels_N)]
+    folds = [
+        (rest, held_out)
+        for rest, held in folds[: max(1, _NUMBERS_OF_FOLDS // num_numbers)]
+        if len(held_out := held[np.isin(labels_N[held], labels_N[rest])])
+        and len(np.unique(labels_N[rest])) > 1
+    ]
+    best, best_loss = _USUAL_STRENGTH, np.inf
+    for strength in _STRENGTHS if folds else ():
+        losses = []
+        for rest, held in folds:
+            present_P, rest_labels = np.unique(labels_N[rest], return_inverse=True)
+            kernel_DP, bias_P = _fit_logistic(z_ND[rest], rest_labels, strength)
+            shares = special.log_softmax(z_ND[held] @ kernel_DP + bias_P, axis=1)
+            columns = np.searchsorted(present_P, labels_N[held])
+            losses.extend(-shares[np.arange(len(held)), columns])
+        loss = float(np.mean(losses))
+        if loss > best_loss:
+            break
+        best, best_loss = strength, loss
+    return best
 
 
 def _fit_logistic(
-    z_ND: Float[np.ndarray, "N D"], labels_N: Int[np.ndarray, " N"]
+    z_ND: Float[np.ndarray, "N D"], labels_N: Int[np.ndarray, " N"], strength: float
 ) -> tuple[Float[np.ndarray, "D C"], Float[np.ndarray, " C"]]:
     """Returns kernel and bias of a logistic regression; every class has rows."""
-    model = LogisticRegression(C=_LOGISTIC_C, max_iter=_MOST_ITERATIONS)
+    model = LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # Close is enough to start.
         model.fit(z_ND, labels_N)
