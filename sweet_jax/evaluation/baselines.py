@@ -2,8 +2,7 @@
 
 The majority class, a linear model of tf-idf word counts, and for every exit a linear
 model of the states that its pooler reads in the pretrained encoder. Only training rows
-are fitted and all strengths of regularisation are fixed, so that no other row chooses
-anything.
+are fitted, and no other row chooses anything.
 """
 
 import dataclasses
@@ -13,20 +12,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy import sparse
+from scipy import sparse, special
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.preprocessing import StandardScaler
 
 from sweet_jax.data.examples import Examples
 from sweet_jax.evaluation.metrics import score_predictions
+from sweet_jax.evaluation.probes import LOGISTIC, RIDGE, fit_probe
 
-LOGISTIC, RIDGE, CONSTANT = "logistic regression", "ridge", "constant"
-# Inverse strengths of logistic regression, as in scikit-learn.
-STATES_C, TFIDF_C = 0.1, 10.0
-# Strengths of ridge regression.
-STATES_ALPHA, TFIDF_ALPHA = 300.0, 1.0
+CONSTANT = "constant"
+# Of tf-idf weights: inverse strength of logistic regression, as in scikit-learn, and
+# strength of ridge regression.
+TFIDF_C, TFIDF_ALPHA = 10.0, 1.0
 # Words, and every other mark by itself: a text of emojis is not empty.
 TOKEN_PATTERN = r"\w+|[^\w\s]"
 _MOST_ITERATIONS = 200
@@ -128,14 +126,16 @@ def classify_states(
     test_KD: Float[np.ndarray, "K D"],
     num_classes: int,
 ) -> Answers:
-    """Returns a linear model's answers from states, standardised on training rows."""
-    # In float64: a feature that is nearly constant has a variance of rounding errors.
-    scaler: Any = StandardScaler().fit(train_ND.astype(np.float64))
-    train_ND, test_KD = (
-        scaler.transform(states_ND).astype(np.float32)
-        for states_ND in (train_ND, test_KD)
-    )
-    return _classify(train_ND, labels_N, test_KD, num_classes, STATES_C, STATES_ALPHA)
+    """Returns a linear probe's answers from states."""
+    present = np.unique(labels_N)
+    if len(present) < 2:
+        return answer_majority(labels_N, len(test_KD), num_classes)
+    probe = fit_probe(train_ND, labels_N, num_classes)
+    logits_KC = probe.compute_logits(test_KD)
+    # A class without a training row is never predicted.
+    logits_KC[:, ~np.isin(np.arange(num_classes), present)] = -np.inf
+    shares_KC = np.maximum(special.softmax(logits_KC, axis=1), _TINY)
+    return Answers(probe.model, logits_KC.argmax(axis=1), np.log(shares_KC))
 
 
 def classify_texts(train: Examples, test: Examples, num_classes: int) -> Answers:
@@ -154,7 +154,7 @@ def classify_texts(train: Examples, test: Examples, num_classes: int) -> Answers
     train_ND, test_KD = (
         sparse.csr_matrix(sparse.hstack(parts)) for parts in zip(*blocks, strict=True)
     )
-    return _classify(train_ND, train.labels, test_KD, num_classes, TFIDF_C, TFIDF_ALPHA)
+    return _classify_words(train_ND, train.labels, test_KD, num_classes)
 
 
 def _weigh_words(
@@ -167,13 +167,11 @@ def _weigh_words(
     return vectorizer.fit_transform(train), vectorizer.transform(test)
 
 
-def _classify(
+def _classify_words(
     train_ND: Features,
     labels_N: Int[np.ndarray, " N"],
     test_KD: Features,
     num_classes: int,
-    C: float,
-    alpha: float,
 ) -> Answers:
     """Fits logistic regression, or ridge regression where that would take long."""
     present = np.unique(labels_N)
@@ -182,7 +180,7 @@ def _classify(
         return answer_majority(labels_N, num_rows, num_classes)
     model: Any
     if count_numbers(train_ND, len(present)) > _MOST_NUMBERS:
-        kind, model = RIDGE, RidgeClassifier(alpha=alpha).fit(train_ND, labels_N)
+        kind, model = RIDGE, RidgeClassifier(alpha=TFIDF_ALPHA).fit(train_ND, labels_N)
         # Ridge regression predicts 1 for a row's class and -1 for all others.
         decision = model.decision_function(test_KD)
         if decision.ndim == 1:
@@ -190,7 +188,7 @@ def _classify(
         shares = np.maximum((decision + 1) / 2, _TINY)
         shares = shares / shares.sum(axis=1, keepdims=True)
     else:
-        kind, model = LOGISTIC, LogisticRegression(C=C, max_iter=_MOST_ITERATIONS)
+        kind, model = LOGISTIC, LogisticRegression(C=TFIDF_C, max_iter=_MOST_ITERATIONS)
         with warnings.catch_warnings():
             # The number of iterations is part of the baseline.
             warnings.simplefilter("ignore", ConvergenceWarning)

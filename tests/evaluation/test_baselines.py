@@ -1,12 +1,14 @@
 """Baselines: fitted on training rows alone, by models that scikit-learn has."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from scipy import special
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sweet_jax.data.examples import Examples
 from sweet_jax.evaluation import baselines
@@ -17,6 +19,7 @@ from sweet_jax.evaluation.baselines import (
     count_numbers,
     measure_baselines,
 )
+from sweet_jax.evaluation.probes import fit_probe
 
 WORDS = ("red", "green", "blue", "grey")
 
@@ -47,25 +50,39 @@ def make_texts(labels: np.ndarray, seed: int, pairs: bool = False) -> Examples:
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 @pytest.mark.parametrize("large", [False, True])
-def test_a_probe_is_scikit_learns_model(monkeypatch, num_classes, large):
-    train, labels = make_states(num_classes, 90, seed=0, shift=0.5)
-    test, _ = make_states(num_classes, 40, seed=1, shift=0.5)
-    model = LogisticRegression(C=0.1, max_iter=200)
+def test_a_model_of_words_is_scikit_learns(monkeypatch, num_classes, large):
+    labels, truth = (np.arange(n) % num_classes for n in (90, 40))
+    train, test = (make_texts(y, i, pairs=True) for i, y in enumerate((labels, truth)))
+    train, test = (dataclasses.replace(rows, pairs=None) for rows in (train, test))
+    model = LogisticRegression(C=10, max_iter=200)
     if large:
         monkeypatch.setattr(baselines, "_MOST_NUMBERS", 0)
-        model = RidgeClassifier(alpha=300.0)
-    found = classify_states(train, labels, test, num_classes)
-    reference = make_pipeline(StandardScaler(), model).fit(train, labels)
+        model = RidgeClassifier(alpha=1.0)
+    found = classify_texts(train, test, num_classes)
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=baselines.TOKEN_PATTERN)
+    reference = make_pipeline(words, model).fit(train.texts, labels)
     assert found.model == ("ridge" if large else "logistic regression")
-    np.testing.assert_array_equal(found.predictions, reference.predict(test))
+    np.testing.assert_array_equal(found.predictions, reference.predict(test.texts))
     assert 1 < len(set(found.predictions.tolist())) <= num_classes
     probabilities = np.exp(found.log_probabilities)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), found.predictions)
     if not large:
         np.testing.assert_allclose(
-            probabilities, reference.predict_proba(test), atol=1e-3
+            probabilities, reference.predict_proba(test.texts), atol=1e-3
         )
+
+
+def test_a_model_of_states_is_the_probe_that_exits_start_from():
+    train, labels = make_states(3, 90, seed=0, shift=0.5)
+    test, _ = make_states(3, 40, seed=1, shift=0.5)
+    found, probe = classify_states(train, labels, test, 3), fit_probe(train, labels, 3)
+    logits = probe.compute_logits(test)
+    assert found.model == probe.model
+    np.testing.assert_array_equal(found.predictions, logits.argmax(axis=1))
+    np.testing.assert_allclose(
+        found.log_probabilities, special.log_softmax(logits, axis=1), atol=1e-9
+    )
 
 
 def test_numbers_of_an_iteration_decide_on_the_model():

@@ -7,6 +7,7 @@ import pytest
 from jaxtyping import Float, Int
 from scipy import special
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from sweet_jax.evaluation import probes
@@ -43,7 +44,8 @@ def ridge(monkeypatch):
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
-def test_a_probe_is_the_logistic_regression_of_scikit_learn(num_classes):
+def test_a_probe_is_the_logistic_regression_of_scikit_learn(num_classes, monkeypatch):
+    monkeypatch.setattr(probes, "_choose_strength", lambda *_: 0.1)
     states_ND, labels_N = make_states(num_classes)
     scaler = StandardScaler().fit(states_ND.astype(np.float64))
     model = LogisticRegression(C=0.1, tol=1e-8, max_iter=1000)
@@ -56,6 +58,65 @@ def test_a_probe_is_the_logistic_regression_of_scikit_learn(num_classes):
     else:
         np.testing.assert_allclose(logits_NC, wanted, atol=2e-3)
     np.testing.assert_array_equal(logits_NC.argmax(1), model.predict(z_ND))
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("noise", [0.0, 30.0])
+def test_the_strength_is_the_best_for_rows_left_out(num_classes, noise, monkeypatch):
+    """As scikit-learn's own search says, on the same folds."""
+    states_ND, labels_N = make_states(num_classes, count=80)
+    rng = np.random.default_rng(1)
+    states_ND += noise * rng.normal(size=states_ND.shape).astype(np.float32)
+    asked: list[float] = []
+    fit = probes._fit_logistic
+
+    def keep(z_ND: Any, labels_N: Any, strength: float) -> Any:
+        asked.append(strength)
+        return fit(z_ND, labels_N, strength)
+
+    monkeypatch.setattr(probes, "_fit_logistic", keep)
+    fit_probe(states_ND, labels_N, num_classes)
+    order_N = np.random.default_rng(0).permutation(len(labels_N))
+    search = GridSearchCV(
+        LogisticRegression(max_iter=200),
+        {"C": probes._STRENGTHS},
+        scoring="neg_log_loss",
+        cv=StratifiedKFold(4),
+    )
+    z_ND = StandardScaler().fit_transform(states_ND)
+    search.fit(z_ND[order_N], labels_N[order_N])
+    assert asked[-1] == search.best_params_["C"]
+    # More noise, a stronger pull to 0.
+    assert (asked[-1] < 0.1) == (noise > 0)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 1, 1), (2, 1), (2, 2), (9, 1, 1)])
+def test_the_fewest_rows_have_a_probe(counts):
+    labels_N = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    states_ND = np.eye(WIDTH, dtype=np.float32)[labels_N]
+    probe = fit_probe(states_ND, labels_N, len(counts))
+    np.testing.assert_array_equal(probe.compute_logits(states_ND).argmax(1), labels_N)
+
+
+def test_many_numbers_choose_the_strength_on_fewer_rows(monkeypatch):
+    sizes: list[int] = []
+    fit = probes._fit_logistic
+
+    def keep(z_ND: Any, labels_N: Any, strength: float) -> Any:
+        sizes.append(len(labels_N))
+        return fit(z_ND, labels_N, strength)
+
+    monkeypatch.setattr(probes, "_fit_logistic", keep)
+    states_ND, labels_N = make_states(5, count=80)
+    monkeypatch.setattr(probes, "_NUMBERS_OF_FOLDS", states_ND.size * 5)
+    fit_probe(states_ND, labels_N, 5)
+    assert set(sizes[:-1]) == {60}  # One fold; the others hold 60 rows, too.
+    assert len(sizes) <= 1 + len(probes._STRENGTHS)
+    sizes.clear()
+    monkeypatch.setattr(probes, "_MOST_NUMBERS_OF_FOLDS", states_ND.size * 5 // 2)
+    fit_probe(states_ND, labels_N, 5)
+    assert max(sizes[:-1]) <= 31
+    assert sizes[-1] == 80  # The probe itself is of all rows.
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
