@@ -12,6 +12,7 @@ from sweet_jax.report.tables import (
 
 # Smaller differences between an exit and a baseline are not worth a warning.
 _MARGIN = 0.01
+_PROBE_ADVICE = "start exits as such models (exits.init=probe), "
 _ADVICE = (
     "train longer (train.num_epochs), or use the linear model, which is fitted in"
     " seconds (docs/baselines.md)"
@@ -81,6 +82,6 @@ def describe_low_exits(results: dict[str, Any]) -> str:
             )
     if not low:
         return ""
-    return (
-        f"trained exits lose to a simple model in {what}: {'; '.join(low)}: {_ADVICE}"
-    )
+    is_probed = results["seconds"].get("probe", 0) > 0
+    advice = _ADVICE if is_probed else _PROBE_ADVICE + _ADVICE
+    return f"trained exits lose to a simple model in {what}: {'; '.join(low)}: {advice}"

@@ -26,6 +26,7 @@ def make_results(
 
     return {
         "metric": metric,
+        "seconds": {"probe": 0.0},
         "exits": [
             {"exit": i, "layer": 2 * i, "score": score, "accuracy": accuracy}
             for i, score in enumerate(exits)
@@ -56,7 +57,9 @@ def test_only_exits_more_than_a_point_below_a_baseline_are_warned_about():
     )
     assert "exit 2" not in said
     fields = re.findall(r"[a-z]+\.[a-z_]+(?=[,)=])", said)
-    assert "train.num_epochs" in fields
+    assert {"train.num_epochs", "exits.init"} < {*fields}
+    low["seconds"]["probe"] = 3.2  # The exits were started so.
+    assert "exits.init" not in describe_low_exits(low)
     assert set(fields) - {"baselines.md"} <= flatten_settings(Settings()).keys()
 
 
