@@ -16,6 +16,7 @@ from scipy import sparse, special
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from threadpoolctl import threadpool_limits
 
 from sweet_jax.data.examples import Examples
 from sweet_jax.evaluation.metrics import score_predictions
@@ -192,7 +193,8 @@ def _classify_words(
         with warnings.catch_warnings():
             # The number of iterations is part of the baseline.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(train_ND, labels_N)
+            with threadpool_limits(1):  # As in probes.py.
+                model.fit(train_ND, labels_N)
         shares = model.predict_proba(test_KD)
     shares_KC = np.full((num_rows, num_classes), _TINY)
     # A class without a training row is never predicted.
