@@ -29,7 +29,7 @@ TANH_SPREADS = 3.0
 _LEAST_SPREAD = 1e-3
 # Inverse strengths of logistic regression, as in scikit-learn, to choose from: the
 # training rows decide. A probe that is too certain of them leaves nothing to learn.
-_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 # Where no class has two training rows, none can be left out.
 _USUAL_STRENGTH = 1e-1
 _MOST_ITERATIONS = 200
