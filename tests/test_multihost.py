@@ -114,7 +114,7 @@ def test_two_hosts_stop_after_the_same_step_and_go_on(
 
 
 def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
-    tiny_config["exits"]["layers"] = (0, 1)
+    tiny_config["exits"] |= {"layers": (0, 1), "init": "probe"}
     tiny_config["data"]["buckets"] = (16,)
     port = find_port()
     hosts = [
