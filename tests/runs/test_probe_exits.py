@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sweet_jax.analysis.analysis import AnalysisInputs
 from sweet_jax.analysis.registry import Analyses
 from sweet_jax.arrays import Params
+from sweet_jax.evaluation import probes
 from sweet_jax.evaluation.collect import Collector
 from sweet_jax.runs import train
 from sweet_jax.runs.inputs import Prepared, prepare
@@ -66,10 +67,11 @@ def own_cache(shared_cache, monkeypatch):
     ],
 )
 def test_every_exit_starts_as_the_regression_of_its_states(
-    make_tiny_encoder, tiny_config, family, method, exits, dtype
+    make_tiny_encoder, tiny_config, monkeypatch, family, method, exits, dtype
 ):
     tiny_config["encoder"] = {"name": str(make_tiny_encoder(family)), "dtype": dtype}
     tiny_config["exits"] |= {"init": "probe", **exits}
+    monkeypatch.setattr(probes, "_choose_strength", lambda *_: 0.1)
     prepared = prepare(from_config_dict(tiny_config | {"method": method}))
     rows = prepared.rows["train"]
     wanted, bounds = [], []
