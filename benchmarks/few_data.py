@@ -81,13 +81,13 @@ def parse_recipe(recipe: str, num_rows: int) -> dict[str, Any]:
     """Returns the settings that a recipe means for a number of training rows."""
     init, encoder_rate, exit_rate, least_steps, select = recipe.split(":")
     steps_per_epoch = math.ceil(num_rows / _BATCH_SIZE)
-    settings: dict[str, Any] = {
+    return {
+        "exits.init": init,
         "encoder_learning_rate": float(encoder_rate),
         "exit_learning_rate": float(exit_rate),
         "num_epochs": max(_LEAST_EPOCHS, math.ceil(int(least_steps) / steps_per_epoch)),
         "select": select,
     }
-    return settings if init == "random" else settings | {"exits.init": init}
 
 
 def split_pool(rows: list[TableRow]) -> tuple[list[TableRow], list[TableRow]]:
