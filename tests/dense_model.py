@@ -25,7 +25,6 @@ from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.training.checkpoint import Checkpoints
 from sweet_jax.training.loop import Progress, Start, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData
@@ -182,10 +181,9 @@ def make_dense_training(
             **config.get("train", {}),
         },
     }
-    rows = rows or make_rows()
-    settings = settle_recipe(from_config_dict(fields), rows.num_rows, 2)
+    settings = from_config_dict(fields)
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    data = TrainData(rows, buckets, 0)
+    data = TrainData(rows or make_rows(), buckets, 0)
     return MemberTraining(model or make_dense_model(), member, data, settings)
 
 

@@ -57,6 +57,7 @@ def test_a_recipe_trains_until_it_has_its_steps(least_steps, num_rows, num_epoch
         "num_epochs": num_epochs,
         "select": "best",
     }
+    assert parse_recipe("random:1e-4:1e-3:0:last", 98)["exits.init"] == "random"
 
 
 def test_training_rows_that_are_tested_are_left_out():

@@ -38,9 +38,12 @@ from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.models.post_norm import PostNormConfig
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import Settings
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.settings.registries import BUILTIN_METHODS
-from sweet_jax.settings.resolve import check_released_family, resolve_released_exits
+from sweet_jax.settings.resolve import (
+    check_released_family,
+    resolve_epochs,
+    resolve_released_exits,
+)
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
@@ -167,7 +170,7 @@ def prepare(settings: Settings) -> Prepared:
     check_metric(raw.task.metric, len(raw.label_names), settings.data.task)
     splits = make_splits(raw, settings)
     settings = _settle_calibration(settings, splits)
-    settings = settle_recipe(settings, len(splits.train), len(raw.label_names))
+    settings = resolve_epochs(settings, len(splits.train))
     for name, origin in splits.origin.items():
         logger.info("%s: %s", name, origin)
     tokenizer = load_tokenizer(folder, config.max_positions)

@@ -63,8 +63,8 @@ class ExitSettings:
     pooler_init: Annotated[str, OneOf("auto", "fresh", "checkpoint")] = "auto"
     # How pooler and classifier of each exit start: `random` (the pooler as pooler_init
     # says), or `probe`: both together compute a logistic regression of the pretrained
-    # encoder's states, fitted on the training rows; auto: by the training rows per
-    # class (docs/defaults.md; faithful_release: random).
+    # encoder's states, fitted on the training rows (docs/defaults.md); auto: probe
+    # (random with pooler_init=checkpoint and under faithful_release).
     init: Annotated[str, OneOf("auto", "random", "probe")] = "auto"
     # Dropout before each classifier; -1: 0.1 (faithful_release: the encoder's own).
     dropout: Annotated[float, Range(0, 0.99)] = float(AUTO)
@@ -124,8 +124,7 @@ class DataSettings:
 class OptimSettings:
     """AdamW, with learning rates of their own for the encoder and the exits."""
 
-    # Peak learning rates; -1: 1e-4 and 1e-3 (docs/defaults.md; faithful_release: 5e-5
-    # for both).
+    # Peak learning rates; -1: 1e-4 and 1e-3 (faithful_release: 5e-5 for both).
     encoder_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
     exit_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
     # `linear` decay to 0, or `constant`; both after the warm-up.
@@ -155,8 +154,8 @@ class TrainSettings:
 
     # Rows per step.
     batch_size: Annotated[int, Range(1)] = 16
-    # Passes over the training rows; -1: 3, or more where rows are few, so that there
-    # are 300 steps (docs/defaults.md; faithful_release: 2).
+    # Passes over the training rows; -1: 3, or where rows are few as many as make 300
+    # steps (faithful_release: 2).
     num_epochs: Annotated[int, Range(1)] = AUTO
     # Steps between checkpoints; one more is written at the end.
     checkpoint_every_steps: Annotated[int, Range(1)] = 200

@@ -1,9 +1,15 @@
 """Fills in the fields that were not given: by the method, or as the release does."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from sweet_jax.settings.fields import Settings, flatten_settings, replace_fields
+from sweet_jax.settings.fields import (
+    AUTO,
+    Settings,
+    flatten_settings,
+    replace_fields,
+)
 from sweet_jax.settings.registries import (
     BUILTIN_CRITERIA,
     BUILTIN_METHODS,
@@ -12,22 +18,27 @@ from sweet_jax.settings.registries import (
 )
 from sweet_jax.settings.rules import OneOf, SettingsError
 
-# What fields that are not given stand for; `recipe.settle_recipe` fills in those that
-# follow from the training rows. All methods share them, so that a comparison differs in
-# the method alone; docs/defaults.md says how they were found.
+# What fields that are not given stand for. All methods share them, learning rates and
+# epochs too, so that a comparison differs in the method alone; docs/defaults.md says
+# how they were found.
 _SHARED_DEFAULTS: dict[str, Any] = {
     "boundary_gradient_scale": 0.0,
     "exits.pooling": "mean",
     "exits.pooler_init": "fresh",
+    "exits.init": "probe",
     "exits.dropout": 0.1,
     "data.max_train_examples": 2000,
     "data.max_length": 128,
     "data.buckets": (16, 32, 48, 64, 96, 128, 192, 256, 384, 512),
+    "optim.encoder_learning_rate": 1e-4,
+    "optim.exit_learning_rate": 1e-3,
     "optim.warmup_percent": 10.0,
     "optim.weight_decay": 0.01,
     "optim.epsilon_mode": "after_correction",
     "evaluate.criteria": LOGIT_CRITERIA,
 }
+# Passes over the training rows, or more, until there are so many steps.
+_LEAST_EPOCHS, _LEAST_STEPS = 3, 300
 # Whose gradient norm is limited: the first is the default.
 _CLIP_SCOPES: Mapping[str, tuple[str, ...]] = {
     "sweet": ("segment", "global"),
@@ -84,9 +95,9 @@ def find_clip_scopes(method: str) -> tuple[str, ...]:
 def resolve(settings: Settings) -> Settings:
     """Returns settings whose fields that were not given hold their values.
 
-    Those that follow from the training rows wait for them (`recipe.settle_recipe`). The
-    values are the method's, or the released code's under `faithful_release`, where two
-    wait for the encoder (`resolve_released_exits`).
+    These are the method's, or the released code's under `faithful_release`, where two
+    wait for the encoder (`resolve_released_exits`). The number of epochs waits for the
+    training rows (`resolve_epochs`).
 
     Raises:
         SettingsError: the method is unknown, or a field contradicts faithful_release.
@@ -94,6 +105,8 @@ def resolve(settings: Settings) -> Settings:
     OneOf(registry=METHODS).check("method", settings.method)
     values = find_defaults(settings.method)
     values["data.task"] = _infer_task(settings)
+    if settings.exits.pooler_init == "checkpoint":
+        values["exits.init"] = "random"  # A probe would replace the pooler.
     if settings.data.shots:
         values["data.max_train_examples"] = 0  # All rows that are drawn.
         values["data.calibration_examples"] = 0
@@ -115,6 +128,20 @@ def resolve(settings: Settings) -> Settings:
         settings,
         {name: v for name, v in values.items() if flat[name] == not_given[name]},
     )
+
+
+def resolve_epochs(settings: Settings, num_rows: int) -> Settings:
+    """Returns settings with train.num_epochs filled in.
+
+    Args:
+        settings: resolved.
+        num_rows: number of training rows.
+    """
+    if settings.train.num_epochs != AUTO:
+        return settings
+    steps_per_epoch = math.ceil(num_rows / settings.train.batch_size)
+    num_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
+    return replace_fields(settings, {"train.num_epochs": num_epochs})
 
 
 def _infer_task(settings: Settings) -> str:

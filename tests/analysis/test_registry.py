@@ -24,7 +24,6 @@ from sweet_jax.arrays import Params
 from sweet_jax.runs import pipeline
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.settings.registries import ANALYSES, METHODS
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.files import write_json
@@ -89,14 +88,15 @@ def registry(monkeypatch, shared_cache) -> None:
 
 def make_settings(names: tuple[str, ...] = ("weight_norm",), **config: Any) -> Settings:
     """Returns settings of 6 steps of the dense model."""
-    fields = {
-        "method": "early_exit",
-        "exits": {"layers": EXIT_LAYERS},
-        "train": {"batch_size": 5, "num_epochs": 2, "checkpoint_every_steps": 1},
-        "analysis": {"names": names, "steps_percent": (0, 50, 100)},
-        **config,
-    }
-    return settle_recipe(from_config_dict(fields), make_rows().num_rows, 2)
+    return from_config_dict(
+        {
+            "method": "early_exit",
+            "exits": {"layers": EXIT_LAYERS},
+            "train": {"batch_size": 5, "num_epochs": 2, "checkpoint_every_steps": 1},
+            "analysis": {"names": names, "steps_percent": (0, 50, 100)},
+            **config,
+        }
+    )
 
 
 def make_inputs(settings: Settings, workdir: Path) -> AnalysisInputs:

@@ -8,10 +8,10 @@ import pytest
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings import registries
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import FROM_ROWS
 from sweet_jax.settings.resolve import (
     FAITHFUL_RELEASE,
     find_defaults,
+    resolve_epochs,
     resolve_released_exits,
 )
 from sweet_jax.settings.rules import SettingsError
@@ -23,9 +23,8 @@ DEFAULTS = find_defaults("sweet")
 def test_auto_resolves_by_method_after_overrides(method):
     made = from_config_dict({"method": method, "train": {"num_epochs": 7}})
     flat = settings_lib.flatten_settings(made)
-    # The rest follows from the rows.
-    for name in {"data.calibration_examples", *FROM_ROWS} - {"train.num_epochs"}:
-        assert flat.pop(name) in (settings_lib.AUTO, "auto")
+    # How many rows are worth holding out depends on how many there are.
+    assert flat.pop("data.calibration_examples") == settings_lib.AUTO
     assert settings_lib.AUTO not in [v for v in flat.values() if v is not True]
     # The tasks say what their metric is.
     assert [n for n, v in flat.items() if v == "auto"] == ["data.metric"]
@@ -60,6 +59,21 @@ def test_a_given_value_is_kept_or_refused_but_never_replaced(name):
         made = from_config_dict(given | {"faithful_release": True})
         wanted = FAITHFUL_RELEASE.get(name, value)
         assert settings_lib.flatten_settings(made)[name] == wanted
+
+
+@pytest.mark.parametrize("num_rows", [1, 16, 47, 48, 300, 1600, 1601, 100_000])
+@pytest.mark.parametrize("batch_size", [1, 16, 64])
+def test_few_rows_are_passed_over_until_there_are_enough_steps(num_rows, batch_size):
+    settings = from_config_dict({"train": {"batch_size": batch_size}})
+    epochs = resolve_epochs(settings, num_rows).train.num_epochs
+    steps_per_epoch = -(-num_rows // batch_size)
+    assert epochs >= 3
+    assert epochs * steps_per_epoch >= 300
+    fewer = epochs - 1
+    assert fewer < 3 or fewer * steps_per_epoch < 300
+    for given in ({"train": {"num_epochs": 1}}, {"faithful_release": True}):
+        kept = from_config_dict(given)
+        assert resolve_epochs(kept, num_rows) == kept
 
 
 @pytest.mark.parametrize(
@@ -123,9 +137,12 @@ def test_probed_exits_take_no_pooler_of_the_checkpoint():
     # Each remedy that it names is one.
     for name, value in re.findall(r"exits\.(\w+)=(fresh|random)", str(error.value)):
         from_config_dict({"exits": exits | {name: value}})
+    alone = from_config_dict({"exits": {"pooler_init": "checkpoint"}})
+    assert alone.exits.init == "random"
     made = from_config_dict({"exits": {"init": "probe"}})
     assert from_config_dict(settings_lib.to_dict(made)) == made
-    drawn = from_config_dict({})
+    assert from_config_dict({}) == made
+    drawn = from_config_dict({"exits": {"init": "random"}})
     one, other = map(settings_lib.training_fields, (made, drawn))
     assert {name for name in one if one[name] != other[name]} == {"exits.init"}
     with pytest.raises(SettingsError, match=r"means exits\.init=random"):

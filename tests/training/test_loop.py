@@ -18,7 +18,6 @@ from dense_model import (
 
 from sweet_jax.arrays import Params
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.training import loop
 from sweet_jax.training.finite import NonFiniteError
 from sweet_jax.training.loop import Progress, StateStore, train_member
@@ -73,10 +72,9 @@ def make_training(every: int = 100, **config: Any) -> MemberTraining:
     """Returns 2 epochs of 3 steps."""
     train = {"batch_size": 5, "num_epochs": 2, "checkpoint_every_steps": every}
     fields = {"exits": {"layers": EXIT_LAYERS}, "train": train, **config}
-    rows = make_rows()
-    settings = settle_recipe(from_config_dict(fields), rows.num_rows, 2)
+    settings = from_config_dict(fields)
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    data = TrainData(rows, (8,), 0)
+    data = TrainData(make_rows(), (8,), 0)
     return MemberTraining(make_dense_model(), member, data, settings)
 
 

@@ -5,7 +5,6 @@ import pytest
 from dense_model import EXIT_LAYERS, make_dense_model, make_rows
 
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.training.losses import compute_class_weights
 from sweet_jax.training.member_training import MemberTraining, TrainData, plan_phases
 from sweet_jax.training.methods import make_members
@@ -16,15 +15,15 @@ JOINT = Objective((1.0,), (1.0, 1.0))
 
 def make_training(**config) -> MemberTraining:
     """Returns 3 steps an epoch, 2 epochs."""
-    fields = {
-        "exits": {"layers": EXIT_LAYERS},
-        "train": {"batch_size": 5, "num_epochs": 2},
-        **config,
-    }
-    rows = make_rows()
-    settings = settle_recipe(from_config_dict(fields), rows.num_rows, 2)
+    settings = from_config_dict(
+        {
+            "exits": {"layers": EXIT_LAYERS},
+            "train": {"batch_size": 5, "num_epochs": 2},
+            **config,
+        }
+    )
     (member,) = make_members(settings, len(EXIT_LAYERS))
-    data = TrainData(rows, (4, 8), 0)
+    data = TrainData(make_rows(), (4, 8), 0)
     return MemberTraining(make_dense_model(), member, data, settings)
 
 

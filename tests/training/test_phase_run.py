@@ -11,7 +11,6 @@ from sweet_jax.huggingface.config import load_config, make_encoder
 from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
-from sweet_jax.settings.recipe import settle_recipe
 from sweet_jax.settings.registries import METHODS
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.training.methods import make_early_exit, make_members
@@ -39,7 +38,7 @@ def test_sweet_needs_less_temporary_memory_than_early_exit(tiny_encoder):
     )
     sizes = {}
     for method in ("sweet", "early_exit"):
-        settings = settle_recipe(from_config_dict({"method": method}), 2000, 2)
+        settings = from_config_dict({"method": method})
         phase = make_members(settings, 3)[0].phases[0]
         sizes[method] = measure_step(big, phase, settings, 32).temporary_bytes
     assert sizes["sweet"] < 0.75 * sizes["early_exit"], sizes
