@@ -26,6 +26,7 @@ _BASE = {
     "train.num_epochs": 3,
     "exits.pooling": "mean",
     "exits.pooler_init": "fresh",
+    "exits.init": "random",
 }
 _CHANGES: list[dict[str, object]] = [
     {},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.few_data import choose_rows, pack, parse_recipe, split_pool, unpack
+from benchmarks.few_data_setfit import count_steps
 from benchmarks.few_data_table import compare
 from benchmarks.few_data_tasks import Row, Rows, drop_seen, format_csv
 
@@ -87,3 +88,10 @@ def test_a_difference_is_that_of_the_recorded_answers():
         assert mean == pytest.approx(difference)
         assert interval is not None
         assert interval.low < mean < interval.high
+
+
+@pytest.mark.parametrize(("shots", "classes", "steps"), [(8, 6, 120), (16, 6, 480)])
+def test_setfits_default_steps_are_counted(shots, classes, steps):
+    """As its trainer reported them for these rows."""
+    labels = [str(i % classes) for i in range(shots * classes)]
+    assert count_steps(labels) == steps
