@@ -10,6 +10,7 @@ tasks.
 """
 
 import argparse
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,8 +54,8 @@ def average_over_tasks(
 def print_development(runs: list[Run]) -> None:
     """Prints a row per method and recipe, best first within a method.
 
-    Rows of a method can be compared if they have the same number of runs, that is the
-    same tasks, sizes and seeds.
+    Rows of a method can be compared if they are of the same tasks, sizes and seeds;
+    `print_recipe_pairs` compares what both have run.
     """
     print_header(
         "method", "recipe", "runs", "part 0", "part 1", "exits, part 0", "seconds"
@@ -71,14 +72,23 @@ def print_development(runs: list[Run]) -> None:
         cells = " ".join(f"{score:.3f}" for score in exits)
         means = f"{exits.mean():.4f}", f"{other.mean():.4f}"
         print_row(method, recipe, count, *means, cells, f"{seconds:.0f}")
-    print()
-    print_header("recipe", "runs", "mean over methods, part 0")
-    for (recipe,), mine in group(runs, "recipe").items():
-        means = [
-            average_over_tasks(part, lambda run: np.mean(run["scores_part0"]))
-            for part in group(mine, "method").values()
-        ]
-        print_row(recipe, len(mine), f"{np.mean(means):.4f}")
+
+
+def print_recipe_pairs(runs: list[Run]) -> None:
+    """Prints for each pair of recipes their means on part 0 over what both have run."""
+    print_header("recipe", "other recipe", "runs of each", "mean", "other mean", "gain")
+    cells = {
+        recipe: {
+            (r["task"], r["size"], r["seed"], r["method"]): np.mean(r["scores_part0"])
+            for r in mine
+        }
+        for (recipe,), mine in group(runs, "recipe").items()
+    }
+    for one, other in itertools.combinations(cells, 2):
+        if common := cells[one].keys() & cells[other].keys():
+            means = [np.mean([cells[r][cell] for cell in common]) for r in (one, other)]
+            gain = f"{means[1] - means[0]:+.4f}"
+            print_row(one, other, len(common), *(f"{m:.4f}" for m in means), gain)
 
 
 def print_scores(runs: list[Run]) -> None:
@@ -206,7 +216,10 @@ def main() -> None:
     runs = [run for path in parser.parse_args().runs for run in read_runs(path)]
     by_score = group(runs, "score")
     if development := by_score.get(("development",)):
-        print_development([run for run in development if run["method"] != SETFIT])
+        ours = [run for run in development if run["method"] != SETFIT]
+        print_development(ours)
+        print()
+        print_recipe_pairs(ours)
         print()
         print_scores(development)
     if test := by_score.get(("test",)):
