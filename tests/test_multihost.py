@@ -113,8 +113,16 @@ def test_two_hosts_stop_after_the_same_step_and_go_on(
     assert f"goes on after step {stopped[1]}" in errors[0]
 
 
-def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
-    tiny_config["exits"] |= {"layers": (0, 1), "init": "probe"}
+@pytest.mark.parametrize(
+    ("init", "loss_tolerance", "logit_tolerance"),
+    # Probes end their search where its gradient is below 1e-4, so that last bits of
+    # the states, which depend on the number of devices, show in the fourth digit.
+    [("random", 1e-4, 1e-5), ("probe", 1e-3, 1e-3)],
+)
+def test_two_hosts_train_as_one(
+    tiny_config, tmp_path, monkeypatch, init, loss_tolerance, logit_tolerance
+):
+    tiny_config["exits"] |= {"layers": (0, 1), "init": init}
     tiny_config["data"]["buckets"] = (16,)
     port = find_port()
     hosts = [
@@ -135,6 +143,8 @@ def test_two_hosts_train_as_one(tiny_config, tmp_path, monkeypatch):
     lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
     alone = [row for row in map(json.loads, lines) if "loss" in row]
     for row, other in zip(rows, alone, strict=True):
-        np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-4)
+        np.testing.assert_allclose(row["loss"], other["loss"], rtol=loss_tolerance)
     banks = [LogitBank.load(tmp_path / n / "logits_test.npz") for n in ("one", "two")]
-    np.testing.assert_allclose(banks[0].logits, banks[1].logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        banks[0].logits, banks[1].logits, rtol=0, atol=logit_tolerance
+    )
