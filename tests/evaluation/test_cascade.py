@@ -54,6 +54,8 @@ def _make_dense_thresholds(scores_NE: np.ndarray) -> np.ndarray:
     """Every distinct score, the midpoints between them, below all, above all, FULL."""
     values = np.unique(scores_NE)
     middles = (values[:-1] + values[1:]) / np.float32(2)
+    # XLA takes smaller numbers for 0; between 0 and the smallest normal one they occur.
+    middles = middles[np.abs(middles) >= np.finfo(np.float32).tiny]
     ends = [values[0] - 1, values[-1] + 1, FULL]
     return np.unique(np.concatenate([values, middles, ends]).astype(np.float32))
 
@@ -94,6 +96,15 @@ def _loop(threshold, scores_NE, predictions_NE, labels_N, weights_N, num_classes
 
 
 @fast
+@hypothesis.example(
+    (
+        np.array([[np.finfo(np.float32).tiny, 0, 0, 0]] + [[0] * 4] * 5, np.float32),
+        np.zeros((6, 4), int),
+        np.zeros(6, int),
+        np.ones(6),
+        2,
+    )
+)
 @hypothesis.given(examples=_examples())
 def test_sweep_equals_a_loop_over_examples(examples):
     thresholds_T = _pad(_make_dense_thresholds(examples[0]))
