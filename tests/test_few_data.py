@@ -90,7 +90,9 @@ def test_a_difference_is_that_of_the_recorded_answers():
         assert interval.low < mean < interval.high
 
 
-@pytest.mark.parametrize(("shots", "classes", "steps"), [(8, 6, 120), (16, 6, 480)])
+@pytest.mark.parametrize(
+    ("shots", "classes", "steps"), [(8, 6, 120), (16, 6, 480), (16, 2, 34)]
+)
 def test_setfits_default_steps_are_counted(shots, classes, steps):
     """As its trainer reported them for these rows."""
     labels = [str(i % classes) for i in range(shots * classes)]
