@@ -4,6 +4,7 @@ r"""Classify a file, or standard input, with a trained model.
     sweet-jax predict --model=RUN/model --speedup=2 --input=a.csv --output=b.jsonl
     cat reviews.txt | sweet-jax predict --model=RUN/model
     sweet-jax predict --model=RUN/model --input=reviews.txt --benchmark
+    sweet-jax predict --model=INT8_FOLDER --speedup=2 --input=reviews.txt
 
 The same command resumes an unfinished output file. Exit status: 0 finished, 2 a wrong
 input, 75 stopped by SIGTERM, ctrl-C or SIGHUP.
@@ -32,6 +33,17 @@ def add_flags(parser: Parser) -> None:
         metavar="N",
         help="maximum number of rows in a batch (default: 32)",
     )
+    add(
+        "--backend",
+        metavar="NAME",
+        help="jax, onnx or a registered backend (default: onnx for a folder of"
+        " `export --onnx`, else jax)",
+    )
+    add(
+        "--precision",
+        metavar="NAME",
+        help="float32 or int8, for the backend onnx (default: that of --model)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,7 +57,9 @@ def run(options: argparse.Namespace) -> None:
     from sweet_jax.serving.predict_job import benchmark_file, predict_file
 
     check_devices()
-    classifier = sweet_jax.load(options.model, batch_size=options.batch_size)
+    classifier = sweet_jax.load(
+        options.model, options.batch_size, options.backend, options.precision
+    )
     # Sets the compilation cache, so before anything is compiled.
     configure_jax(classifier.description.matmul_precision)
     if asked.benchmark:

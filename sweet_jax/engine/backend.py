@@ -8,18 +8,16 @@ the backend for jax; `register_backend` adds another (docs/extending.md).
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import jax
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Float, Int
 
-from sweet_jax.arrays import Batch, Params
+from sweet_jax.arrays import Array, Batch
 
 Rows: TypeAlias = Any  # a tree of arrays [R, ...]
 
 
 class SegmentOutput(NamedTuple):
-    """The output of a segment, on the device.
+    """The output of a segment, possibly still being computed on the device.
 
     Attributes:
         rows: the input of the next segment.
@@ -27,7 +25,7 @@ class SegmentOutput(NamedTuple):
     """
 
     rows: Rows
-    answers: Float[jax.Array, "R C_or_more"]
+    answers: Float[Array, "R C_or_more"]
 
 
 @runtime_checkable
@@ -40,10 +38,13 @@ class Backend(Protocol):
     Attributes:
         num_segments: number of segments E.
         num_classes: number of classes C.
+        has_fixed_shapes: whether each shape is compiled, so that batches should have
+            few; otherwise any shape runs at once.
     """
 
     num_segments: int
     num_classes: int
+    has_fixed_shapes: bool
 
     @property
     def num_programs(self) -> int:
@@ -87,5 +88,6 @@ class Backend(Protocol):
 
 
 # Arguments: model, parameters, number of segments, number of classes, matmul precision,
-# as in `segments.Segments`.
-BackendFn: TypeAlias = Callable[[nn.Module, Params, int, int, str], Backend]
+# as in `segments.Segments`. A backend that offers a choice of precisions has their
+# names in an attribute `precisions`, and takes one of them as `precision`.
+BackendFn: TypeAlias = Callable[..., Backend]

@@ -181,7 +181,9 @@ class CascadeRun:
         self._stats.rows_run[segment] += count
         self._stats.rows_padded[segment] += num_rows
         self._stats.flops += self._segments.count_flops(segment, num_rows, length)
-        history = np.pad(group.answers, [(0, num_rows - count), (0, 0), (0, 0)])
+        history = group.answers
+        if count < num_rows:
+            history = np.pad(history, [(0, num_rows - count), (0, 0), (0, 0)])
         # Queued before the next segment, otherwise the scores would wait for it.
         scores = self._rule.score(segment, history, output.answers)
         self._running.append(_Running(segment, length, output, scores, group))
@@ -215,7 +217,9 @@ class CascadeRun:
         group = run.group.select(survivors)
         num_rows = jax.tree.leaves(run.output.rows)[0].shape[0]
         key = (segment, run.length)
-        waits = self._pooling.max_rows > 0 and len(survivors) < self._shapes.batch_size
+        # Without fixed shapes, a small batch costs little more per row than a full one.
+        pools = self._pooling.max_rows > 0 and self._shapes.are_fixed
+        waits = pools and len(survivors) < self._shapes.batch_size
         if waits or key in self._queues:
             self._enqueue(key, run.output.rows, survivors, group)
         elif len(survivors) == num_rows:  # No row left, no padding: nothing to move.

@@ -7,12 +7,15 @@ row's wait is bounded in rows and in milliseconds. All shapes are static: each (
 row bucket, length) compiles once.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
+import numpy as np
 from flax import linen as nn
+from jaxtyping import Int
 
-from sweet_jax.arrays import Params
+from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.engine.backend import Backend, BackendFn
 from sweet_jax.engine.cascade_run import NO_POOLING, Answer, CascadeRun, Pooling
@@ -21,7 +24,11 @@ from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.settings.registries import BACKENDS
+from sweet_jax.system.files import show
+from sweet_jax.system.packages import install_extra
 
+# Backend -> the precisions that it offers.
+PRECISIONS = {"onnx": ("float32", "int8")}
 # Tokenized rows are sorted by length within this many batches.
 CHUNK_BATCHES = 16
 
@@ -71,9 +78,40 @@ class Engine:
                 next_index += 1
         assert not waiting, "every row gets an answer"
 
+    def collect(
+        self, rows: Tokenized, part: Int[np.ndarray, " N"] | None = None
+    ) -> LogitBank:
+        """Returns the outputs of all exits on all rows, in their order.
+
+        Args:
+            rows: tokenized rows.
+            part: calibration part per row; None: zeros.
+        """
+        segments = self.segments
+        answers: list[Any] = [None] * rows.num_rows
+        for batch, positions in self.shapes.make_batches(rows):
+            output = segments.start(batch)
+            found = [np.asarray(output.answers)]
+            for i in range(1, segments.num_segments):
+                output = segments.run(i, output.rows, batch.token_ids.shape[1])
+                found.append(np.asarray(output.answers))
+            for position, answer in zip(
+                positions, np.stack(found, axis=1)[: len(positions)], strict=True
+            ):
+                answers[position] = answer
+        joined_NEA, count = np.stack(answers), segments.num_classes
+        return LogitBank(
+            logits=joined_NEA[:, :, :count],
+            labels=rows.labels.astype(np.int32),
+            weights=np.ones(rows.num_rows, np.float32),
+            row_ids=rows.row_ids.astype(np.int64),
+            part=np.zeros(rows.num_rows, np.int32) if part is None else part,
+            lte=joined_NEA[:, :, count] if joined_NEA.shape[2] > count else None,
+        )
+
     def with_batch_size(self, batch_size: int) -> "Engine":
         """Returns an engine with another batch size that shares compiled segments."""
-        shapes = Shapes(batch_size, self.shapes.lengths, self.shapes.pad_id)
+        shapes = self.shapes.with_batch_size(batch_size)
         return Engine(self.segments, shapes)
 
     def warm_up(self) -> None:
@@ -81,7 +119,52 @@ class Engine:
         self.segments.warm_up(self.shapes.row_buckets, self.shapes.lengths)
 
 
+def make_onnx_backend(
+    model: nn.Module,
+    params: Params,
+    num_segments: int,
+    num_classes: int,
+    matmul_precision: str,
+    precision: str = "float32",
+) -> Backend:
+    """Returns the segments of a model on ONNX Runtime; see `make_backend`.
+
+    Raises:
+        ValueError: a package is missing, or ONNX cannot express the encoder.
+    """
+    del num_segments, matmul_precision  # Those of the model; of jax alone.
+    check_packages("onnx", "onnxruntime")
+    # Imported here: the packages are an extra.
+    from sweet_jax.engine.onnx_backend import OnnxSegments
+    from sweet_jax.onnx_graphs.segments import make_segment_models
+
+    models = make_segment_models(model, params, precision)
+    return OnnxSegments([model.SerializeToString() for model in models], num_classes)
+
+
+def check_packages(*packages: str) -> None:
+    """Raises ValueError if a package of the backend `onnx` is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"backend onnx needs the package {package}, which is not installed:"
+                f" {install_extra('onnx')}"
+            )
+
+
+def check_precision(backend: str, precision: str | None) -> None:
+    """Raises ValueError if the backend has no such precision; None is its usual one."""
+    allowed = PRECISIONS.get(backend, ())
+    if precision is not None and precision not in allowed:
+        choices = ", ".join(allowed)
+        raise ValueError(
+            f"precision={show(precision)}: backend {backend} "
+            + (f"has {choices}" if choices else "has no choice of it: leave it out")
+        )
+
+
 BACKENDS.register("jax", Segments)
+BACKENDS.register("onnx", make_onnx_backend)
 
 
 @overload
@@ -111,6 +194,7 @@ def make_backend(
     num_segments: int,
     num_classes: int,
     matmul_precision: str = "default",
+    precision: str | None = None,
 ) -> Backend:
     """Returns the segments of a model on a backend, given by its name.
 
@@ -121,12 +205,16 @@ def make_backend(
         num_segments: number of segments E.
         num_classes: number of classes C.
         matmul_precision: the same as in training.
+        precision: one of `PRECISIONS`; None: the backend's usual one.
 
     Raises:
-        ValueError: the name is unknown, or the registered function makes no backend.
+        ValueError: the name or the precision is unknown, or the registered function
+            makes no backend.
     """
     fn: BackendFn = BACKENDS.lookup(name)
-    made: Any = fn(model, params, num_segments, num_classes, matmul_precision)
+    check_precision(name, precision)
+    chosen = {} if precision is None else {"precision": precision}
+    made: Any = fn(model, params, num_segments, num_classes, matmul_precision, **chosen)
     needed = [n for n in (*Backend.__annotations__, *vars(Backend)) if n[0] != "_"]
     if lacking := [member for member in needed if not hasattr(made, member)]:
         raise ValueError(

@@ -36,6 +36,8 @@ class Segments:
         num_classes: number of classes C.
     """
 
+    has_fixed_shapes = True
+
     def __init__(
         self,
         model: nn.Module,

@@ -98,7 +98,7 @@ class ExitRule:
         exit_index: int,
         history_NEA: Float[np.ndarray, "N E C_or_more"],
         outputs_NA: Float[Array, "N A"],
-    ) -> Float32[jax.Array, " N"] | None:
+    ) -> Float32[Array, " N"] | None:
         """Starts computing scores on the device, directly after the exit's outputs.
 
         Args:
@@ -113,7 +113,14 @@ class ExitRule:
         """
         if self._needs_no_score(exit_index) or self.criterion == "lte":
             return None
-        return _score_exit(
+        count = len(outputs_NA)
+        # Backends on the host give any number of rows: padded to a power of 2, so that
+        # few numbers are compiled.
+        more = (1 << (count - 1).bit_length()) - count
+        if more and isinstance(outputs_NA, np.ndarray):
+            outputs_NA = np.pad(outputs_NA, [(0, more), (0, 0)])
+            history_NEA = np.pad(history_NEA, [(0, more), (0, 0), (0, 0)])
+        scores = _score_exit(
             find_criterion(self.criterion),
             np.int32(exit_index),
             history_NEA,
@@ -121,6 +128,7 @@ class ExitRule:
             self.temperatures,
             self.lte_ranges if self.reads_lte else None,
         )
+        return np.asarray(scores)[:count] if len(scores) > count else scores
 
     def decide(
         self,

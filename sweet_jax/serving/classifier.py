@@ -4,11 +4,12 @@ import dataclasses
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Float32
 
 from sweet_jax.arrays import LogitBank, Params
@@ -19,9 +20,16 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.engine.backend import Backend
 from sweet_jax.engine.cascade_run import POOLING, Pooling
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
-from sweet_jax.engine.engine import CHUNK_BATCHES, Engine, make_backend
+from sweet_jax.engine.engine import (
+    CHUNK_BATCHES,
+    Engine,
+    check_packages,
+    check_precision,
+    make_backend,
+)
 from sweet_jax.engine.shapes import Shapes
 from sweet_jax.engine.stats import EngineStats, summarise
 from sweet_jax.evaluation.collect import Collector
@@ -30,7 +38,12 @@ from sweet_jax.exits.criteria import FULL
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.huggingface.config import load_config
 from sweet_jax.serving.description import ModelDescription
-from sweet_jax.serving.model_folder import load_calibration, load_model_folder
+from sweet_jax.serving.model_folder import (
+    ModelFolderError,
+    load_calibration,
+    load_model_folder,
+)
+from sweet_jax.serving.onnx_folder import is_onnx_folder, load_onnx_folder
 from sweet_jax.serving.served_model import build_model
 from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
 from sweet_jax.settings.registries import BACKENDS
@@ -73,7 +86,7 @@ class AdaptiveClassifier:
         calibration: its calibration rows, with temperatures and costs of exits.
         engine: runs the cascade.
         model: the module with all exits.
-        params: parameters of the model.
+        params: parameters of the model; {} if it was loaded from an ONNX folder.
         folder: the folder it was loaded from.
     """
 
@@ -84,7 +97,7 @@ class AdaptiveClassifier:
         params: Params,
         calibration: Calibration,
         batch_size: int,
-        backend: str = "jax",
+        make_segments: Callable[[nn.Module], Backend],
     ) -> None:
         """Use `load`."""
         self.description, self.calibration = description, calibration
@@ -95,16 +108,17 @@ class AdaptiveClassifier:
         layers = description.exit_layers
         pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]
         self.model, self.params = joined, params
-        self._collector = Collector(joined, batch_size, description.buckets, pad_id)
-        segments = make_backend(
-            backend,
-            joined,
-            params,
-            len(layers),
-            len(description.label_names),
-            description.matmul_precision,
+        segments = make_segments(joined)
+        shapes = Shapes(
+            batch_size, description.buckets, pad_id, segments.has_fixed_shapes
         )
-        self.engine = Engine(segments, Shapes(batch_size, description.buckets, pad_id))
+        self.engine = Engine(segments, shapes)
+        # One pass of the whole model; backends without fixed shapes have no such pass.
+        self._collector = (
+            Collector(joined, batch_size, description.buckets, pad_id)
+            if segments.has_fixed_shapes
+            else None
+        )
         self._stats = EngineStats.make(len(layers))
         self.folder = folder
         self._costs: SegmentCosts | None = None
@@ -316,7 +330,10 @@ class AdaptiveClassifier:
 
     def collect(self, examples: Examples) -> LogitBank:
         """Returns the outputs of all exits on the examples, before temperature."""
-        return self._collector.collect(self.params, self.tokenize(examples))
+        rows = self.tokenize(examples)
+        if self._collector is None:
+            return self.engine.collect(rows)
+        return self._collector.collect(self.params, rows)
 
     def score(self, examples: Examples, criterion: str) -> Float32[np.ndarray, "N E"]:
         """Returns the scores of all exits, for comparison with thresholds."""
@@ -367,25 +384,84 @@ def _compute_softmax(
 
 
 def load(
-    path: str | Path, batch_size: int = 32, backend: str = "jax"
+    path: str | Path,
+    batch_size: int = 32,
+    backend: str | None = None,
+    precision: str | None = None,
 ) -> AdaptiveClassifier:
-    """Loads the model folder of a finished run (`WORKDIR/model`).
+    """Loads the model folder of a finished run (`WORKDIR/model`), or an ONNX folder.
 
     Args:
         path: the folder.
-        batch_size: inputs per batch; predictions do not depend on it.
-        backend: computes the segments: `jax`, or a registered backend.
+        batch_size: inputs per batch; predictions do not depend on it, except in int8,
+            where a batch shares the scales of its states.
+        backend: computes the segments: `jax`, `onnx`, or a registered backend. None:
+            `onnx` for a folder that `sweet-jax export --onnx` wrote, else `jax`.
+        precision: precision of backend `onnx`: `float32` or `int8`. None: that of the
+            folder. Temperatures and thresholds hold for the precision in which they
+            were chosen, so it must be that of the folder.
 
     Raises:
-        ModelFolderError: no such folder, a newer schema, a file missing or altered.
-        ValueError: the batch size is not positive, or the backend is unknown.
+        ModelFolderError: no such folder, a newer schema, a file missing or altered, or
+            a folder of another backend or precision.
+        ValueError: the batch size is not positive, or the backend or the precision is
+            unknown.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
-    BACKENDS.check_name(backend)  # Before reading gigabytes.
     folder = Path(path)
+    name = backend or ("onnx" if is_onnx_folder(folder) else "jax")
+    BACKENDS.check_name(name)  # Before reading gigabytes.
+    check_precision(name, precision)
+    if is_onnx_folder(folder):
+        return _load_onnx(folder, batch_size, name, precision)
     description, params = load_model_folder(folder)
+    trained = description.dtype
+    if name == "onnx" and (precision or "float32") != trained:
+        raise ModelFolderError(
+            f"{folder} was calibrated in {trained}, not in {precision or 'float32'}:"
+            f" write a folder that is with sweet-jax export --onnx"
+            f"{' --int8' if precision == 'int8' else ''} --model={folder} --out=FOLDER,"
+            " and load that"
+        )
+
+    def make_segments(model: nn.Module) -> Backend:
+        return make_backend(
+            name,
+            model,
+            params,
+            len(description.exit_layers),
+            len(description.label_names),
+            description.matmul_precision,
+            precision,
+        )
+
     calibration = load_calibration(folder, description)
     return AdaptiveClassifier(
-        folder, description, params, calibration, batch_size, backend
+        folder, description, params, calibration, batch_size, make_segments
+    )
+
+
+def _load_onnx(
+    folder: Path, batch_size: int, backend: str, precision: str | None
+) -> AdaptiveClassifier:
+    """Loads an ONNX folder; see `load`."""
+    if backend != "onnx":
+        raise ModelFolderError(
+            f"{folder} has segments for ONNX Runtime: load it with backend=onnx, or"
+            f" the model folder of the run with backend={backend}"
+        )
+    check_packages("onnxruntime")
+    from sweet_jax.engine.onnx_backend import OnnxSegments
+
+    description, models, found = load_onnx_folder(folder)
+    if precision not in (None, found):
+        raise ModelFolderError(
+            f"{folder} is of precision {found}: load it without precision={precision},"
+            " or a folder that was exported in that precision"
+        )
+    segments = OnnxSegments(models, len(description.label_names))
+    calibration = load_calibration(folder, description)
+    return AdaptiveClassifier(
+        folder, description, {}, calibration, batch_size, lambda model: segments
     )

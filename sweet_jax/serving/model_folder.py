@@ -9,6 +9,7 @@ checksums.json        sha256 of every other file
 """
 
 import dataclasses
+import fnmatch
 import math
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from safetensors.numpy import save_file
 from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.huggingface.config import load_config
+from sweet_jax.models.encoder import EncoderConfig
 from sweet_jax.serving.description import SCHEMA, ModelDescription
 from sweet_jax.serving.served_model import compute_served_shapes
 from sweet_jax.standalone.checks import (
@@ -51,6 +53,8 @@ REMEDY = (
 _DESCRIPTION = "model.json"
 _CONFIG = "encoder/config.json"
 _PARAMS = "params.safetensors"
+# Marks a folder with segments for ONNX Runtime instead of parameters (`onnx_folder`).
+ONNX = "onnx.json"
 _CALIBRATION = "calibration.npz"
 # Size limits, far above those of any run: of calibration.npz, and of all other files
 # except params.safetensors together.
@@ -86,8 +90,7 @@ def save_model_folder(
         flat = {name: np.asarray(leaf) for name, leaf in flatten_paths(params).items()}
         with write_whole(folder / _PARAMS) as file:
             save_file(flat, file)
-        calibration.save(folder / _CALIBRATION, description.digest)
-        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_description(folder, description, calibration)
         write_checksums(folder)
 
 
@@ -105,7 +108,7 @@ def update_description(
         ModelFolderError: the folder is damaged; its checksums are not renewed.
     """
     try:
-        checksums = _read_checksums(path)
+        checksums = _read_checksums(path, _PARAMS)
         verify_files(path, checksums, checksums, 1 << 50, REMEDY)
     except (FileError, FolderError) as error:
         raise ModelFolderError(str(error)) from error
@@ -118,8 +121,7 @@ def update_description(
                 (folder / name).hardlink_to(path / name)
             except OSError:  # A file system without links.
                 shutil.copyfile(path / name, folder / name)
-        calibration.save(folder / _CALIBRATION, description.digest)
-        write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
+        write_description(folder, description, calibration)
         write_checksums(folder)
 
 
@@ -134,31 +136,63 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
             the encoder have, or parameters with NaN or infinity.
         ValueError: the encoder's config.json is not supported (`load_config`).
     """
-    if not (path / _DESCRIPTION).is_file():
+    if (path / ONNX).is_file():
         raise ModelFolderError(
-            f"{path} is not a model folder: it has no {_DESCRIPTION} (a run writes one"
-            " to WORKDIR/model)"
+            f"{path} has segments for ONNX Runtime, not the parameters of a model: give"
+            " the model folder of the run (WORKDIR/model), or load it with"
+            " backend=onnx"
         )
     try:
-        # First of all, because a newer version may have other files.
-        content = read_object(path / _DESCRIPTION, REMEDY)
-        check_schema(content, SCHEMA, path / _DESCRIPTION, REMEDY)
-        checksums = _read_checksums(path)
-        small = checksums.keys() - {_PARAMS, _CALIBRATION}
-        verify_files(path, checksums, small, _MOST_BYTES, REMEDY)
-        verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES, REMEDY)
-        description = read_as(
-            path / _DESCRIPTION, ModelDescription, SCHEMA, remedy=REMEDY
-        )
-        try:
-            description.check_names()
-        except ValueError as error:
-            raise FileError(f"{path / _DESCRIPTION}: {show(str(error))}") from error
-        shapes = _compute_shapes(path, description)
+        description, checksums = read_description(path, _PARAMS, _PARAMS)
+        config = load_served_config(path, description)
+        shapes = compute_served_shapes(description, config)
         params = _read_params(path, checksums, shapes)
     except (FileError, FolderError) as error:
         raise ModelFolderError(str(error)) from error
     return description, unflatten_paths(params)
+
+
+def read_description(
+    path: Path, needed: str, weights: str
+) -> tuple[ModelDescription, dict[str, str]]:
+    """Returns the description in a folder, and the checksums of its files.
+
+    Args:
+        path: the folder.
+        needed: name of a file that it must have beside the usual ones.
+        weights: pattern of the names of files that are not verified here.
+
+    Raises:
+        ModelFolderError: it has no description.
+        FileError: a newer schema, or files that are missing or damaged.
+        FolderError: files that are altered or not listed.
+    """
+    file = path / _DESCRIPTION
+    if not file.is_file():
+        raise ModelFolderError(
+            f"{path} is not a model folder: it has no {_DESCRIPTION} (a run writes one"
+            " to WORKDIR/model)"
+        )
+    # First of all, because a newer version may have other files.
+    check_schema(read_object(file, REMEDY), SCHEMA, file, REMEDY)
+    checksums = _read_checksums(path, needed)
+    small = checksums.keys() - {*fnmatch.filter(checksums, weights), _CALIBRATION}
+    verify_files(path, checksums, small, _MOST_BYTES, REMEDY)
+    verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES, REMEDY)
+    description = read_as(file, ModelDescription, SCHEMA, remedy=REMEDY)
+    try:
+        description.check_names()
+    except ValueError as error:
+        raise FileError(f"{file}: {show(str(error))}") from error
+    return description, checksums
+
+
+def write_description(
+    folder: Path, description: ModelDescription, calibration: LogitBank
+) -> None:
+    """Writes description and calibration into a folder."""
+    calibration.save(folder / _CALIBRATION, description.digest)
+    write_json(folder / _DESCRIPTION, dataclasses.asdict(description))
 
 
 def load_calibration(path: Path, description: ModelDescription) -> Calibration:
@@ -194,19 +228,22 @@ def compute_folder_digest(path: Path) -> str:
     return hash_file(path / CHECKSUMS)
 
 
-def _read_checksums(path: Path) -> dict[str, str]:
+def _read_checksums(path: Path, needed: str) -> dict[str, str]:
     """Returns name -> sha256 of the files; the required ones must be among them."""
     checksums = read_checksums(path, remedy=REMEDY)
-    wanted = {_DESCRIPTION, _CONFIG, _PARAMS, _CALIBRATION}
+    wanted = {_DESCRIPTION, _CONFIG, _CALIBRATION, needed}
     if missing := sorted(wanted - checksums.keys()):
         raise FileError(f"{path} lacks the file {missing[0]}: {REMEDY}")
     return checksums
 
 
-def _compute_shapes(
-    path: Path, description: ModelDescription
-) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of the parameters, from the description in the folder."""
+def load_served_config(path: Path, description: ModelDescription) -> EncoderConfig:
+    """Returns the config of the encoder in a folder.
+
+    Raises:
+        FileError: the description contradicts it.
+        ValueError: the config is not supported (`load_config`).
+    """
     config = load_config(path / "encoder", description.ignore_attributes)
     problem = None
     if description.buckets[-1] > config.max_positions:
@@ -218,7 +255,7 @@ def _compute_shapes(
         raise FileError(
             f"{path / _DESCRIPTION} contradicts {_CONFIG} ({problem}): {REMEDY}"
         )
-    return compute_served_shapes(description, config)
+    return config
 
 
 def _read_params(

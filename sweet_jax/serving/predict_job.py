@@ -135,6 +135,7 @@ def _describe(
         "keep_columns": list(options.passed.keep_columns),
         "criterion": options.criterion,
         "batch_size": classifier.engine.shapes.batch_size,
+        "backend": type(classifier.engine.segments).__name__,
     }
     if options.is_csv:
         settings["csv_formulas"] = options.csv_formulas

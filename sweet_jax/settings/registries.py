@@ -71,4 +71,6 @@ SOURCES: Registry[Any] = Registry(
     builtin=("embedded", "file", "folder", "hub", "tfds", "rows"),
 )
 # engine.engine: runtimes that compute the segments of a model.
-BACKENDS: Registry[Any] = Registry("backend", "sweet_jax.backends", builtin=("jax",))
+BACKENDS: Registry[Any] = Registry(
+    "backend", "sweet_jax.backends", builtin=("jax", "onnx")
+)

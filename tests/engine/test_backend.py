@@ -18,6 +18,28 @@ def test_ours_is_a_backend():
 
 
 def test_an_unknown_backend_is_refused_before_the_folder_is_read(tmp_path: Path):
-    register_backend("onnx", Segments)
-    with pytest.raises(ValueError, match="backend='onyx': allowed are jax, onnx; did"):
+    register_backend("other", Segments)
+    match = "backend='onyx': allowed are jax, onnx, other; did you mean onnx"
+    with pytest.raises(ValueError, match=match):
         sweet_jax.load(tmp_path / "none", backend="onyx")
+
+
+def test_so_is_a_precision_that_the_backend_does_not_have(tmp_path: Path):
+    for backend, precision, message in (
+        ("onnx", "int4", "precision=int4: backend onnx has float32, int8"),
+        ("jax", "int8", "precision=int8: backend jax has no choice of it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweet_jax.load(tmp_path / "none", backend=backend, precision=precision)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named_with_the_line_to_type(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, package: str
+):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == package else object()
+    )
+    match = rf'needs the package {package}, .*: pip install "sweet_jax\[onnx\]"'
+    with pytest.raises(ValueError, match=match):
+        sweet_jax.load(tiny_model, backend="onnx")

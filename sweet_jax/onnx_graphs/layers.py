@@ -1,0 +1,191 @@
+"""Parts that families share, as ONNX nodes: dense layers, norms, attention, pooling.
+
+They compute what `models.layers`, `models.attention` and `models.exit_heads` compute.
+
+The nodes are the standard ones, not ONNX Runtime's fused forms of attention, of a norm
+after a sum and of GELU after a bias: those take more than twice their time on CPU
+(MultiHeadAttention copies every head, SkipLayerNormalization uses no vector
+instructions).
+"""
+
+import numpy as np
+
+from sweet_jax.onnx_graphs.graph import Graph
+
+# Activations of `models.layers.ACTIVATIONS` -> attribute `approximate` of Gelu.
+_GELU = {
+    "gelu": "none",
+    "gelu_python": "none",
+    "gelu_new": "tanh",
+    "gelu_accurate": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
+}
+
+
+def add_dense(graph: Graph, x: str, *paths: str, scale: float = 1.0) -> list[str]:
+    """Returns the outputs of dense layers that read the same x, in their order.
+
+    Args:
+        graph: the graph.
+        x: [..., in].
+        *paths: paths of the layers; a bias is optional.
+        scale: multiplies the output of the first layer, in its weights.
+    """
+    products = []
+    for i, path in enumerate(paths):
+        kernel, bias = graph.params[f"{path}/kernel"], graph.params.get(f"{path}/bias")
+        if i == 0 and scale != 1:
+            kernel = kernel * np.float32(scale)
+            bias = None if bias is None else bias * np.float32(scale)
+        products.append((path, kernel, bias))
+    return add_products(graph, x, products)
+
+
+def add_products(
+    graph: Graph, x: str, products: list[tuple[str, np.ndarray, np.ndarray | None]]
+) -> list[str]:
+    """Returns x @ kernel + bias for each product, in the precision of the graph.
+
+    In int8, x is quantised once: asymmetric, with one scale for the whole of x. The
+    products are exact integers, and the bias is added in float32.
+
+    Args:
+        graph: the graph.
+        x: [..., in].
+        products: name of the layer, kernel [in, out], bias [out] or None.
+    """
+    outputs = []
+    quantized = None
+    if graph.precision == "int8":
+        quantized = graph.add_many("DynamicQuantizeLinear", 3, x)
+    for name, kernel, bias in products:
+        given = [] if bias is None else [graph.make_constant(bias, f"{name}/bias")]
+        if quantized is not None:
+            values, scales = quantize_kernel(kernel)
+            x_int8, x_scale, x_zero = quantized
+            zeros = np.zeros(len(scales), np.int8)
+            outputs.append(
+                graph.add(
+                    "MatMulIntegerToFloat",
+                    x_int8,
+                    graph.make_constant(values, f"{name}/kernel_int8"),
+                    x_scale,
+                    graph.make_constant(scales, f"{name}/kernel_scale"),
+                    x_zero,
+                    graph.make_constant(zeros, f"{name}/kernel_zero"),
+                    *given,
+                )
+            )
+            continue
+        weights = graph.make_constant(kernel, f"{name}/kernel")
+        product = graph.add("MatMul", x, weights)
+        outputs.append(graph.add("Add", product, given[0]) if given else product)
+    return outputs
+
+
+def quantize_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int8 values [in, out] and one float32 scale per output, [out]."""
+    scales = np.abs(kernel).max(axis=0) / np.float32(127)
+    # A column of zeros stays zero.
+    scales = np.where(scales > 0, scales, 1).astype(np.float32)
+    return np.rint(kernel / scales).astype(np.int8), scales
+
+
+def add_norm(graph: Graph, x: str, path: str, epsilon: float) -> str:
+    """Returns x with the layer norm at `path` applied over the last axis."""
+    bias = f"{path}/bias"
+    weights = [graph.get_weight(f"{path}/scale")]
+    weights += [graph.get_weight(bias)] if bias in graph.params else []
+    return graph.add("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
+
+
+def add_activation(graph: Graph, x: str, name: str) -> str:
+    """Returns the activation of x, named as in `models.layers.ACTIVATIONS`."""
+    if name in _GELU:
+        return graph.add("Gelu", x, approximate=_GELU[name])
+    if name in ("silu", "swish"):
+        return graph.add("Mul", x, graph.add("Sigmoid", x))
+    return graph.add({"relu": "Relu", "tanh": "Tanh"}[name], x)
+
+
+def add_pool(graph: Graph, x: str, mask: str, pooling: str) -> str:
+    """Returns the CLS state, or the mean state over real tokens, [B, D]."""
+    if pooling == "cls":
+        return graph.add("Gather", x, graph.make_constant(np.int64(0)), axis=1)
+    axis = graph.make_axes(1)
+    # As a product with [B, 1, L]: one pass, and no masked copy of the states.
+    real = graph.add("Cast", graph.add("Unsqueeze", mask, axis), to=1)
+    total = graph.add("ReduceSum", real, graph.make_axes(2), keepdims=1)
+    # A row without real tokens gives zeros, not NaN.
+    count = graph.add("Max", total, graph.make_constant(np.float32(1)))
+    mean = graph.add("MatMul", graph.add("Div", real, count), x)
+    return graph.add("Squeeze", mean, axis)
+
+
+def add_length(graph: Graph, x: str) -> str:
+    """Returns the length of x, [B, L, ...], as a vector of one number."""
+    return graph.add("Shape", x, start=1, end=2)
+
+
+def add_range(graph: Graph, length: str) -> str:
+    """Returns 0, ..., length - 1, int64 [L]."""
+    zero, one = (graph.make_constant(np.int64(i)) for i in (0, 1))
+    end = graph.add("Squeeze", length, graph.make_axes(0))
+    return graph.add("Range", zero, end, one)
+
+
+def add_distances(graph: Graph, length: str) -> str:
+    """Returns key position - query position, int64 [L, L]."""
+    positions = add_range(graph, length)
+    return graph.add(
+        "Sub", positions, graph.add("Unsqueeze", positions, graph.make_axes(1))
+    )
+
+
+def add_mask_bias(graph: Graph, mask: str) -> str:
+    """Returns a bias for scores: 0 where a key may be read, else finfo.min.
+
+    Args:
+        graph: the graph.
+        mask: int32 [B, L].
+
+    Returns:
+        Float32 [B, 1, 1, L].
+    """
+    keys = graph.add("Unsqueeze", mask, graph.make_axes(1, 2))
+    # finfo.min, not -inf: a row without any readable key becomes uniform, not NaN.
+    return add_bias_where(graph, graph.add("Cast", keys, to=9))
+
+
+def add_bias_where(graph: Graph, readable: str) -> str:
+    """Returns 0 where `readable` is true, else finfo.min."""
+    lowest = graph.make_constant(np.finfo(np.float32).min)
+    return graph.add("Where", readable, graph.make_constant(np.float32(0)), lowest)
+
+
+def add_heads(graph: Graph, x: str, num_heads: int, *perm: int) -> str:
+    """Returns x [B, L, D], split into heads [B, L, H, K] and transposed by `perm`."""
+    # 0 keeps an axis, and the width follows from the number of heads.
+    split = graph.add("Reshape", x, graph.make_axes(0, 0, num_heads, -1))
+    return graph.add("Transpose", split, perm=list(perm))
+
+
+def add_scores(graph: Graph, query: str, key: str, num_heads: int) -> str:
+    """Returns the scores of two [B, L, D], [B, H, L, M]; queries are scaled already."""
+    return graph.add(
+        "MatMul",
+        add_heads(graph, query, num_heads, 0, 2, 1, 3),
+        add_heads(graph, key, num_heads, 0, 2, 3, 1),
+    )
+
+
+def add_context(graph: Graph, scores: str, value: str, num_heads: int) -> str:
+    """Returns the values [B, M, D] averaged by softmax of the scores, [B, L, D]."""
+    probabilities = graph.add("Softmax", scores, axis=-1)
+    context = graph.add(
+        "MatMul", probabilities, add_heads(graph, value, num_heads, 0, 2, 1, 3)
+    )
+    context = graph.add("Transpose", context, perm=[0, 2, 1, 3])
+    return graph.add("Reshape", context, graph.make_axes(0, 0, -1))
