@@ -1,0 +1,94 @@
+"""ONNX folders of a run: calibrated on its own rows, in their own precision."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import run_command
+
+import sweet_jax
+from sweet_jax.arrays import LogitBank
+from sweet_jax.data.sources import load_task
+from sweet_jax.data.splits import make_splits
+from sweet_jax.exits.temperatures import fit_temperatures
+from sweet_jax.runs import pipeline
+from sweet_jax.settings.from_config import from_config_dict
+
+
+def test_wrong_flags_are_exit_status_2(tiny_model: Path, tmp_path: Path, capsys):
+    out = f"--out={tmp_path / 'out'}"
+    for flags, message in (
+        (["--int8"], "--int8 is for ONNX segments: add --onnx"),
+        (["--onnx", "--pytorch"], "--pytorch and --onnx write different folders"),
+    ):
+        assert run_command("export", f"--model={tiny_model}", out, *flags) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_folder_without_its_run_is_refused(tiny_model: Path, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    copied = shutil.copytree(tiny_model, tmp_path / "copied")
+    for model, message in (
+        (copied, "is not in the work directory of its run, whose rows calibrate"),
+        (tiny_model, "is not a work directory: it has no config.json"),
+    ):
+        flags = (f"--model={model}", f"--out={tmp_path / 'out'}", "--onnx", "--int8")
+        assert run_command("export", *flags) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_temperatures_and_thresholds_are_those_of_the_precision(
+    tiny_config: dict[str, Any], tmp_path: Path, shared_cache: Path, monkeypatch, capsys
+):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    settings = from_config_dict(tiny_config)
+    run, _ = pipeline.run(settings, tmp_path / "run", True)
+    out = tmp_path / "int8"
+    arguments = (f"--model={run / 'model'}", f"--out={out}", "--onnx", "--int8")
+    assert run_command("export", *arguments) == 0
+    assert "segments in int8" in capsys.readouterr().out
+    classifier = sweet_jax.load(out)
+    # The bank is what the segments give now, for the rows of the run.
+    rows = make_splits(load_task(settings.data), settings).calibration
+    stored = classifier.calibration.bank
+    np.testing.assert_allclose(
+        stored.logits, classifier.collect(rows).logits, atol=1e-5
+    )
+    before = LogitBank.load(run / "model" / "calibration.npz")
+    np.testing.assert_array_equal(stored.labels, before.labels)
+    np.testing.assert_array_equal(stored.part, before.part)
+    assert np.abs(stored.logits - before.logits).max() > 0
+    np.testing.assert_allclose(
+        classifier.calibration.temperatures,
+        fit_temperatures(stored.select_part(0)),
+        rtol=1e-6,
+    )
+    assert len(list(classifier.predict(rows.texts, speedup=1.2))) == len(rows)
+    # It is never overwritten.
+    assert run_command("export", *arguments) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_other_rows_than_those_of_the_run_are_refused(
+    tiny_config: dict[str, Any], tmp_path: Path, shared_cache: Path, monkeypatch, capsys
+):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    data = tmp_path / "train.jsonl"
+    shutil.copyfile(tiny_config["data"]["train_file"], data)
+    tiny_config["data"]["train_file"] = str(data)
+    run, _ = pipeline.run(from_config_dict(tiny_config), tmp_path / "run", True)
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join(lines[::-1]) + "\n")
+    flags = (f"--model={run / 'model'}", f"--out={tmp_path / 'out'}", "--onnx")
+    assert run_command("export", *flags) == 2
+    assert "was calibrated on other rows" in capsys.readouterr().err
