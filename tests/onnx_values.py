@@ -7,7 +7,7 @@ import numpy as np
 from sweet_jax.engine.onnx_backend import start_session
 
 
-def compute(graph: Any, value: str, **inputs: np.ndarray) -> np.ndarray:
+def compute(graph: Any, value: str, /, **inputs: np.ndarray) -> np.ndarray:
     """Returns a value of the graph, float32; axes of inputs are all free."""
     graph.name_output("out", value)
     specs = {

@@ -2,6 +2,7 @@
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def test_terms_are_spread_as_in_jax(rng, length):
     terms = rng.normal(size=(2, 3, length, 2 * length - 1)).astype(np.float32)
     graph = Graph({})
     found = compute(graph, add_spread(graph, "terms"), terms=terms)
-    np.testing.assert_array_equal(found, spread_distances(terms))
+    np.testing.assert_array_equal(found, spread_distances(jnp.asarray(terms)))
 
 
 def test_distances_read_the_rows_of_their_length():

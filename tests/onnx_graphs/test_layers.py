@@ -1,5 +1,6 @@
 """Parts that families share: they compute what the parts of jax compute."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ def test_activations(name):
     x = np.linspace(-6, 6, 25, dtype=np.float32)
     graph = Graph({})
     found = compute(graph, layers.add_activation(graph, "x", name), x=x)
-    np.testing.assert_allclose(found, ACTIVATIONS[name](x), atol=1e-6)
+    np.testing.assert_allclose(found, ACTIVATIONS[name](jnp.asarray(x)), atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

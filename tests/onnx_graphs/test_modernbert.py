@@ -2,6 +2,7 @@
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def test_heads_are_rotated_by_their_position(rng):
     x = rng.normal(size=(2, 7, 12)).astype(np.float32)
     graph = Graph({})
     found = compute(graph, add_rotated(graph, "x", CONFIG, 100.0), x=x, mask=MASK)
-    expected = rotate(x.reshape(2, 7, 3, 4), 100.0).swapaxes(1, 2)
+    expected = rotate(jnp.asarray(x).reshape(2, 7, 3, 4), 100.0).swapaxes(1, 2)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
