@@ -105,7 +105,7 @@ class _Running:
     segment: int
     length: int
     output: SegmentOutput
-    scores: jax.Array | None
+    scores: jax.Array | np.ndarray | None
     group: _Group
 
 

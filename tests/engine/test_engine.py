@@ -208,7 +208,8 @@ def test_what_makes_no_backend_is_refused():
 
     register_backend("half", Half)
     with pytest.raises(
-        ValueError, match="backend 'half' makes a Half without num_programs, run, take"
+        ValueError,
+        match="backend 'half' makes a Half without has_fixed_shapes, num_programs, run",
     ):
         make_backend("half", *ARGUMENTS)
     with pytest.raises(ValueError, match="backend 'three' is a int: register a class"):
