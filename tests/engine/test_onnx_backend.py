@@ -9,13 +9,9 @@ from tiny_models import write_model_folder
 import sweet_jax
 from benchmarks.tiny_model import WORDS
 from sweet_jax.arrays import Batch
-from sweet_jax.serving.classifier import AdaptiveClassifier
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from sweet_jax.engine.onnx_backend import OnnxSegments
 from sweet_jax.onnx_graphs.segments import make_segment_models
+from sweet_jax.serving.classifier import AdaptiveClassifier
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,9 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from sweet_jax.models.disentangled import spread_distances
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from onnx_values import compute
 
+from sweet_jax.models.disentangled import spread_distances
 from sweet_jax.onnx_graphs.disentangled import add_spread, add_tables
 from sweet_jax.onnx_graphs.graph import Graph
 

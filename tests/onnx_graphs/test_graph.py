@@ -1,11 +1,6 @@
 """A graph under construction: one constant per value, and counted products."""
 
 import numpy as np
-import pytest
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from onnx_values import compute
 
 from sweet_jax.onnx_graphs.graph import Graph

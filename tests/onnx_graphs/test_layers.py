@@ -3,15 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from onnx_values import compute
 
 from sweet_jax.models.exit_heads import pool_states
 from sweet_jax.models.layers import ACTIVATIONS
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from onnx_values import compute
-
 from sweet_jax.onnx_graphs import layers
 from sweet_jax.onnx_graphs.graph import Graph
 

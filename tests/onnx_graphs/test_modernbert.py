@@ -4,15 +4,9 @@ import types
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
-
-from sweet_jax.models.rotary import rotate
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from onnx_values import compute
 
+from sweet_jax.models.rotary import rotate
 from sweet_jax.onnx_graphs.graph import Graph
 from sweet_jax.onnx_graphs.modernbert import add_biases, add_rotated
 

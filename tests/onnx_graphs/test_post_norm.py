@@ -4,14 +4,9 @@ import types
 
 import numpy as np
 import pytest
-
-from sweet_jax.models.mpnet import NUM_BUCKETS, compute_buckets
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from onnx_values import compute
 
+from sweet_jax.models.mpnet import NUM_BUCKETS, compute_buckets
 from sweet_jax.onnx_graphs.graph import Graph
 from sweet_jax.onnx_graphs.post_norm import add_embeddings, add_position_bias
 

@@ -12,12 +12,8 @@ from tiny_models import make_padded_batch, write_model_folder
 
 import sweet_jax
 from sweet_jax.arrays import Batch, ExitOutput
-from sweet_jax.huggingface.families import FAMILIES as ALL_FAMILIES
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from sweet_jax.engine.onnx_backend import OnnxSegments
+from sweet_jax.huggingface.families import FAMILIES as ALL_FAMILIES
 from sweet_jax.onnx_graphs.segments import FAMILIES, make_segment_models
 
 REAL = slice(0, 5)  # The last row is padding, which may have any output.

@@ -29,8 +29,6 @@ def test_wrong_flags_are_exit_status_2(tiny_model: Path, tmp_path: Path, capsys)
 
 
 def test_a_model_folder_without_its_run_is_refused(tiny_model: Path, tmp_path, capsys):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     copied = shutil.copytree(tiny_model, tmp_path / "copied")
     for model, message in (
         (copied, "is not in the work directory of its run, whose rows calibrate"),
@@ -45,8 +43,6 @@ def test_a_model_folder_without_its_run_is_refused(tiny_model: Path, tmp_path, c
 def test_temperatures_and_thresholds_are_those_of_the_precision(
     tiny_config: dict[str, Any], tmp_path: Path, shared_cache: Path, monkeypatch, capsys
 ):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
     settings = from_config_dict(tiny_config)
     run, _ = pipeline.run(settings, tmp_path / "run", True)
@@ -80,8 +76,6 @@ def test_temperatures_and_thresholds_are_those_of_the_precision(
 def test_other_rows_than_those_of_the_run_are_refused(
     tiny_config: dict[str, Any], tmp_path: Path, shared_cache: Path, monkeypatch, capsys
 ):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
     data = tmp_path / "train.jsonl"
     shutil.copyfile(tiny_config["data"]["train_file"], data)

@@ -9,13 +9,9 @@ import pytest
 
 import sweet_jax
 from benchmarks.tiny_model import WORDS
+from sweet_jax.onnx_graphs.segments import make_segment_models
 from sweet_jax.serving.model_folder import write_checksums
 from sweet_jax.serving.onnx_folder import save_onnx_folder
-
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from sweet_jax.onnx_graphs.segments import make_segment_models
 
 TEXTS = [" ".join(WORDS[i : i + 3]) for i in range(6)]
 
