@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -96,7 +97,7 @@ class OnnxSegments:
 
     def _run(self, segment: int, rows: Rows) -> SegmentOutput:
         inputs = {name: rows[name] for name in self._inputs[segment]}
-        found = self._sessions[segment].run(None, inputs)
+        found: Any = self._sessions[segment].run(None, inputs)
         outputs = dict(zip(self._outputs[segment], found, strict=True))
         answers = outputs["logits"]
         if "lte" in outputs:
