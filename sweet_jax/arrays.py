@@ -67,10 +67,12 @@ class ExitOutput(NamedTuple):
     Attributes:
         logits_BC: float32 logits before temperature.
         lte_B: learning-to-exit scores in [0, 1]; None without an LTE head.
+        pooled_BD: the pooler's outputs before dropout; in training only.
     """
 
     logits_BC: Float[Array, "B C"]
     lte_B: Float[Array, " B"] | None = None
+    pooled_BD: Float[Array, "B D"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

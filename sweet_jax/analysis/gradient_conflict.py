@@ -150,7 +150,7 @@ def make_add_batch(
                 outputs,  # type: ignore[arg-type]
                 batch.labels,
                 weigh_rows(batch.labels, batch.weights, class_weights),
-                objective.teacher,
+                objective,
             )
             total_weight = jnp.maximum(batch.weights.sum(), 1)
             return tuple(

@@ -88,17 +88,17 @@ class Exit(nn.Module):
         train: bool,
         shared_pooler: nn.Module | None = None,
     ) -> ExitOutput:
-        """Returns the exit's logits and, if it has an LTE head, its LTE score."""
+        """Returns the exit's logits, its LTE score, and in training what it pooled."""
         pooler = self.pooler if shared_pooler is None else shared_pooler
         if self.norm is not None:
             x_BLD = self.norm(x_BLD)
         pooled_BD = pooler(pool_states(x_BLD, mask_BL, self.pooling))
         pooled_BD = ACTIVATIONS[self.activation](pooled_BD)
+        kept_BD = pooled_BD if train else None
         pooled_BD = self.drop(pooled_BD, deterministic=not train)
         logits_BC = self.classifier(pooled_BD)
-        if not self.learn_to_exit:
-            return ExitOutput(logits_BC)
-        return ExitOutput(logits_BC, nn.sigmoid(self.lte(pooled_BD)[:, 0]))
+        lte_B = nn.sigmoid(self.lte(pooled_BD)[:, 0]) if self.learn_to_exit else None
+        return ExitOutput(logits_BC, lte_B, kept_BD)
 
 
 class Exits(nn.Module):

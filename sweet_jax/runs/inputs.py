@@ -47,6 +47,7 @@ from sweet_jax.settings.resolve import (
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system.caches import find_cache
 from sweet_jax.system.files import show_names
+from sweet_jax.training.contrastive import begin_contrastive
 from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import Member, make_members, separates_segments
 
@@ -171,6 +172,16 @@ def prepare(settings: Settings) -> Prepared:
     splits = make_splits(raw, settings)
     settings = _settle_calibration(settings, splits)
     settings = resolve_epochs(settings, len(splits.train))
+    train = settings.train
+    members = tuple(
+        begin_contrastive(
+            member,
+            train.contrastive_epochs,
+            train.num_epochs,
+            settings.optim.contrastive_learning_rate,
+        )
+        for member in members
+    )
     for name, origin in splits.origin.items():
         logger.info("%s: %s", name, origin)
     tokenizer = load_tokenizer(folder, config.max_positions)

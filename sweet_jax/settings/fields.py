@@ -127,6 +127,8 @@ class OptimSettings:
     # Peak learning rates; -1: 1e-4 and 1e-3 (faithful_release: 5e-5 for both).
     encoder_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
     exit_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
+    # Peak learning rate of the encoder in train.contrastive_epochs.
+    contrastive_learning_rate: Annotated[float, Range(0, 1)] = 2e-5
     # `linear` decay to 0, or `constant`; both after the warm-up.
     schedule: Annotated[str, OneOf("linear", "constant")] = "linear"
     # Share of the steps, in percent, over which the learning rates rise from 0; -1: 10
@@ -157,6 +159,12 @@ class TrainSettings:
     # Passes over the training rows; -1: 3, or where rows are few as many as make 300
     # steps (faithful_release: 2).
     num_epochs: Annotated[int, Range(1)] = AUTO
+    # Passes over the training rows before these, in which the encoder alone learns to
+    # hold rows of a class together (SupCon), after which the exits start anew as
+    # probes; -1: where 3 epochs are fewer than 300 steps, as many as fill these up (0
+    # with num_epochs given, with exits.init=random, for registered methods and under
+    # faithful_release).
+    contrastive_epochs: Annotated[int, Range(0)] = AUTO
     # Steps between checkpoints; one more is written at the end.
     checkpoint_every_steps: Annotated[int, Range(1)] = 200
     # Parts a batch is cut into, one after the other, to save memory.

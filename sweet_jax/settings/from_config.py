@@ -170,6 +170,12 @@ def _check(settings: Settings) -> None:
             "exits.pooler_init=checkpoint contradicts exits.init=probe, which sets the"
             " poolers: set exits.pooler_init=fresh, or exits.init=random"
         )
+    if settings.exits.init == "random" and settings.train.contrastive_epochs > 0:
+        raise SettingsError(
+            f"train.contrastive_epochs={settings.train.contrastive_epochs} contradicts"
+            " exits.init=random: after these epochs exits start anew, as probes; set"
+            " exits.init=probe, or train.contrastive_epochs=0"
+        )
     if "lte" in settings.evaluate.criteria and not settings.exits.learn_to_exit:
         raise SettingsError(
             "evaluate.criteria names lte, whose heads are trained only with"

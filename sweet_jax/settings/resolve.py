@@ -67,6 +67,7 @@ FAITHFUL_RELEASE: dict[str, Any] = {
     "data.buckets": (256,),
     "train.batch_size": 16,
     "train.num_epochs": 2,
+    "train.contrastive_epochs": 0,
     "train.select": "last",
     "train.class_weights": "none",
     "boundary_gradient_scale": 0.0,
@@ -131,17 +132,28 @@ def resolve(settings: Settings) -> Settings:
 
 
 def resolve_epochs(settings: Settings, num_rows: int) -> Settings:
-    """Returns settings with train.num_epochs filled in.
+    """Returns settings with train.num_epochs and contrastive_epochs filled in.
 
     Args:
         settings: resolved.
         num_rows: number of training rows.
     """
-    if settings.train.num_epochs != AUTO:
-        return settings
-    steps_per_epoch = math.ceil(num_rows / settings.train.batch_size)
-    num_epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
-    return replace_fields(settings, {"train.num_epochs": num_epochs})
+    train = settings.train
+    num_epochs, contrastive = train.num_epochs, train.contrastive_epochs
+    least = math.ceil(_LEAST_STEPS / math.ceil(num_rows / train.batch_size))
+    if contrastive == AUTO:
+        chooses = (
+            num_epochs == AUTO
+            and settings.exits.init == "probe"
+            and settings.method in BUILTIN_METHODS
+        )
+        contrastive = max(0, least - _LEAST_EPOCHS) if chooses else 0
+    if num_epochs == AUTO:
+        num_epochs = max(_LEAST_EPOCHS, least - contrastive)
+    return replace_fields(
+        settings,
+        {"train.num_epochs": num_epochs, "train.contrastive_epochs": contrastive},
+    )
 
 
 def _infer_task(settings: Settings) -> str:

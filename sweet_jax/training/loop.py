@@ -93,7 +93,8 @@ def train_member(
         store: checkpoints of this member.
         progress: receives metrics and calls during training.
         start_fn: computes the parameters of the first step from `params`, with the same
-            shapes; not called where a checkpoint is restored. None: they are `params`.
+            shapes, and later those of phases that start the exits anew; not called for
+            steps before a restored checkpoint. None: parameters stay as they are.
 
     Returns:
         The parameters after the last step, on the mesh.
@@ -131,8 +132,14 @@ def train_member(
         for run in runs:
             if step >= run.stop:
                 continue
-            if state is None or step == run.first:
-                state = run.make_state(params if state is None else state.params)
+            if state is None:
+                state = run.make_state(params)
+            elif step == run.first:
+                params = state.params
+                if run.starts_exits and start_fn is not None:
+                    params, start_cost = start_fn(jax.device_get(params))
+                    log.write_cost(step, {"phase": BEFORE_PHASES, **start_cost})
+                state = run.make_state(params)
             state = loop.run_phase(run, step, state)
             step = run.stop
     assert state is not None

@@ -9,6 +9,8 @@ import optax
 from jaxtyping import Float, Int
 
 from sweet_jax.arrays import Array, ExitOutput
+from sweet_jax.training.contrastive import compute_contrastive_sum
+from sweet_jax.training.objectives import Objective
 
 
 def compute_cross_entropy_sum(
@@ -82,12 +84,17 @@ def compute_objective_losses(
     outputs: Sequence[ExitOutput],
     labels_B: Int[Array, " B"],
     weights_B: Float[Array, " B"],
-    teacher: int | None,
+    objective: Objective,
 ) -> tuple[Float[Array, ""], ...]:
-    """Returns the loss sum of each exit, from labels or from a teacher exit."""
-    if teacher is None:
+    """Returns the loss sum of each exit that the objective minimises."""
+    if objective.is_contrastive:
+        return tuple(
+            compute_contrastive_sum(output.pooled_BD, labels_B, weights_B)  # type: ignore[arg-type]
+            for output in outputs
+        )
+    if objective.teacher is None:
         return compute_exit_losses(outputs, labels_B, weights_B)
-    return compute_distillation_losses(outputs, teacher, weights_B)
+    return compute_distillation_losses(outputs, objective.teacher, weights_B)
 
 
 def compute_divergence_sum(

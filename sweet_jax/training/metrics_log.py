@@ -16,7 +16,7 @@ from sweet_jax.training.board import Board
 
 logger = logging.getLogger(__name__)
 
-# `phase` in the cost of what happens before the first step.
+# `phase` in the cost of what happens before the first step of a phase.
 BEFORE_PHASES = -1
 
 
@@ -169,8 +169,8 @@ class TrainingCost:
 
     Attributes:
         seconds: time spent in steps.
-        start_seconds: time spent before the first steps, on the parameters that they
-            start from.
+        start_seconds: time spent before the first steps of phases, on the parameters
+            that they start from.
         compile_seconds: time spent in tracing and compiling.
         flops: FLOPs of all steps and of what came before them, by XLA's analysis; 0 if
             the backend gives none.
@@ -190,8 +190,16 @@ def read_cost(path: Path) -> TrainingCost:
     """Adds up the entries of metrics.jsonl; a resumed phase counts its FLOPs once."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     costs = [row for row in rows if "cost" in row]
-    # The last entry of a phase replaces those of earlier processes.
-    phases = {(row["member"], row["cost"]["phase"]): row["cost"] for row in costs}
+    # The last entry of a phase replaces those of earlier processes. What comes before a
+    # phase is known by its step.
+    phases = {
+        (
+            row["member"],
+            phase := row["cost"]["phase"],
+            row["step"] if phase == BEFORE_PHASES else phase,
+        ): row["cost"]
+        for row in costs
+    }
     return TrainingCost(
         seconds=sum(row["seconds"] for row in rows if "seconds" in row),
         start_seconds=sum(

@@ -24,12 +24,15 @@ class Objective:
             no backward pass through the encoder.
         teacher: the exit whose soft predictions replace the labels for the other exits,
             by its position in the member; None: all exits learn from the labels.
+        is_contrastive: whether each exit's loss is contrastive (`contrastive.py`)
+            instead of a cross-entropy.
     """
 
     seam_scale: tuple[float, ...]
     exit_scale: tuple[float, ...]
     state_scale: tuple[float, ...] | None = None
     teacher: int | None = None
+    is_contrastive: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +48,18 @@ class Phase:
             divided into equal parts, one per objective, in order.
         trainable: regexes of the trainable parameter paths.
         steps_percent: its length, in percent of the steps of train.num_epochs.
+        encoder_learning_rate: the encoder's peak learning rate; None:
+            optim.encoder_learning_rate.
+        starts_exits: whether exits start anew from the encoder as it then is, if they
+            start as probes; before the first phase they always do.
     """
 
     objectives: tuple[Objective, ...]
     takes_turns: bool = False
     trainable: tuple[str, ...] = (".*",)
     steps_percent: float = 100.0
+    encoder_learning_rate: float | None = None
+    starts_exits: bool = False
 
     def choose_objective(self, step: int, num_steps: int) -> Objective:
         """Returns the objective of a step, counted from 0 of the phase's `num_steps`.

@@ -1,5 +1,6 @@
 """Runs a phase: its optimiser, its train state and its compiled steps."""
 
+import dataclasses
 import logging
 from collections import Counter
 from typing import Any
@@ -30,6 +31,7 @@ class PhaseRun:
     Attributes:
         first: its first step, counted from 0 over all phases.
         stop: the step after its last step.
+        starts_exits: whether the exits start anew before its first step.
     """
 
     def __init__(
@@ -53,13 +55,15 @@ class PhaseRun:
                 f"method={settings.method}: trainable={trainable} matches no parameter"
                 " of the model; paths begin with encoder/ or exits/"
             )
+        self.starts_exits = span.phase.starts_exits
+        rate, optim = span.phase.encoder_learning_rate, settings.optim
+        if rate is not None:
+            optim = dataclasses.replace(optim, encoder_learning_rate=rate)
         num_steps = span.stop - span.first
         self._optimizer = make_optimizer(
-            settings.optim, params, trainable, training.find_segment, num_steps
+            optim, params, trainable, training.find_segment, num_steps
         )
-        self._schedule = make_schedule(
-            settings.optim, settings.optim.encoder_learning_rate, num_steps
-        )
+        self._schedule = make_schedule(optim, optim.encoder_learning_rate, num_steps)
 
         def make_programs(objective: Objective) -> Programs:
             train_step = make_train_step(

@@ -37,8 +37,8 @@ class StepMetrics(NamedTuple):
     """Sums of a step; the reader divides them by the weight.
 
     Attributes:
-        loss_sum_E: sum of cross-entropies per exit, also for exits with a teacher, and
-            without class weights.
+        loss_sum_E: sum of cross-entropies per exit, whatever the objective minimises,
+            and without class weights.
         weight: number of rows without padding.
         gradient_norm: norm over all parameters, before clipping.
         lte_sum_E: sum of squared errors of learning to exit, per exit; None if exits do
@@ -98,7 +98,7 @@ def make_train_step(
             outputs,  # type: ignore[arg-type]
             batch.labels,
             weigh_rows(batch.labels, batch.weights, class_weights),
-            objective.teacher,
+            objective,
         )
         # The loss of learning to exit is added to its exit's loss with weight 1, as in
         # the released code: an exit with weight 0 has neither loss.
