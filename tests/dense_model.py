@@ -26,6 +26,7 @@ from sweet_jax.models.multi_exit import MultiExitClassifier
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
+from sweet_jax.training.contrastive import begin_contrastive
 from sweet_jax.training.loop import Progress, Start, train_member
 from sweet_jax.training.member_training import MemberTraining, TrainData
 from sweet_jax.training.methods import make_members
@@ -183,6 +184,13 @@ def make_dense_training(
     }
     settings = from_config_dict(fields)
     (member,) = make_members(settings, len(EXIT_LAYERS))
+    train = settings.train
+    member = begin_contrastive(
+        member,
+        max(train.contrastive_epochs, 0),
+        train.num_epochs,
+        settings.optim.contrastive_learning_rate,
+    )
     data = TrainData(rows or make_rows(), buckets, 0)
     return MemberTraining(model or make_dense_model(), member, data, settings)
 

@@ -39,6 +39,7 @@ def plan_epoch(
     buckets: Sequence[int],
     seed: int,
     epoch: int,
+    pairs_of: Int[np.ndarray, " N"] | None = None,
 ) -> list[BatchPlan]:
     """Returns the steps of one training epoch: a pure function of its arguments.
 
@@ -50,14 +51,15 @@ def plan_epoch(
         buckets: increasing lengths to pad to; the longest row must fit the last one.
         seed: the run's seed.
         epoch: counted from 0.
+        pairs_of: classes of which two rows each come into a batch together, where a
+            bucket has two; None: rows come as shuffled.
 
     Raises:
         ValueError: a row is longer than the last bucket.
     """
     rng = np.random.default_rng((seed, epoch))
-    plans = list(
-        _fill_buckets(lengths, rng.permutation(len(lengths)), batch_size, buckets)
-    )
+    order = rng.permutation(len(lengths))
+    plans = list(_fill_buckets(lengths, order, batch_size, buckets, pairs_of))
     return [plans[i] for i in rng.permutation(len(plans))]
 
 
@@ -131,6 +133,7 @@ def _fill_buckets(
     order: Int[np.ndarray, " N"],
     batch_size: int,
     buckets: Sequence[int],
+    pairs_of: Int[np.ndarray, " N"] | None = None,
 ) -> Iterator[BatchPlan]:
     """Yields batches bucket by bucket, taking the rows of each in `order`."""
     limits = np.asarray(buckets)
@@ -144,6 +147,8 @@ def _fill_buckets(
     for i in range(len(limits)):
         # Leftover rows of shorter buckets go first: they must not be left over again.
         waiting = np.concatenate([waiting, order[bucket_of_row[order] == i]])
+        if pairs_of is not None:
+            waiting = waiting[_pair(pairs_of[waiting])]
         num_full = len(waiting) // batch_size * batch_size
         for start in range(0, num_full, batch_size):
             rows = waiting[start : start + batch_size]
@@ -151,3 +156,18 @@ def _fill_buckets(
         waiting = waiting[num_full:]
     if len(waiting):
         yield BatchPlan(int(limits[bucket_of_row[waiting].max()]), waiting)
+
+
+def _pair(labels_R: Int[np.ndarray, " R"]) -> Int64[np.ndarray, " R"]:
+    """Returns positions: first pairs of equal labels, then what has no partner left.
+
+    Otherwise their order is kept: a pair stands where the first of the two would.
+    """
+    by_label = np.argsort(labels_R, kind="stable")
+    _, starts, counts = np.unique(
+        labels_R[by_label], return_index=True, return_counts=True
+    )
+    rank = np.arange(len(labels_R)) - np.repeat(starts, counts)
+    first = by_label[np.arange(len(labels_R)) - rank % 2]
+    is_left = (rank % 2 == 0) & (rank == np.repeat(counts, counts) - 1)
+    return by_label[np.lexsort((rank, first, is_left))]

@@ -37,12 +37,12 @@ def compute_contrastive_sum(
         labels_B: classes.
         weights_B: weights of the rows.
     """
-    real_B = weights_B > 0
+    num_rows, real_B = len(weights_B), weights_B > 0
     # `where`, so that NaN in a padding row never meets a factor of 0.
     x_BD = jnp.where(real_B[:, None], pooled_BD.astype(jnp.float32), 0)
     x_BD *= jax.lax.rsqrt((x_BD**2).sum(axis=1, keepdims=True) + 1e-12)
-    other_BB: Bool[Array, "B B"] = real_B & ~jnp.eye(len(real_B), dtype=bool)
-    alike_BB = other_BB & (labels_B[:, None] == labels_B)
+    other_BB: Bool[Array, "B B"] = real_B[None, :] & ~jnp.eye(num_rows, dtype=bool)
+    alike_BB = other_BB & (labels_B[:, None] == labels_B[None, :])
     # Not -inf: the gradient of a row that is compared with none would be NaN.
     cosines_BB = jnp.where(other_BB, x_BD @ x_BD.T / TEMPERATURE, -1e9)
     log_shares_BB = jnp.where(alike_BB, jax.nn.log_softmax(cosines_BB), 0)

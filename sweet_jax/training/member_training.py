@@ -106,13 +106,19 @@ class MemberTraining:
         return find_segment(path, self.settings.exits.layers)
 
     def plan_epoch(self, epoch: int) -> list[BatchPlan]:
-        """Returns the batches of an epoch, counted from 0, in their order."""
+        """Returns the batches of an epoch, counted from 0, in their order.
+
+        Those of contrastive epochs hold pairs of rows of a class: with many classes
+        there would be few at random.
+        """
+        contrasts = epoch < self.settings.train.contrastive_epochs
         return plan_epoch(
             self.data.rows.lengths,
             self.settings.train.batch_size,
             self.data.buckets,
             self.settings.seed,
             epoch,
+            self.data.rows.labels if contrasts else None,
         )
 
     def iterate_plans(self, start: int, stop: int) -> Iterator[BatchPlan]:

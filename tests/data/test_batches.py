@@ -58,6 +58,33 @@ def test_an_epoch_has_every_row_once_in_the_fewest_steps(lengths, size, seed, ep
     assert_covers(plan_epoch(lengths, size, BUCKETS, seed, epoch), lengths, size)
 
 
+@given(row_lengths, st.integers(1, 20), st.integers(1, 40), st.integers(0, 5))
+@settings(deadline=None)
+def test_pairs_of_a_class_lose_no_row(lengths, size, num_classes, seed):
+    labels = np.random.default_rng(seed).integers(0, num_classes, len(lengths))
+    plans = plan_epoch(lengths, size, BUCKETS, seed, 0, labels)
+    assert_covers(plans, lengths, size)
+
+
+def test_rows_of_a_class_come_in_pairs_and_change_partners():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(40), [3, 5] * 20))
+    lengths = np.full(len(labels), 4)
+    partners = set()
+    for epoch in range(2):
+        plans = plan_epoch(lengths, 8, BUCKETS, 0, epoch, labels)
+        found = [row for plan in plans for row in plan.rows.reshape(-1, 2)]
+        alone = [pair for pair in found if labels[pair[0]] != labels[pair[1]]]
+        assert len(alone) == 40 / 2, "a class has an odd number of rows"
+        partners.add(frozenset(frozenset(pair.tolist()) for pair in found))
+        # Batches are no runs of a few classes.
+        full = [plan for plan in plans if not np.isin(alone, plan.rows).any()]
+        assert min(len(set(labels[plan.rows])) for plan in full) >= 3
+    assert len(partners) == 2
+    none = plan_epoch(lengths, 8, BUCKETS, 0, 0)
+    shares = [len(set(labels[plan.rows])) / 8 for plan in none]
+    assert np.mean(shares) > 0.8, "at random there are few pairs"
+
+
 @given(row_lengths, st.integers(1, 20))
 @settings(deadline=None)
 def test_evaluation_drops_no_row(lengths, size):

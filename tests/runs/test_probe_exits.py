@@ -31,6 +31,7 @@ from sweet_jax.runs.workdir import Workdir
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.registries import BUILTIN_METHODS
 from sweet_jax.training.loop import Start
+from sweet_jax.training.member_training import MemberTraining
 from sweet_jax.training.metrics_log import TrainingCost, read_cost
 from sweet_jax.trees import flatten_paths
 
@@ -124,6 +125,44 @@ def test_a_probed_training_repeats_and_resumes_bit_for_bit(method, tmp_path):
     assert_same_training(whole, again)
     part = copy_up_to(whole, tmp_path / "part", 2)
     assert_same_training(whole, train_dense(part, start_fn=refuse, **config))
+
+
+@pytest.mark.parametrize(
+    "method", ["sweet", pytest.param("two_stage", marks=pytest.mark.slow)]
+)
+def test_exits_start_anew_after_a_contrastive_phase_also_when_resumed(method, tmp_path):
+    config = {
+        "method": method,
+        "exits": {"init": "probe"},
+        "train": {"num_epochs": 1, "contrastive_epochs": 1},
+        "optim": {"contrastive_learning_rate": 1e-2},
+    }
+    begun: list[dict[str, np.ndarray]] = []
+
+    def begin(training: MemberTraining, params: Params) -> Start:
+        found = probe_exits(training, params)
+        begun.append(flatten_paths(found.params))
+        return found
+
+    whole = train_dense(tmp_path / "whole", start_fn=begin, **config)
+    first, second = begun
+    for path, leaf in first.items():
+        # The phase moves the encoder, and no exit; the second probes are of its states.
+        assert (leaf != second[path]).any(), path
+    for step in (2, 3, 4):
+        begun.clear()
+        part = copy_up_to(whole, tmp_path / f"part_{step}", step)
+        assert_same_training(whole, train_dense(part, start_fn=begin, **config))
+        assert len(begun) == (step <= 3)
+        for found in begun:
+            for path, leaf in found.items():
+                np.testing.assert_array_equal(leaf, second[path])
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    starts = [r for r in map(json.loads, lines) if r.get("cost", {}).get("phase") == -1]
+    assert [row["step"] for row in starts] == [0, 3]
+    assert read_cost(tmp_path / "whole" / "metrics.jsonl").start_seconds == sum(
+        row["cost"]["seconds"] for row in starts
+    )
 
 
 def refuse(*_: Any) -> Start:

@@ -8,6 +8,7 @@ import pytest
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings import registries
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.registries import METHODS
 from sweet_jax.settings.resolve import (
     FAITHFUL_RELEASE,
     find_defaults,
@@ -25,6 +26,8 @@ def test_auto_resolves_by_method_after_overrides(method):
     flat = settings_lib.flatten_settings(made)
     # How many rows are worth holding out depends on how many there are.
     assert flat.pop("data.calibration_examples") == settings_lib.AUTO
+    # The number of rows decides.
+    assert flat.pop("train.contrastive_epochs") == settings_lib.AUTO
     assert settings_lib.AUTO not in [v for v in flat.values() if v is not True]
     # The tasks say what their metric is.
     assert [n for n, v in flat.items() if v == "auto"] == ["data.metric"]
@@ -63,17 +66,43 @@ def test_a_given_value_is_kept_or_refused_but_never_replaced(name):
 
 @pytest.mark.parametrize("num_rows", [1, 16, 47, 48, 300, 1600, 1601, 100_000])
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
-def test_few_rows_are_passed_over_until_there_are_enough_steps(num_rows, batch_size):
-    settings = from_config_dict({"train": {"batch_size": batch_size}})
-    epochs = resolve_epochs(settings, num_rows).train.num_epochs
+def test_few_rows_are_passed_over_until_there_are_enough_steps(
+    num_rows, batch_size, monkeypatch
+):
+    def resolve(**given: Any) -> tuple[int, int]:
+        given["train"] = {"batch_size": batch_size, **given.get("train", {})}
+        train = resolve_epochs(from_config_dict(given), num_rows).train
+        return train.contrastive_epochs, train.num_epochs
+
+    contrastive, epochs = resolve()
+    assert epochs == 3
     steps_per_epoch = -(-num_rows // batch_size)
-    assert epochs >= 3
-    assert epochs * steps_per_epoch >= 300
-    fewer = epochs - 1
-    assert fewer < 3 or fewer * steps_per_epoch < 300
-    for given in ({"train": {"num_epochs": 1}}, {"faithful_release": True}):
-        kept = from_config_dict(given)
-        assert resolve_epochs(kept, num_rows) == kept
+    assert (contrastive + 3) * steps_per_epoch >= 300
+    assert contrastive == 0 or (contrastive + 2) * steps_per_epoch < 300
+    # The others have as many steps.
+    for given in ({"exits": {"init": "random"}}, {"train": {"contrastive_epochs": 0}}):
+        assert resolve(**given) == (0, contrastive + 3)
+    assert resolve(train={"contrastive_epochs": 2}) == (2, max(3, contrastive + 1))
+    assert resolve(train={"num_epochs": 1}) == (0, 1)
+    both = {"num_epochs": 1, "contrastive_epochs": 2}
+    assert resolve(train=both) == (2, 1)
+    kept = from_config_dict({"faithful_release": True})
+    assert resolve_epochs(kept, num_rows) == kept
+    monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
+    METHODS.register("elsewhere", lambda settings, num_exits: ())
+    assert resolve(method="elsewhere") == (0, contrastive + 3)
+
+
+def test_drawn_exits_have_no_contrastive_epochs():
+    given = {"train": {"contrastive_epochs": 1}, "exits": {"init": "random"}}
+    with pytest.raises(SettingsError, match=r"contradicts exits\.init=random") as error:
+        from_config_dict(given)
+    for remedy in ("exits.init=probe", "train.contrastive_epochs=0"):
+        assert remedy in str(error.value)
+        name, value = remedy.split("=")
+        section, field = name.split(".")
+        kept = int(value) if value.isdigit() else value
+        from_config_dict(given | {section: {**given[section], field: kept}})
 
 
 @pytest.mark.parametrize(
