@@ -57,7 +57,11 @@ def test_filling_rows_and_rows_alone_add_nothing(rng):
     assert np.isfinite(gradient).all()
     assert not np.any(np.asarray(gradient)[4:])
     # Nothing is compared: no loss, no gradient, no NaN. Rows of zeros have no length.
-    for other, kept in ((x, weights * 0), (x, [1, 1, 0, 1, 0, 0]), (x * 0, weights)):
+    for other, kept in (
+        (x, weights * 0),
+        (x, [1, 1, 0, 1, 0, 0]),
+        (np.zeros_like(x), weights),
+    ):
         other[4:] = 0
         loss, gradient = jax.value_and_grad(compute_contrastive_sum)(
             jnp.asarray(other), labels, jnp.asarray(kept, jnp.float32)
