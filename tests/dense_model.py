@@ -20,9 +20,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from sweet_jax.arrays import Params
 from sweet_jax.data.tokenize import Tokenized
+from sweet_jax.evaluation.frozen_states import FrozenStates
+from sweet_jax.evaluation.probes import Probe, fit_probe
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import MultiExitClassifier
+from sweet_jax.runs.probe_exits import probe_exits
 from sweet_jax.settings.fields import ExitSettings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.training.checkpoint import Checkpoints
@@ -139,7 +142,7 @@ def train_dense(
     buckets: tuple[int, ...] = (8,),
     model: MultiExitClassifier | None = None,
     rows: Tokenized | None = None,
-    start_fn: Callable[[MemberTraining, Params], Start] | None = None,
+    start_fn: Callable[[MemberTraining, Params, int], Start] | None = None,
     **config: Any,
 ) -> Trained:
     """Trains a method from, or on with, what lies in `root`: a checkpoint every step.
@@ -193,6 +196,29 @@ def make_dense_training(
     )
     data = TrainData(rows or make_rows(), buckets, 0)
     return MemberTraining(model or make_dense_model(), member, data, settings)
+
+
+def probe_dense(training: MemberTraining, params: Params, step: int) -> Start:
+    """Starts exits as a run does whose encoder as published is that of `params`."""
+    model = training.model
+    published = FrozenStates(
+        model.encoder,
+        model.exit_layers,
+        model.settings.pooling,
+        batch_size=training.settings.train.batch_size
+        // training.settings.train.accumulate_steps,
+        buckets=training.data.buckets,
+        pad_id=0,
+    )
+
+    def find_probes() -> list[Probe]:
+        rows = training.data.rows
+        return [
+            fit_probe(states_ND, rows.labels, model.num_classes)
+            for states_ND in published.collect(params["encoder"], None, rows)
+        ]
+
+    return probe_exits(training, published, find_probes, params, step)
 
 
 @contextlib.contextmanager

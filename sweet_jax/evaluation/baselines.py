@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from sweet_jax.data.examples import Examples
 from sweet_jax.evaluation.metrics import score_predictions
-from sweet_jax.evaluation.probes import LOGISTIC, RIDGE, fit_probe
+from sweet_jax.evaluation.probes import LOGISTIC, RIDGE, Probe
 
 CONSTANT = "constant"
 # Of tf-idf weights: inverse strength of logistic regression, as in scikit-learn, and
@@ -74,7 +74,7 @@ def measure_baselines(
     train: Examples,
     test: Examples,
     exit_layers: Sequence[int],
-    train_states: Sequence[Float[np.ndarray, "N D"]],
+    probes: Sequence[Probe],
     test_states: Sequence[Float[np.ndarray, "K D"]],
 ) -> dict[str, Any]:
     """Returns each baseline's kind of model, its score and accuracy on the test rows.
@@ -85,14 +85,14 @@ def measure_baselines(
         train: the training rows; nothing else is fitted on.
         test: the test rows.
         exit_layers: the layer that each exit reads.
-        train_states: per exit, the frozen states of the training rows.
-        test_states: the same of the test rows.
+        probes: per exit, the linear model of the frozen states of the training rows.
+        test_states: per exit, the frozen states of the test rows.
     """
     majority = answer_majority(train.labels, len(test), num_classes)
     tfidf = classify_texts(train, test, num_classes)
     states = [
-        classify_states(one, train.labels, other, num_classes)
-        for one, other in zip(train_states, test_states, strict=True)
+        classify_states(probe, train.labels, states_KD)
+        for probe, states_KD in zip(probes, test_states, strict=True)
     ]
 
     def describe(answers: Answers) -> dict[str, Any]:
@@ -122,19 +122,20 @@ def answer_majority(
 
 
 def classify_states(
-    train_ND: Float[np.ndarray, "N D"],
+    probe: Probe,
     labels_N: Int[np.ndarray, " N"],
     test_KD: Float[np.ndarray, "K D"],
-    num_classes: int,
 ) -> Answers:
-    """Returns a linear probe's answers from states."""
-    present = np.unique(labels_N)
-    if len(present) < 2:
-        return answer_majority(labels_N, len(test_KD), num_classes)
-    probe = fit_probe(train_ND, labels_N, num_classes)
+    """Returns a linear probe's answers from states.
+
+    Args:
+        probe: the linear model.
+        labels_N: classes of the rows that it was fitted on.
+        test_KD: states.
+    """
     logits_KC = probe.compute_logits(test_KD)
     # A class without a training row is never predicted.
-    logits_KC[:, ~np.isin(np.arange(num_classes), present)] = -np.inf
+    logits_KC[:, ~np.isin(np.arange(logits_KC.shape[1]), labels_N)] = -np.inf
     shares_KC = np.maximum(special.softmax(logits_KC, axis=1), _TINY)
     return Answers(probe.model, logits_KC.argmax(axis=1), np.log(shares_KC))
 

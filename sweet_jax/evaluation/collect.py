@@ -27,6 +27,7 @@ class RowPass:
 
     Attributes:
         programs: one per batch shape, with compile seconds and FLOPs.
+        flops: of all runs so far, by XLA's analysis.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RowPass:
         # Replicated, so that every process can read all rows.
         replicated = NamedSharding(self._mesh, PartitionSpec())
         self.programs = Programs(jax.jit(compute_fn, out_shardings=replicated))
+        self.flops = 0.0
 
     def run(
         self, params: Params, rows: Tokenized
@@ -86,6 +88,7 @@ class RowPass:
         for plan in plans:
             batch = self._make_batch(rows, plan)
             program = self.programs.by_shape[shape_of(batch)]
+            self.flops += program.flops
             pending.append((plan, program.call(params, batch, self._rng)))
             if len(pending) > _MOST_PENDING:
                 take_oldest()

@@ -1,6 +1,7 @@
-"""Pooled states of the pretrained encoder, before any training, at every exit.
+"""Pooled states of an encoder without its exits, at every exit.
 
-Linear models of these states are the baselines of a run (`baselines.py`).
+Exits start from linear models of these states, and those of the encoder as published
+are the baselines of a run (`baselines.py`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from jaxtyping import Float, PRNGKeyArray
 
 from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.data.tokenize import Tokenized
-from sweet_jax.devices import Programs
 from sweet_jax.evaluation.collect import RowPass
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.exit_heads import pool_states
@@ -51,7 +51,7 @@ class PooledEncoder(nn.Module):
 
 
 class FrozenStates:
-    """Collects the pooled states of the pretrained encoder; keeps compiled programs.
+    """Collects the pooled states of an encoder; keeps compiled programs.
 
     The states depend on the encoder, the exit layers and the pooling only: not on the
     method, the seed or the classes.
@@ -62,34 +62,27 @@ class FrozenStates:
         encoder: Encoder,
         exit_layers: Sequence[int],
         pooling: str,
-        params: Params,
-        final_norm: Params | None,
         *,
         batch_size: int,
         buckets: tuple[int, ...],
         pad_id: int,
     ) -> None:
-        """Stores the parameters; nothing is compiled yet.
+        """Makes the model; nothing is compiled yet.
 
         Args:
-            encoder: an unbound module, as deep as `params`.
+            encoder: an unbound module, as deep as the last exit.
             exit_layers: the layer that each exit reads, counted from 0, increasing.
             pooling: `mean` over real tokens, or `cls`.
-            params: the checkpoint's encoder; of shared tables the first copy is read.
-            final_norm: the checkpoint's norm after the last layer; None in families
-                whose layers end in a norm.
             batch_size: rows per batch; the states do not depend on it.
             buckets: lengths that batches are padded to.
             pad_id: token id of padding.
         """
-        # Training may give every segment its own copy of shared tables; all start
-        # equal.
-        model = PooledEncoder(
-            encoder.clone(table_starts=(0,)), tuple(exit_layers), pooling
-        )
-        self._params: dict[str, Any] = {"encoder": params}
-        if final_norm is not None:
-            self._params["norm"] = final_norm
+        self._model = model = PooledEncoder(encoder, tuple(exit_layers), pooling)
+        self._batching: dict[str, Any] = {
+            "batch_size": batch_size,
+            "buckets": buckets,
+            "pad_id": pad_id,
+        }
 
         def compute_states(
             params: Params, batch: Batch, _: PRNGKeyArray | None
@@ -99,15 +92,50 @@ class FrozenStates:
 
         self._rows = RowPass(compute_states, batch_size, buckets, pad_id)
 
-    @property
-    def programs(self) -> Programs:
-        """The programs, one per batch shape, with compile seconds and FLOPs."""
-        return self._rows.programs
+    def with_encoder(
+        self, encoder: Encoder, exit_layers: Sequence[int]
+    ) -> "FrozenStates":
+        """Returns a collector for another encoder or other exits; itself for its own.
 
-    def collect(self, rows: Tokenized) -> list[Float[np.ndarray, "N D"]]:
+        The arguments are those of `__init__`.
+        """
+        model = self._model
+        if (model.encoder, model.exit_layers) == (encoder, tuple(exit_layers)):
+            return self
+        return FrozenStates(encoder, exit_layers, model.pooling, **self._batching)
+
+    @property
+    def spent(self) -> dict[str, float | int]:
+        """What all calls took: compile_seconds, num_programs and flops."""
+        programs = self._rows.programs
+        return {
+            "compile_seconds": round(programs.seconds, 3),
+            "num_programs": len(programs.by_shape),
+            "flops": self._rows.flops,
+        }
+
+    @property
+    def memory(self) -> int:
+        """XLA's temporary memory of the largest program, in bytes."""
+        programs = self._rows.programs.by_shape.values()
+        return max((program.temporary_bytes for program in programs), default=0)
+
+    def collect(
+        self, encoder: Params, final_norm: Params | None, rows: Tokenized
+    ) -> list[Float[np.ndarray, "N D"]]:
         """Returns the float32 states of all rows in their order, one array per exit.
 
         On several hosts, all of them make this call.
+
+        Args:
+            encoder: parameters of the encoder, with a copy of shared tables for each of
+                its `table_starts`.
+            final_norm: those of the norm after the last layer; None in families whose
+                layers end in a norm.
+            rows: the rows.
         """
-        states_NED = self._rows.run(self._params, rows)["states_BED"]
+        params = {"encoder": encoder}
+        if final_norm is not None:
+            params["norm"] = final_norm
+        states_NED = self._rows.run(params, rows)["states_BED"]
         return list(np.ascontiguousarray(states_NED.swapaxes(0, 1)))

@@ -14,8 +14,8 @@ from sweet_jax.report.tables import (
 _MARGIN = 0.01
 _PROBE_ADVICE = "start exits as such models (exits.init=probe), "
 _ADVICE = (
-    "train longer (train.num_epochs), or use the linear model, which is fitted in"
-    " seconds (docs/baselines.md)"
+    "add labelled rows, train longer (train.num_epochs) if the training loss is still"
+    " high, or use the linear model, which is fitted in seconds (docs/baselines.md)"
 )
 
 

@@ -17,10 +17,8 @@ def measure_run_baselines(prepared: Prepared) -> dict[str, Any] | None:
         prepared: the inputs of the run.
     """
     start = time.perf_counter()
-    train_states, test_states = (
-        prepared.frozen_states.collect(prepared.rows[name])
-        for name in ("train", "test")
-    )
+    probes = prepared.frozen_probes
+    test_states = prepared.collect_frozen("test")
     if not is_first_host():
         return None
     baselines = measure_baselines(
@@ -29,7 +27,7 @@ def measure_run_baselines(prepared: Prepared) -> dict[str, Any] | None:
         prepared.splits.train,
         prepared.splits.test,
         prepared.settings.exits.layers,
-        train_states,
+        probes,
         test_states,
     )
     return {**baselines, "seconds": round(time.perf_counter() - start, 2)}

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from sweet_jax.data.batches import limit_buckets
 from sweet_jax.data.examples import Examples, RawTask
@@ -25,6 +26,7 @@ from sweet_jax.data.tokenize import (
 from sweet_jax.data.tokenizer_classes import PreTrainedTokenizerFast
 from sweet_jax.evaluation.frozen_states import FrozenStates
 from sweet_jax.evaluation.metrics import check_metric
+from sweet_jax.evaluation.probes import Probe, fit_probe
 from sweet_jax.exits.criteria import check_lte
 from sweet_jax.huggingface.build_models import ModelSpec, build_models
 from sweet_jax.huggingface.config import (
@@ -100,17 +102,42 @@ class Prepared:
 
     @functools.cached_property
     def frozen_states(self) -> FrozenStates:
-        """Collects the states of the pretrained encoder at the exits of the run."""
+        """Collects states at the exits of the run, in the encoder as published.
+
+        There layers share their tables; training may give each segment its own copy.
+        """
         model = self.models[-1]  # The deepest; its encoder ends at the last exit.
+        train = self.settings.train
         return FrozenStates(
-            model.encoder,
+            model.encoder.clone(table_starts=(0,)),
             self.settings.exits.layers,
             self.settings.exits.pooling,
-            self.loaded.encoder,
-            self.loaded.final_norm,
-            batch_size=self.settings.evaluate.batch_size,
+            # Rows that devices hold in a train step. evaluate.batch_size may change
+            # when this run resumes, and with it the last bits of the states.
+            batch_size=train.batch_size // train.accumulate_steps,
             buckets=self.buckets,
             pad_id=self.pad_id,
+        )
+
+    @functools.cached_property
+    def frozen_probes(self) -> tuple[Probe, ...]:
+        """Each exit's linear model of the training rows in the encoder as published.
+
+        Exits start from them, and they are baselines. All hosts make the first call.
+        """
+        labels_N = self.rows["train"].labels
+        return tuple(
+            fit_probe(states_ND, labels_N, self.num_classes)
+            for states_ND in self.collect_frozen("train")
+        )
+
+    def collect_frozen(self, rows: str) -> list[Float[np.ndarray, "N D"]]:
+        """Returns each exit's states of `rows` in the encoder as published.
+
+        All hosts make this call.
+        """
+        return self.frozen_states.collect(
+            self.loaded.encoder, self.loaded.final_norm, self.rows[rows]
         )
 
     @property

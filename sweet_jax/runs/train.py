@@ -95,7 +95,12 @@ def _train_one(
             on_epoch_end=None if best is None else best.offer,
             at_steps=analyses.find_calls(name),
         ),
-        functools.partial(probe_exits, training)
+        functools.partial(
+            probe_exits,
+            training,
+            prepared.frozen_states,
+            lambda: prepared.frozen_probes,
+        )
         if settings.exits.init == "probe"
         else None,
     )

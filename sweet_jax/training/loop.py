@@ -83,7 +83,7 @@ def train_member(
     params: Params,
     store: StateStore,
     progress: Progress,
-    start_fn: Callable[[Params], Start] | None = None,
+    start_fn: Callable[[Params, int], Start] | None = None,
 ) -> Params:
     """Trains one member, resuming from its newest checkpoint.
 
@@ -92,8 +92,8 @@ def train_member(
         params: parameters before training, on the host.
         store: checkpoints of this member.
         progress: receives metrics and calls during training.
-        start_fn: computes the parameters of the first step from `params`, with the same
-            shapes, and later those of phases that start the exits anew; not called for
+        start_fn: (parameters on the host, steps done) -> parameters of the same shapes,
+            before the first step and before phases that start the exits anew; not for
             steps before a restored checkpoint. None: parameters stay as they are.
 
     Returns:
@@ -116,7 +116,7 @@ def train_member(
     start_cost = None
     if step == 0:
         if start_fn is not None:
-            params, start_cost = start_fn(params)
+            params, start_cost = start_fn(params, step)
         check_start(params)
     else:
         logger.info("%s goes on after step %d", name or "training", step)
@@ -137,7 +137,7 @@ def train_member(
             elif step == run.first:
                 params = state.params
                 if run.starts_exits and start_fn is not None:
-                    params, start_cost = start_fn(jax.device_get(params))
+                    params, start_cost = start_fn(jax.device_get(params), step)
                     log.write_cost(step, {"phase": BEFORE_PHASES, **start_cost})
                 state = run.make_state(params)
             state = loop.run_phase(run, step, state)

@@ -45,15 +45,13 @@ def test_states_are_those_that_exits_read(make_tiny_encoder, family, pooling, me
     (*_, deepest) = split_model(whole, members, separate_tables=True)
     rows = make_rows(7)
     found = FrozenStates(
-        deepest.encoder,
+        deepest.encoder.clone(table_starts=(0,)),
         LAYERS,
         pooling,
-        loaded.encoder,
-        loaded.final_norm,
         batch_size=4,
         buckets=(8,),
         pad_id=0,
-    ).collect(rows)
+    ).collect(loaded.encoder, loaded.final_norm, rows)
     (joint,) = split_model(whole, ((0, 1),), separate_tables=True)
     args = (joint, jax.random.key(0), loaded.encoder, None, loaded.final_norm)
     params = init_params(*args)

@@ -66,12 +66,10 @@ def test_every_method_has_the_same_baselines(tiny_config, method):
     tiny_config["method"] = method
     tiny_config["evaluate"]["baselines"] = True
     prepared = prepare(from_config_dict(tiny_config))
-    states = prepared.frozen_states.collect(prepared.rows["train"])
+    states = prepared.collect_frozen("train")
     found = measure_run_baselines(prepared)
     assert found is not None
     assert len(found["frozen"]) == len(states) == 3
     whole = prepare(from_config_dict({**tiny_config, "method": "early_exit"}))
-    for one, other in zip(
-        states, whole.frozen_states.collect(whole.rows["train"]), strict=True
-    ):
+    for one, other in zip(states, whole.collect_frozen("train"), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -13,6 +13,7 @@ from dense_model import (
     copy_up_to,
     init_dense_params,
     make_dense_training,
+    probe_dense,
     train_dense,
 )
 from sklearn.linear_model import LogisticRegression
@@ -76,7 +77,7 @@ def test_every_exit_starts_as_the_regression_of_its_states(
     prepared = prepare(from_config_dict(tiny_config | {"method": method}))
     rows = prepared.rows["train"]
     wanted, bounds = [], []
-    for states_ND in prepared.frozen_states.collect(rows):
+    for states_ND in prepared.collect_frozen("train"):
         z_ND = StandardScaler().fit_transform(states_ND.astype(np.float64))
         model = LogisticRegression(C=0.1, tol=1e-6).fit(z_ND, rows.labels)
         wanted.append(model.decision_function(z_ND))
@@ -84,7 +85,13 @@ def test_every_exit_starts_as_the_regression_of_its_states(
     found: list[np.ndarray] = []
     for training in prepared.trainings:
         initial = make_initial_params(prepared, training.model)
-        begun = probe_exits(training, initial)
+        begun = probe(prepared, training, initial, 0)
+        # Of its own encoder, which is the published one.
+        again = probe(prepared, training, initial, 1)
+        for one, other in zip(
+            jax.tree.leaves(begun.params), jax.tree.leaves(again.params), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
         changed = {
             path
             for path, leaf in flatten_paths(begun.params).items()
@@ -98,7 +105,7 @@ def test_every_exit_starts_as_the_regression_of_its_states(
                 *("classifier/kernel", "classifier/bias"),
             )
         }
-        assert begun.cost["flops"] > 0
+        assert again.cost["flops"] > 0
         bank = Collector(training.model, 16, (16,), 0).collect(begun.params, rows)
         found += [*(bank.logits[..., 1] - bank.logits[..., 0]).T]
     assert len(found) == len(wanted) == 3
@@ -120,8 +127,8 @@ def test_every_exit_starts_as_the_regression_of_its_states(
 )
 def test_a_probed_training_repeats_and_resumes_bit_for_bit(method, tmp_path):
     config = {"method": method, "exits": {"init": "probe"}}
-    whole = train_dense(tmp_path / "whole", start_fn=probe_exits, **config)
-    again = train_dense(tmp_path / "again", start_fn=probe_exits, **config)
+    whole = train_dense(tmp_path / "whole", start_fn=probe_dense, **config)
+    again = train_dense(tmp_path / "again", start_fn=probe_dense, **config)
     assert_same_training(whole, again)
     part = copy_up_to(whole, tmp_path / "part", 2)
     assert_same_training(whole, train_dense(part, start_fn=refuse, **config))
@@ -139,8 +146,8 @@ def test_exits_start_anew_after_a_contrastive_phase_also_when_resumed(method, tm
     }
     begun: list[dict[str, np.ndarray]] = []
 
-    def begin(training: MemberTraining, params: Params) -> Start:
-        found = probe_exits(training, params)
+    def begin(training: MemberTraining, params: Params, step: int) -> Start:
+        found = probe_dense(training, params, step)
         begun.append(flatten_paths(found.params))
         return found
 
@@ -165,6 +172,46 @@ def test_exits_start_anew_after_a_contrastive_phase_also_when_resumed(method, tm
     )
 
 
+def probe(
+    prepared: Prepared, training: MemberTraining, params: Params, step: int
+) -> Start:
+    return probe_exits(
+        training, prepared.frozen_states, lambda: prepared.frozen_probes, params, step
+    )
+
+
+def test_copies_of_shared_tables_are_read_by_their_own_segments(
+    make_tiny_encoder, tiny_config
+):
+    tiny_config["encoder"] = {"name": str(make_tiny_encoder("mpnet"))}
+    tiny_config["exits"] |= {"init": "probe"}
+    prepared = prepare(from_config_dict(tiny_config | {"method": "sweet"}))
+    (training,) = prepared.trainings
+    params = jax.device_get(make_initial_params(prepared, training.model))
+    before = probe(prepared, training, params, 1).params["exits"]
+    copies = sorted(
+        {
+            path.split("/")[0]
+            for path in flatten_paths(params["encoder"])
+            if path.startswith("shared_")
+        }
+    )
+    assert len(copies) == 3
+    changed = {
+        **params["encoder"],
+        copies[1]: jax.tree.map(lambda x: 20 * x + 1, params["encoder"][copies[1]]),
+    }
+    after = probe(prepared, training, {**params, "encoder": changed}, 1).params["exits"]
+    is_same = [
+        (
+            before[f"exit_{i}"]["classifier"]["kernel"]
+            == after[f"exit_{i}"]["classifier"]["kernel"]
+        ).all()
+        for i in range(3)
+    ]
+    assert is_same == [True, False, False]
+
+
 def refuse(*_: Any) -> Start:
     raise AssertionError("a checkpoint is restored: nothing is fitted")
 
@@ -173,7 +220,7 @@ def test_devices_and_parts_of_a_batch_change_rounding_only():
     def begin(**fields: int) -> dict[str, np.ndarray]:
         training = make_dense_training(train=fields)
         params = init_dense_params(training.model)
-        return flatten_paths(jax.device_get(probe_exits(training, params).params))
+        return flatten_paths(jax.device_get(probe_dense(training, params, 0).params))
 
     one = begin(batch_size=5)  # One device; a batch of 8 is cut over four.
     for other in (begin(batch_size=8), begin(batch_size=8, accumulate_steps=4)):
@@ -198,33 +245,33 @@ def test_each_member_is_probed_once_and_its_cost_is_kept(
 ):
     tiny_config["exits"]["init"] = "probe"
     tiny_config["data"]["buckets"] = (16,)
-    prepared = prepare(from_config_dict(tiny_config | {"method": "multi_model"}))
-    whole, cost = run(prepared, tmp_path / "whole")
+    settings = from_config_dict(tiny_config | {"method": "multi_model"})
+    whole, cost = run(prepare(settings), tmp_path / "whole")
     assert cost.start_seconds > 0
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    costs = [row["cost"] for row in map(json.loads, lines) if "cost" in row]
+    starts = [c["flops"] for c in costs if c["phase"] == -1]
+    assert starts[0] > 0
+    assert starts[1:] == [0, 0], "members share what the first one needs"
     names: list[str] = []
 
-    def stop_in_the_second(training: Any, params: Params) -> Start:
+    def stop_in_the_second(training: Any, *args: Any) -> Start:
         names.append(training.member.name)
         if names == ["member_0", "member_1"]:
             raise KeyboardInterrupt
-        return probe_exits(training, params)
+        return probe_exits(training, *args)
 
     monkeypatch.setattr(train, "probe_exits", stop_in_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run(prepared, tmp_path / "part")
-    params, resumed_cost = run(prepared, tmp_path / "part")
+        run(prepare(settings), tmp_path / "part")
+    params, resumed_cost = run(prepare(settings), tmp_path / "part")
     assert names == ["member_0", "member_1", "member_1", "member_2"]
     jax.tree.map(np.testing.assert_array_equal, params, whole)
-    assert resumed_cost.flops == cost.flops
+    assert resumed_cost.flops == cost.flops + starts[0], "another process, once more"
     tiny_config["exits"]["init"] = "random"
     drawn = prepare(from_config_dict(tiny_config | {"method": "multi_model"}))
     _, drawn_cost = run(drawn, tmp_path / "drawn")
     assert drawn_cost.flops < cost.flops
     assert drawn_cost.start_seconds == 0
     assert '"phase": -1' not in (tmp_path / "drawn" / "metrics.jsonl").read_text()
-    assert (
-        json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[0])[
-            "cost"
-        ]["phase"]
-        == -1
-    )
+    assert costs[0]["phase"] == -1
