@@ -19,7 +19,8 @@ fifth) is set apart before: the exits are calibrated on them, and with
 A recipe is INIT:ENCODER_RATE:EXIT_RATE:LEAST_STEPS:SELECT: the values of exits.init,
 the two learning rates and train.select. Training takes 3 epochs, or more until it has
 LEAST_STEPS steps; with `:contrastive` at the end of the recipe, the more are
-contrastive epochs before the 3.
+contrastive epochs before the 3, and with a number there are so many contrastive steps
+before.
 """
 
 import argparse
@@ -83,12 +84,17 @@ def parse_recipe(recipe: str, num_rows: int) -> dict[str, Any]:
     init, encoder_rate, exit_rate, least_steps, select, *fill = recipe.split(":")
     steps_per_epoch = math.ceil(num_rows / _BATCH_SIZE)
     num_epochs = max(_LEAST_EPOCHS, math.ceil(int(least_steps) / steps_per_epoch))
-    contrastive = num_epochs - _LEAST_EPOCHS if fill == ["contrastive"] else 0
+    contrastive = 0
+    if fill == ["contrastive"]:
+        contrastive = num_epochs - _LEAST_EPOCHS
+        num_epochs = _LEAST_EPOCHS
+    elif fill:
+        contrastive = math.ceil(int(fill[0]) / steps_per_epoch)
     return {
         "exits.init": init,
         "encoder_learning_rate": float(encoder_rate),
         "exit_learning_rate": float(exit_rate),
-        "num_epochs": num_epochs - contrastive,
+        "num_epochs": num_epochs,
         "contrastive_epochs": contrastive,
         "select": select,
     }
