@@ -28,7 +28,7 @@ import optax
 
 from benchmarks.measuring import print_header, print_row
 from sweet_jax.arrays import LogitBank
-from sweet_jax.data.splits import assign_parts
+from sweet_jax.data.calibration_rows import assign_parts
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.thresholds.risk import choose_risk
 from sweet_jax.thresholds.risk_control import mark_errors

@@ -40,7 +40,7 @@ import numpy as np
 import sweet_jax
 from benchmarks.few_data_tasks import TASKS
 from sweet_jax.arrays import LogitBank
-from sweet_jax.data.splits import order_stratified
+from sweet_jax.data.hold_out import order_stratified
 from sweet_jax.evaluation.metrics import score_predictions
 from sweet_jax.huggingface.find_encoder import find_encoder
 from sweet_jax.settings.fields import EncoderSettings

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.measuring import print_header, print_row
 from sweet_jax.arrays import LogitBank
-from sweet_jax.data.splits import assign_parts
+from sweet_jax.data.calibration_rows import assign_parts
 from sweet_jax.evaluation.curves import make_curve
 from sweet_jax.exits.calibration import Calibration
 from sweet_jax.system.files import read_object

@@ -13,7 +13,7 @@ from sweet_jax.data.examples import Examples
 from sweet_jax.data.notes import list_keys
 from sweet_jax.data.rows import quote
 
-_FIXED_SEED = 0
+FIXED_SEED = 0
 # One each to train, to calibrate and to test on.
 LEAST_TEXTS = 3
 _MOST_SHOWN = 5
@@ -41,7 +41,7 @@ def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Ex
     num_texts = round(num_held * len(class_G) / len(rows))
     most_texts_C = np.minimum(share_out(texts_C, num_texts), texts_C - num_left)
     most_rows_C = share_out(rows_C, num_held)
-    order = np.random.default_rng(_FIXED_SEED).permutation(len(class_G))
+    order = np.random.default_rng(FIXED_SEED).permutation(len(class_G))
     by_class = order[np.argsort(class_G[order], kind="stable")]
     held_G = np.zeros(len(class_G), bool)
     for c, groups in enumerate(np.split(by_class, np.cumsum(texts_C)[:-1])):
@@ -49,6 +49,26 @@ def hold_out(rows: Examples, num_held: int, num_left: int) -> tuple[Examples, Ex
         held_G[_choose(groups.tolist(), sizes_G, *most)] = True
     held_N = held_G[group_N]
     return rows.select(np.flatnonzero(~held_N)), rows.select(np.flatnonzero(held_N))
+
+
+def order_stratified(
+    labels: Int[np.ndarray, " N"], rng: np.random.Generator
+) -> Int64[np.ndarray, " N"]:
+    """Returns a random order whose every prefix is stratified.
+
+    Each class is spread evenly, so that among the first n rows its share is that among
+    all rows, to about one row.
+
+    Args:
+        labels: class indices.
+        rng: decides the order within each class and breaks ties between classes.
+    """
+    shuffled = rng.permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = shuffled[labels[shuffled] == label]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
 
 
 def check_class_sizes(

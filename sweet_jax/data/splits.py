@@ -19,23 +19,26 @@ from jaxtyping import Int, Int32, Int64
 
 from sweet_jax.arrays import UNLABELLED
 from sweet_jax.data import notes as notes_lib
+from sweet_jax.data.calibration_rows import (
+    FROM_TEST,
+    FROM_VALIDATION,
+    TEXTS_OF_VALIDATION,
+    USUAL_CALIBRATION,
+    assign_parts,
+    hold_out_calibration,
+    take_labelled,
+    take_unlabelled,
+)
 from sweet_jax.data.examples import Examples, RawTask, Table
-from sweet_jax.data.hold_out import LEAST_TEXTS, check_class_sizes, hold_out
+from sweet_jax.data.hold_out import (
+    FIXED_SEED,
+    LEAST_TEXTS,
+    check_class_sizes,
+    hold_out,
+    order_stratified,
+)
 from sweet_jax.data.rows import quote
-from sweet_jax.settings.fields import AUTO, DataSettings, Settings
-
-# At most this share of the training rows is held out for calibration.
-_HELD_OUT_SHARE = 5
-# Rows that calibration takes by default, whether labels are read or not.
-USUAL_CALIBRATION = 1000
-# If a fifth of the training rows is less, none is held out by default: a few rows do
-# not fit temperatures, but are missed in training (docs/few-shot.md).
-_LEAST_CALIBRATION, _LEAST_PER_CLASS = 50, 4
-_FIXED_SEED = 0
-_FROM_VALIDATION = "validation split"
-_TEXTS_OF_VALIDATION = "validation split, no labels"
-_TEXTS_OF_POOL = "training rows that are not drawn, no labels"
-_FROM_TEST = "the test rows"
+from sweet_jax.settings.fields import DataSettings, Settings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
         validation = None
     if settings.faithful_release:
         calibration = test
-        origin["calibration"] = _FROM_TEST
+        origin["calibration"] = FROM_TEST
         notes.append(
             "faithful_release: temperatures and learning-to-exit ranges are fitted on"
             " all test rows, which leaks into the scores, from outputs with dropout on,"
@@ -102,9 +105,9 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
         if "all" in raw.splits:  # No published train split: keep the usual pool.
             asked = settings.data.calibration_examples
             asked = asked if asked > 0 else USUAL_CALIBRATION
-            pool, _ = _hold_out_calibration(raw, pool, asked, [])
+            pool, _ = hold_out_calibration(raw, pool, asked, [])
     else:
-        pool, calibration = _take_labelled(
+        pool, calibration = take_labelled(
             raw, pool, validation, settings.data, notes, origin
         )
     train = _choose_train(pool, raw.label_names, settings, notes)
@@ -121,7 +124,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
                 " (data.calibration_examples=0 reads no further label)"
             )
     else:
-        calibration = _take_unlabelled(pool, train, validation, test, notes, origin)
+        calibration = take_unlabelled(pool, train, validation, test, notes, origin)
         part = np.full(len(calibration), UNLABELLED, np.int32)
     splits = Splits(
         train=train,
@@ -139,36 +142,6 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
     return dataclasses.replace(
         splits, notes=(*splits.notes, *_describe_rows(raw, splits))
     )
-
-
-def order_stratified(
-    labels: Int[np.ndarray, " N"], rng: np.random.Generator
-) -> Int64[np.ndarray, " N"]:
-    """Returns a random order whose every prefix is stratified.
-
-    Each class is spread evenly, so that among the first n rows its share is that among
-    all rows, to about one row.
-
-    Args:
-        labels: class indices.
-        rng: decides the order within each class and breaks ties between classes.
-    """
-    shuffled = rng.permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = shuffled[labels[shuffled] == label]
-        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return shuffled[np.argsort(place[shuffled], kind="stable")]
-
-
-def assign_parts(labels: Int[np.ndarray, " N"]) -> Int32[np.ndarray, " N"]:
-    """Returns 0 or 1 for each row: half each, within each class and in all."""
-    order = np.random.default_rng(_FIXED_SEED).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    part = np.empty(len(labels), np.int32)
-    # Alternates across classes: parts differ by at most 1 in each class and in all.
-    part[by_class] = np.arange(len(labels)) % 2
-    return part
 
 
 def _take_test(
@@ -190,7 +163,7 @@ def _take_test(
     if "all" in raw.splits:
         if num_test < 1:
             raise ValueError(f"{len(rows)} rows are too few to hold test rows out")
-        order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
+        order = np.random.default_rng(FIXED_SEED).permutation(len(rows))
         origin["test"] = f"{num_test} of {len(rows)} rows, held out with a fixed seed"
         return rows.select(order[num_test:]), rows.select(order[:num_test])
     table = raw.tables.get("train")
@@ -235,9 +208,9 @@ def _describe_rows(raw: RawTask, splits: Splits) -> list[str]:
     for split, published in raw.splits.items():
         if published is splits.test:
             sets["test"] = splits.test, split
-    if splits.origin["calibration"] == _FROM_TEST:  # It has its own note.
+    if splits.origin["calibration"] == FROM_TEST:  # It has its own note.
         del sets["calibration"]
-    elif splits.origin["calibration"] in (_FROM_VALIDATION, _TEXTS_OF_VALIDATION):
+    elif splits.origin["calibration"] in (FROM_VALIDATION, TEXTS_OF_VALIDATION):
         sets["calibration"] = splits.calibration, "validation"
     keys, locate = {}, {}
     for name, (rows, split) in sets.items():
@@ -269,126 +242,6 @@ def make_locate(rows: Examples, table: Table | None) -> notes_lib.Locate:
         return f"row {row_id}" if table is None else table.locate_row_id(row_id)
 
     return locate
-
-
-def _take_labelled(
-    raw: RawTask,
-    pool: Examples,
-    validation: Examples | None,
-    settings: DataSettings,
-    notes: list[str],
-    origin: dict[str, str],
-) -> tuple[Examples, Examples | None]:
-    """Returns (train pool, labelled calibration rows); None: there are none.
-
-    Args:
-        raw: the task's rows as published.
-        pool: the training rows without test rows.
-        validation: validation rows that are not the test rows, or None.
-        settings: the number of calibration rows.
-        notes: receives what a reader must know.
-        origin: receives where the rows come from.
-    """
-    asked = settings.calibration_examples
-    share = len(pool) // _HELD_OUT_SHARE
-    if asked == AUTO:
-        asked = USUAL_CALIBRATION
-        needed = max(_LEAST_CALIBRATION, _LEAST_PER_CLASS * len(raw.label_names))
-        if validation is None and share < needed:
-            notes.append(
-                f"all {len(pool)} training rows may be trained on: a fifth of them,"
-                f" {share}, would be too few to calibrate on ({needed} are needed by"
-                " default)"
-            )
-            return pool, None
-    if asked == 0:
-        return pool, None
-    if validation is None:
-        origin["calibration"] = "training rows that are never trained on"
-        pool, calibration = _hold_out_calibration(raw, pool, asked, notes)
-    else:
-        origin["calibration"] = _FROM_VALIDATION
-        calibration = _take_validation(validation, asked, notes)
-    if len(calibration) < 2:
-        raise ValueError(
-            f"{len(calibration)} calibration rows are too few: add training rows, give"
-            " data.validation_file, or set data.calibration_examples=0"
-        )
-    return pool, calibration
-
-
-def _take_unlabelled(
-    pool: Examples,
-    train: Examples,
-    validation: Examples | None,
-    test: Examples,
-    notes: list[str],
-    origin: dict[str, str],
-) -> Examples:
-    """Returns calibration rows without their labels.
-
-    They are validation rows, or training rows that are not drawn, or if there are too
-    few of these, the test rows. All labels are 0, so that nothing can read them.
-    """
-    least = min(_LEAST_CALIBRATION, len(test))
-    left = pool.select(np.flatnonzero(~np.isin(pool.row_ids, train.row_ids)))
-    if validation is not None:
-        rows, origin["calibration"] = validation, _TEXTS_OF_VALIDATION
-    elif len(left) >= least:
-        rows, origin["calibration"] = left, _TEXTS_OF_POOL
-    else:
-        rows, origin["calibration"] = test, _FROM_TEST
-    # Not stratified, which would read labels.
-    order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
-    rows = rows.select(np.sort(order[:USUAL_CALIBRATION]))
-    notes.append(
-        f"no label outside of the {len(train)} training rows is used to calibrate:"
-        " temperatures are 1, so probabilities may be over- or underconfident, and"
-        f" thresholds follow from the cost on {len(rows)} rows"
-        f" ({origin['calibration']}); accuracy losses cannot be promised"
-    )
-    return dataclasses.replace(rows, labels=np.zeros_like(rows.labels))
-
-
-def _take_validation(validation: Examples, asked: int, notes: list[str]) -> Examples:
-    if asked > len(validation):
-        notes.append(
-            f"the validation split has {len(validation)} rows: all are calibration"
-            f" examples (data.calibration_examples={asked})"
-        )
-    order = order_stratified(validation.labels, np.random.default_rng(_FIXED_SEED))
-    return validation.select(np.sort(order[:asked]))
-
-
-def _hold_out_calibration(
-    raw: RawTask, rows: Examples, asked: int, notes: list[str]
-) -> tuple[Examples, Examples]:
-    """Returns (train pool, calibration rows).
-
-    The number does not depend on `max_train_examples`, so that runs of different sizes
-    have the same calibration rows and nested training rows.
-    """
-    if raw.splits.keys() == {"train"}:  # As the test rows were split off.
-        least = max(len(np.unique(rows.labels)), len(rows) // _HELD_OUT_SHARE)
-        pool, held = hold_out(rows, min(asked, least), 1)
-    else:
-        taken = min(asked, max(len(rows) // _HELD_OUT_SHARE, 2))
-        if "all" in raw.splits:
-            order = np.arange(len(rows))  # Already permuted by `_take_test`.
-        else:
-            order = order_stratified(rows.labels, np.random.default_rng(_FIXED_SEED))
-        pool, held = rows.select(order[taken:]), rows.select(order[:taken])
-    if len(held) < asked:
-        notes.append(
-            f"{len(held)} calibration examples (data.calibration_examples={asked}): at"
-            f" most a fifth of the {len(rows)} training rows is held out"
-        )
-    if "all" not in raw.splits:
-        notes.append(
-            f"no validation rows are free: calibration takes {len(held)} training rows"
-            " that are never trained on"
-        )
-    return pool, held
 
 
 def _choose_train(

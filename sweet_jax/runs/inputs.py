@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from sweet_jax.data.batches import limit_buckets
+from sweet_jax.data.calibration_rows import USUAL_CALIBRATION
 from sweet_jax.data.examples import Examples, RawTask
 from sweet_jax.data.notes import describe_cuts, describe_precision
 from sweet_jax.data.sources import load_task
-from sweet_jax.data.splits import USUAL_CALIBRATION, Splits, make_splits
+from sweet_jax.data.splits import Splits, make_splits
 from sweet_jax.data.tokenize import (
     Tokenized,
     check_vocabulary,

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweet_jax.arrays import UNLABELLED
+from sweet_jax.data.calibration_rows import assign_parts
 from sweet_jax.data.examples import Examples, RawTask
+from sweet_jax.data.hold_out import order_stratified
 from sweet_jax.data.notes import list_keys
 from sweet_jax.data.sources import load_task
-from sweet_jax.data.splits import assign_parts, make_splits, order_stratified
+from sweet_jax.data.splits import make_splits
 from sweet_jax.data.tasks import get_task
 from sweet_jax.settings.from_config import from_config_dict
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sweet_jax.arrays import LogitBank
-from sweet_jax.data.splits import assign_parts
+from sweet_jax.data.calibration_rows import assign_parts
 from sweet_jax.exits.calibration import Calibration, calibrate_bank
 from sweet_jax.thresholds.risk import choose_risk
 from sweet_jax.thresholds.risk_control import (
