@@ -56,8 +56,15 @@ def test_a_recipe_trains_until_it_has_its_steps(least_steps, num_rows, num_epoch
         "encoder_learning_rate": 5e-5,
         "exit_learning_rate": 1e-3,
         "num_epochs": num_epochs,
+        "contrastive_epochs": 0,
         "select": "best",
     }
+    filled = parse_recipe(f"probe:5e-5:1e-3:{least_steps}:best:contrastive", num_rows)
+    assert filled["contrastive_epochs"] + filled["num_epochs"] == num_epochs
+    assert filled["num_epochs"] == 3
+    more = parse_recipe(f"probe:5e-5:1e-3:{least_steps}:best:20", num_rows)
+    assert more["num_epochs"] == num_epochs
+    assert more["contrastive_epochs"] == (3 if num_rows == 98 else 1)
     assert parse_recipe("random:1e-4:1e-3:0:last", 98)["exits.init"] == "random"
 
 

@@ -137,7 +137,7 @@ def _check_processor() -> None:
     """
     if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
         return
-    lines = CPU_INFO.read_text(errors="replace").splitlines()
+    lines = CPU_INFO.read_text("utf-8", errors="replace").splitlines()
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     if flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & {*flags}:
         raise ValueError(

@@ -100,5 +100,9 @@ def test_defaults_keep_their_rules():
     flat = flatten_settings(from_config_dict({}))
     # What follows from the rows is filled in when they are known.
     open_fields = {name for name, value in flat.items() if value == AUTO}
-    assert open_fields == {"data.calibration_examples", "train.num_epochs"}
+    assert open_fields == {
+        "data.calibration_examples",
+        "train.contrastive_epochs",
+        "train.num_epochs",
+    }
     check_rules(find_types(Settings), flat, open_fields)
