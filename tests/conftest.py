@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from main_command import MainCommand
 from tiny_configs import TINY_BERT, TINY_CONFIGS
@@ -27,6 +28,10 @@ for _number, _default in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _default)
+
+# Examples that take long on a busy machine are no failures.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 # Tracing makes objects by the million that live for long: with Python's own limits a
 # tenth of the suite's time goes into looking for cycles among them.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS
 from tiny_models import make_padded_batch
@@ -264,7 +264,6 @@ def test_identical_exits_agree():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(1e-3, 1e3))
-@settings(deadline=None)
 def test_groups_are_concatenations_and_scales_leave_angles(seed, num_batches, scale):
     rng = np.random.default_rng(seed)
     pieces = [rng.normal(size=(num_batches, 3, size)) for size in (2, 5)]

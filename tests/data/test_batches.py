@@ -53,13 +53,11 @@ def assert_covers(plans: list[BatchPlan], lengths: np.ndarray, batch_size: int) 
 
 
 @given(row_lengths, st.integers(1, 20), st.integers(0, 5), st.integers(0, 5))
-@settings(deadline=None)
 def test_an_epoch_has_every_row_once_in_the_fewest_steps(lengths, size, seed, epoch):
     assert_covers(plan_epoch(lengths, size, BUCKETS, seed, epoch), lengths, size)
 
 
 @given(row_lengths, st.integers(1, 20), st.integers(1, 40), st.integers(0, 5))
-@settings(deadline=None)
 def test_pairs_of_a_class_lose_no_row(lengths, size, num_classes, seed):
     labels = np.random.default_rng(seed).integers(0, num_classes, len(lengths))
     plans = plan_epoch(lengths, size, BUCKETS, seed, 0, labels)
@@ -86,7 +84,6 @@ def test_rows_of_a_class_come_in_pairs_and_change_partners():
 
 
 @given(row_lengths, st.integers(1, 20))
-@settings(deadline=None)
 def test_evaluation_drops_no_row(lengths, size):
     plans = plan_evaluation(lengths, size, BUCKETS)
     assert_covers(plans, lengths, size)
@@ -94,7 +91,6 @@ def test_evaluation_drops_no_row(lengths, size):
 
 
 @given(row_lengths, st.integers(1, 20))
-@settings(deadline=None)
 def test_rows_move_up_no_further_than_needed(lengths, size):
     """Only what a bucket leaves over is padded further than its own bucket."""
     own = np.array([min(b for b in BUCKETS if b >= n) for n in lengths])
@@ -125,7 +121,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(rng):
 
 
 @given(row_lengths.filter(len), st.integers(1, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_batch_holds_its_rows_and_nothing_else(lengths, size):
     tokenized = make_tokenized(lengths)
     for plan in plan_epoch(lengths, size, BUCKETS, 0, 0):

@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweet_jax.data import lines
@@ -21,7 +21,6 @@ def pipe():
 
 
 @given(parts=st.lists(st.sampled_from(["a", "é", "\r", " ", "\n", "\n\n", "b" * 70])))
-@settings(deadline=None)
 def test_lines_are_those_of_python(parts, tmp_path_factory):
     text = "".join(parts)
     path = tmp_path_factory.getbasetemp() / "lines.txt"

@@ -95,7 +95,7 @@ def read_plainly(data: bytes, table_format: str) -> list[Row]:
 
 
 @given(headed_bytes, st.sampled_from(FORMATS), st.lists(st.integers(1, 9)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(b"text,label\ra,pos\rb,neg", "csv", [11])
 @example(b'text,label\n"a\r', "csv", [3, 3])
 @example(b'{"text": "a", "id": "\xe9"}\n{"text": "b"}\n', "jsonl", [])
@@ -138,7 +138,7 @@ def read_as_predict(path: Path, table_format: str) -> tuple[list[str], str]:
 
 
 @given(headed_bytes, st.sampled_from(FORMATS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example(b"text,label\ra,pos\rb,neg\r", "csv")
 @example(b'text,label\n"a,pos\nb,neg\n', "csv")
 @example(b'{"text": "a", "label": NaN, "id": %s}\n' % (b"9" * 5000), "jsonl")

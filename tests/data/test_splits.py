@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweet_jax.arrays import UNLABELLED
@@ -151,7 +151,6 @@ def test_train_rows_are_nested_and_stratified(rotten_tomatoes, seed):
 
 
 @given(label_arrays, st.integers(0, 9))
-@settings(deadline=None)
 def test_every_beginning_of_a_stratified_order_is_stratified(labels, seed):
     order = order_stratified(labels, np.random.default_rng(seed))
     assert sorted(order.tolist()) == list(range(len(labels)))
@@ -171,7 +170,6 @@ def test_a_stratified_order_is_random_within_a_class():
 
 
 @given(label_arrays)
-@settings(deadline=None)
 def test_parts_halve_each_class_and_the_whole(labels):
     part = assign_parts(labels)
     assert set(part.tolist()) <= {0, 1}

@@ -50,7 +50,7 @@ file_rows = st.lists(
 
 
 @given(file_rows)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_csv_and_jsonl_keep_every_text(tmp_path_factory, rows):
     """Quotes, separators, line breaks and U+2028 included."""
     folder = tmp_path_factory.mktemp("rows")

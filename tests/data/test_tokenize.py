@@ -60,7 +60,7 @@ texts = st.text(max_size=60)
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.integers(4, 24))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_equal_the_published_tokenizer(tokenizer, rows, max_length):
     """Control characters and empty texts included."""
     first, second = ([row[i] for row in rows] for i in range(2))

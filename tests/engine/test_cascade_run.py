@@ -147,7 +147,7 @@ def draw_streams(criteria: tuple[str, ...], sizes: tuple[int, ...]) -> Any:
 
 
 @draw_streams(("confidence", "patience"), (1, 13))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_answers_are_the_cascades(
     served, lengths, sizes, criterion, share, pooling, repeat, seed
 ):
@@ -156,7 +156,7 @@ def test_answers_are_the_cascades(
 
 @pytest.mark.slow
 @draw_streams(registries.BUILTIN_CRITERIA, (1, 2, 7, 23))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_answers_are_the_cascades_by_every_criterion(
     served, lengths, sizes, criterion, share, pooling, repeat, seed
 ):

@@ -108,7 +108,7 @@ def describe(answers: Sequence[Answer]) -> list[tuple[int, int, float]]:
     size=st.integers(1, 12),
     pooling=st.sampled_from([NO_POOLING, Pooling(), Pooling(3), Pooling(99, 0.0)]),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_answers_come_in_the_order_of_rows(exits, size, pooling):
     stats = EngineStats.make(EXITS)
     answers = list(make_engine().run(make_chunks(exits, size), RULE, pooling, stats))

@@ -23,7 +23,7 @@ SHAPES = [(1, 1, 2), (1, 4, 3), (6, 1, 7), (6, 4, 2), (6, 4, 7)]
 # Below every score that the examples draw.
 LOWEST = -0.5
 
-fast = hypothesis.settings(max_examples=40, deadline=None)
+fast = hypothesis.settings(max_examples=40)
 
 
 @st.composite

@@ -66,7 +66,7 @@ ORACLES = {
     "matthews": _matthews,
     "f1": _f1,
 }
-fast = hypothesis.settings(max_examples=50, deadline=None)
+fast = hypothesis.settings(max_examples=50)
 
 
 @st.composite

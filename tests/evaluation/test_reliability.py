@@ -13,7 +13,7 @@ from sweet_jax.evaluation.reliability import (
     compute_reliability,
 )
 
-fast = hypothesis.settings(max_examples=50, deadline=None)
+fast = hypothesis.settings(max_examples=50)
 
 
 def test_ece_and_bins_by_hand():

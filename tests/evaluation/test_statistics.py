@@ -72,7 +72,7 @@ def test_seeds_that_agree_by_luck_do_not_beat_the_rows():
     assert found.high - 0.1 == pytest.approx(1.96 * 0.03 / np.sqrt(3), rel=0.05)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**16),
     metric=st.sampled_from(["accuracy", "matthews", "f1", "macro_f1"]),

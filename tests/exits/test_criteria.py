@@ -36,7 +36,7 @@ LOGITS = st.sampled_from(SHAPES).flatmap(
         ),
     )
 )
-fast = hypothesis.settings(max_examples=40, deadline=None)
+fast = hypothesis.settings(max_examples=40)
 
 
 def _make_lte(logits_NEC: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from sweet_jax.exits.learned import (
 
 # What a sigmoid gives: 0 and 1 and numbers next to each other included.
 SCORES = st.floats(0, 1, width=32)
-fast = hypothesis.settings(max_examples=100, deadline=None)
+fast = hypothesis.settings(max_examples=100)
 
 
 def _make_bank(lte_NE, weights_N=None) -> LogitBank:

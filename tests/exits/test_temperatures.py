@@ -18,7 +18,7 @@ from sweet_jax.exits.temperatures import (
 
 # Few, because each compiles once.
 SHAPES = [(1, 1, 2), (6, 3, 3), (6, 1, 7)]
-fast = hypothesis.settings(max_examples=30, deadline=None)
+fast = hypothesis.settings(max_examples=30)
 
 
 def _make_bank(logits_NEC, labels_N, weights_N=None) -> LogitBank:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweet_jax.serving import job as job_module
@@ -67,7 +67,6 @@ class Killed(Exception):  # noqa: N818
     bad=st.sets(st.integers(1, 12)),
     stops=st.lists(st.integers(0, 9), max_size=4),
 )
-@settings(deadline=None)
 def test_stopped_anywhere_it_leaves_the_files_of_one_run(
     count, bad, stops, tmp_path_factory
 ):
@@ -229,7 +228,6 @@ def look(folder: Path) -> dict[str, tuple[int, bytes]]:
         min_size=1,
     )
 )  # fmt: skip
-@settings(deadline=None)
 def test_files_of_somebody_else_are_refused_and_not_touched(foreign, tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign")
     for name, content in foreign.items():
@@ -321,7 +319,6 @@ def test_a_crash_at_every_call_leaves_what_the_next_run_completes(tmp_path, whol
 
 
 @given(counts=st.lists(st.integers(1, 50), max_size=5))
-@settings(deadline=None)
 def test_crashes_in_a_row_leave_what_the_next_run_completes(
     counts, whole, tmp_path_factory
 ):
@@ -337,7 +334,6 @@ def test_crashes_in_a_row_leave_what_the_next_run_completes(
     name=st.sampled_from(NAMES[:2]),
     content=st.binary(min_size=1, max_size=300),
 )
-@settings(deadline=None)
 def test_a_file_put_where_a_killed_job_goes_on_is_not_touched(
     count, name, content, tmp_path_factory
 ):

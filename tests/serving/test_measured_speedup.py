@@ -30,7 +30,7 @@ def classifier(tiny_model):
     scores=st.lists(st.tuples(st.floats(0.5, 1), st.floats(0.5, 1)), min_size=2),
     target=st.floats(1, 2),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_threshold_is_the_one_whose_speedup_is_nearest(scores, target):
     scores_NE = np.array([(*row, 1.0) for row in scores], np.float32)
     costs_E = np.array([0.5, 0.75, 1.0])

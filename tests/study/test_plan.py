@@ -98,7 +98,7 @@ def test_rates_of_encoder_and_exits_are_tried_in_pairs():
     ).optim.encoder_learning_rate == (default.encoder_learning_rate)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     count=st.integers(1, 7),
     rates=st.sampled_from(

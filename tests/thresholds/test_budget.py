@@ -39,7 +39,7 @@ def compute_costs(
     return calibration.costs_E[exits_TN].mean(axis=1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     # Few sizes: scores are compiled for each.
@@ -68,7 +68,7 @@ def test_the_dearest_threshold_within_the_budget_is_chosen(
     assert (costs_T[costs_T > chosen + 1e-9] > 1 / speedup).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     speedups=st.lists(st.floats(0.5, 6.0), min_size=2, max_size=5),
@@ -148,7 +148,7 @@ def test_what_is_out_of_reach_is_refused_with_what_is_not(
     assert choice.speedup == pytest.approx(6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(layers=st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True))
 def test_the_speedup_that_a_refusal_names_can_be_asked_for(layers):
     costs_E = (np.array([*sorted(layers), 12]) + 1) / 13

@@ -31,7 +31,7 @@ from sweet_jax.thresholds.sequences import (
 ONES_E = np.ones(3, np.float32)
 COSTS_E = np.array([1 / 3, 2 / 3, 1.0])
 
-fast = hypothesis.settings(max_examples=30, deadline=None)
+fast = hypothesis.settings(max_examples=30)
 
 
 @fast

@@ -14,7 +14,7 @@ from sweet_jax.thresholds.sequences import (
     make_path_per_exit,
 )
 
-fast = hypothesis.settings(max_examples=30, deadline=None)
+fast = hypothesis.settings(max_examples=30)
 
 
 @st.composite
