@@ -29,9 +29,11 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
     prepared = prepare(settings)
     settings = prepared.settings
     training = prepared.trainings[-1]
-    phases = training.member.phases
+    contrastive = settings.train.contrastive_epochs
+    num_phases = len(training.member.phases) - (contrastive > 0)
     epochs = f"{settings.train.num_epochs} epochs of {training.steps_per_epoch}"
-    stages = f", in each of {len(phases)} phases" if len(phases) > 1 else ""
+    epochs += f", in each of {num_phases} phases" if num_phases > 1 else ""
+    epochs += f", after {contrastive} contrastive ones" if contrastive else ""
     lines = [
         f"work directory  {workdir or default_workdir(settings)}",
         f"method          {settings.method_label}, exits after layers"
@@ -40,7 +42,7 @@ def describe_run(settings: Settings, workdir: Path | None) -> str:
         f" {settings.encoder.dtype}, on {len(jax.devices())} {jax.default_backend()}"
         " device(s)",
         f"parameters      {count_all_parameters(prepared):,}",
-        f"steps           {training.num_steps} per model ({epochs}{stages}),"
+        f"steps           {training.num_steps} per model ({epochs}),"
         f" {len(prepared.members)} model(s) to train",
     ]
     for name, rows in prepared.rows.items():
@@ -77,9 +79,9 @@ def _estimate_memory(prepared: Prepared) -> str:
     size = count_parameters(compute_shapes(model)) * _FLOAT_BYTES
     longest = int(prepared.rows["train"].lengths.max())
     length = next(b for b in prepared.buckets if b >= longest)
-    temporaries = measure_step(
-        model, member.phases[0], prepared.settings, length
-    ).temporary_bytes
+    # A contrastive step needs about as much.
+    phase = next(p for p in member.phases if not p.is_contrastive)
+    temporaries = measure_step(model, phase, prepared.settings, length).temporary_bytes
     return (
         f"about {(size * _COPIES_IN_TRAINING + temporaries) / 2**20:,.0f} MiB in"
         f" training (parameters {size / 2**20:,.0f} MiB x {_COPIES_IN_TRAINING},"

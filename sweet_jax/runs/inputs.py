@@ -199,7 +199,7 @@ def prepare(settings: Settings) -> Prepared:
     check_metric(raw.task.metric, len(raw.label_names), settings.data.task)
     splits = make_splits(raw, settings)
     settings = _settle_calibration(settings, splits)
-    settings = resolve_epochs(settings, len(splits.train))
+    settings = resolve_epochs(settings, len(splits.train), len(raw.label_names))
     train = settings.train
     members = tuple(
         begin_contrastive(

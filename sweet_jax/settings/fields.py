@@ -161,8 +161,8 @@ class TrainSettings:
     num_epochs: Annotated[int, Range(1)] = AUTO
     # Passes over the training rows before these, in which the encoder alone learns to
     # hold rows of a class together (SupCon), after which the exits start anew as
-    # probes; -1: where 3 epochs are fewer than 300 steps, as many as fill these up (0
-    # with num_epochs given, with exits.init=random, for registered methods and under
+    # probes; -1: with 5 classes or more, as many as 3 epochs lack to 300 steps (0 with
+    # num_epochs given, with exits.init=random, for registered methods and under
     # faithful_release).
     contrastive_epochs: Annotated[int, Range(0)] = AUTO
     # Steps between checkpoints; one more is written at the end.

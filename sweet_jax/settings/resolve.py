@@ -39,6 +39,8 @@ _SHARED_DEFAULTS: dict[str, Any] = {
 }
 # Passes over the training rows, or more, until there are so many steps.
 _LEAST_EPOCHS, _LEAST_STEPS = 3, 300
+# With fewer classes these further passes are as the others, and none is contrastive.
+_LEAST_CLASSES = 5
 # Whose gradient norm is limited: the first is the default.
 _CLIP_SCOPES: Mapping[str, tuple[str, ...]] = {
     "sweet": ("segment", "global"),
@@ -131,19 +133,21 @@ def resolve(settings: Settings) -> Settings:
     )
 
 
-def resolve_epochs(settings: Settings, num_rows: int) -> Settings:
+def resolve_epochs(settings: Settings, num_rows: int, num_classes: int) -> Settings:
     """Returns settings with train.num_epochs and contrastive_epochs filled in.
 
     Args:
         settings: resolved.
         num_rows: number of training rows.
+        num_classes: number of classes C.
     """
     train = settings.train
     num_epochs, contrastive = train.num_epochs, train.contrastive_epochs
     least = math.ceil(_LEAST_STEPS / math.ceil(num_rows / train.batch_size))
     if contrastive == AUTO:
         chooses = (
-            num_epochs == AUTO
+            num_classes >= _LEAST_CLASSES
+            and num_epochs == AUTO
             and settings.exits.init == "probe"
             and settings.method in BUILTIN_METHODS
         )

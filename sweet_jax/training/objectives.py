@@ -61,6 +61,11 @@ class Phase:
     encoder_learning_rate: float | None = None
     starts_exits: bool = False
 
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether its objectives are contrastive."""
+        return any(objective.is_contrastive for objective in self.objectives)
+
     def choose_objective(self, step: int, num_steps: int) -> Objective:
         """Returns the objective of a step, counted from 0 of the phase's `num_steps`.
 

@@ -56,6 +56,19 @@ def describe(settings: Settings, workdir: Path | None = None) -> dict[str, str]:
             "20 per model (2 epochs of 5, in each of 2 phases), 1 model(s) to train",
         ),
         (
+            {
+                "method": "two_stage",
+                "exits": {"init": "probe", "layers": (0, 1, 3)},
+                "train": {
+                    "batch_size": 8,
+                    "num_epochs": 2,
+                    "contrastive_epochs": 3,
+                },
+            },
+            "35 per model (2 epochs of 5, in each of 2 phases, after 3 contrastive"
+            " ones), 1 model(s) to train",
+        ),
+        (
             {"method": "multi_model"},
             "10 per model (2 epochs of 5), 3 model(s) to train",
         ),

@@ -69,9 +69,9 @@ def test_a_given_value_is_kept_or_refused_but_never_replaced(name):
 def test_few_rows_are_passed_over_until_there_are_enough_steps(
     num_rows, batch_size, monkeypatch
 ):
-    def resolve(**given: Any) -> tuple[int, int]:
+    def resolve(num_classes: int = 5, **given: Any) -> tuple[int, int]:
         given["train"] = {"batch_size": batch_size, **given.get("train", {})}
-        train = resolve_epochs(from_config_dict(given), num_rows).train
+        train = resolve_epochs(from_config_dict(given), num_rows, num_classes).train
         return train.contrastive_epochs, train.num_epochs
 
     contrastive, epochs = resolve()
@@ -80,6 +80,7 @@ def test_few_rows_are_passed_over_until_there_are_enough_steps(
     assert (contrastive + 3) * steps_per_epoch >= 300
     assert contrastive == 0 or (contrastive + 2) * steps_per_epoch < 300
     # The others have as many steps.
+    assert resolve(num_classes=4) == (0, contrastive + 3)
     for given in ({"exits": {"init": "random"}}, {"train": {"contrastive_epochs": 0}}):
         assert resolve(**given) == (0, contrastive + 3)
     assert resolve(train={"contrastive_epochs": 2}) == (2, max(3, contrastive + 1))
@@ -87,7 +88,7 @@ def test_few_rows_are_passed_over_until_there_are_enough_steps(
     both = {"num_epochs": 1, "contrastive_epochs": 2}
     assert resolve(train=both) == (2, 1)
     kept = from_config_dict({"faithful_release": True})
-    assert resolve_epochs(kept, num_rows) == kept
+    assert resolve_epochs(kept, num_rows, 9) == kept
     monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
     METHODS.register("elsewhere", lambda settings, num_exits: ())
     assert resolve(method="elsewhere") == (0, contrastive + 3)
