@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Loading a classifier would otherwise fill the user's cache.
+jax.config.update("jax_compilation_cache_dir", "")
 
 
 @pytest.fixture

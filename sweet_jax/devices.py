@@ -5,9 +5,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +38,7 @@ _JAX_SETTINGS = {
 
 
 def configure_jax(matmul_precision: str) -> None:
-    """Sets jax's precision and caches, and resets settings meant for other projects.
-
-    Every program is cached: with jax's default thresholds on seconds and bytes, each
-    process would compile the many small programs of an evaluation again.
+    """Sets jax's precision and cache, and resets settings meant for other projects.
 
     Raises:
         ValueError: JAX_PLATFORMS names a kind of device that jax does not find.
@@ -52,11 +49,33 @@ def configure_jax(matmul_precision: str) -> None:
             jax.config.update(name, value)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches.find_cache() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    _keep_all_programs()
     precision = None if matmul_precision == "default" else matmul_precision
     jax.config.update("jax_default_matmul_precision", precision)
     check_devices()
+
+
+def use_cache() -> None:
+    """Keeps compiled programs on disk, if they can be written there.
+
+    A cache that the program has set up stays as it is.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    directory = caches.find_cache() / "xla"
+    # jax would warn once per program about a directory that it cannot write.
+    if caches.try_folder(directory) is None:
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        _keep_all_programs()
+
+
+def _keep_all_programs() -> None:
+    """Sets jax's thresholds on seconds and bytes to 0.
+
+    Otherwise each process would compile the many small programs of an evaluation again.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def check_devices() -> None:
@@ -182,6 +201,11 @@ def _from_all_hosts(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
+Shape: TypeAlias = tuple[int, int]
+# LLVM's level 3, XLA's default, takes longer for code that is no faster.
+_LEVEL, _CPU_LEVEL = "xla_backend_optimization_level", 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """A function compiled for one batch shape.
@@ -203,47 +227,78 @@ class Programs:
 
     Attributes:
         by_shape: (rows, length) of a batch -> its program.
-        seconds: spent in tracing and compiling so far.
+        seconds: spent in tracing and compiling so far, also together with others.
     """
 
     def __init__(self, jitted: Any) -> None:
         """Wraps a function made by `jax.jit`; nothing is compiled yet."""
         self._jitted = jitted
-        self.by_shape: dict[tuple[int, int], Program] = {}
+        self.by_shape: dict[Shape, Program] = {}
         self.seconds = 0.0
 
-    def compile(self, shape: tuple[int, int], *args: Any) -> Program:
+    def compile(self, shape: Shape, *args: Any) -> Program:
         """Returns the program of a batch shape, compiling it at its first use."""
         self.compile_all({shape: args})
         return self.by_shape[shape]
 
-    def compile_all(
-        self, args_by_shape: dict[tuple[int, int], tuple[Any, ...]]
-    ) -> None:
-        """Compiles every shape that has no program yet, with one thread per core.
+    def compile_all(self, args_by_shape: Mapping[Shape, tuple[Any, ...]]) -> None:
+        """Compiles every shape that has no program yet; see `compile_together`."""
+        compile_together({(self, s): args for s, args in args_by_shape.items()})
 
-        Much of a single XLA compilation runs on one thread.
-        """
-        new = {s: a for s, a in args_by_shape.items() if s not in self.by_shape}
-        if not new:
-            return
-        start = time.perf_counter()
-        # Tracing holds the GIL; compiling releases it.
-        lowered = [self._jitted.lower(*args) for args in new.values()]
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
-            compiled = list(pool.map(lambda program: program.compile(), lowered))
-        finally:  # A stopped command does not wait for unfinished compilations.
-            pool.shutdown(wait=False, cancel_futures=True)
-        for shape, program in zip(new, compiled, strict=True):
-            cost = program.cost_analysis() or {}
-            memory = program.memory_analysis()
-            self.by_shape[shape] = Program(
-                program,
-                float(cost["flops"]) if "flops" in cost else 0.0,
-                memory.temp_size_in_bytes if memory is not None else 0,
-            )
-        self.seconds += time.perf_counter() - start
+    def lower(self, *args: Any) -> Any:
+        """Returns the function traced for these arguments."""
+        return self._jitted.lower(*args)
+
+
+def compile_together(
+    work: Mapping[tuple[Programs, Shape], tuple[Any, ...]],
+) -> float:
+    """Compiles functions for shapes that have no program yet, one per core at a time.
+
+    Much of a single XLA compilation runs on one thread. Tracing holds the GIL and
+    compiling releases it, so the next function is traced while others compile.
+
+    Args:
+        work: (function, shape) -> arguments.
+
+    Returns:
+        The seconds that it took; `Programs.seconds` has an equal share of them for each
+        new program.
+    """
+    new = [key for key in work if key[1] not in key[0].by_shape]
+    if not new:
+        return 0.0
+    start = time.perf_counter()
+    options = _choose_options()
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        compiling = [
+            pool.submit(programs.lower(*work[programs, shape]).compile, options)
+            for programs, shape in new
+        ]
+        compiled = [future.result() for future in compiling]
+    finally:  # A stopped command does not wait for unfinished compilations.
+        pool.shutdown(wait=False, cancel_futures=True)
+    for (programs, shape), program in zip(new, compiled, strict=True):
+        cost = program.cost_analysis() or {}
+        memory = program.memory_analysis()
+        programs.by_shape[shape] = Program(
+            program,
+            float(cost["flops"]) if "flops" in cost else 0.0,
+            memory.temp_size_in_bytes if memory is not None else 0,
+        )
+    seconds = time.perf_counter() - start
+    for programs, _ in new:
+        programs.seconds += seconds / len(new)
+    return seconds
+
+
+def _choose_options() -> dict[str, int] | None:
+    """Returns compiler options; a level that the user has set in XLA_FLAGS stays."""
+    is_set = _LEVEL in os.environ.get("XLA_FLAGS", "")
+    return (
+        {_LEVEL: _CPU_LEVEL} if jax.default_backend() == "cpu" and not is_set else None
+    )
 
 
 def shape_of(batch: Batch) -> tuple[int, int]:

@@ -24,3 +24,15 @@ def test_importing_the_package_loads_no_library():
         "assert 'jax' not in sys.modules and 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_loading_a_classifier_loads_nothing_for_training_or_reports():
+    heavy = ["scipy", "sklearn", "pandas", "matplotlib", "optax", "datasets"]
+    code = (
+        "import sys, sweet_jax\n"
+        "sweet_jax.load\n"
+        f"found = [name for name in {heavy} if name in sys.modules]\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

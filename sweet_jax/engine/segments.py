@@ -17,7 +17,7 @@ from flax import linen as nn
 from jaxtyping import Int
 
 from sweet_jax.arrays import Batch, ExitOutput, Params
-from sweet_jax.devices import Programs
+from sweet_jax.devices import Programs, Shape, compile_together
 from sweet_jax.engine.backend import Rows, SegmentOutput
 
 logger = logging.getLogger(__name__)
@@ -110,18 +110,17 @@ class Segments:
 
     def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
         """Compiles every segment for these shapes, one per core at a time."""
-        first, later = {}, {}
+        work: dict[tuple[Programs, Shape], tuple[Any, ...]] = {}
+        first, *later = self._programs
         for length in lengths:
             batch = self.make_example(num_rows, length)
-            first[num_rows, length] = (self._params, batch, None)
+            work[first, (num_rows, length)] = (self._params, batch, None)
             # The output of segment 0 has the input shapes of all later segments.
             rows, shared, _ = jax.eval_shape(self._first, self._params, batch, None)
-            later[num_rows, length] = (self._params, rows, shared)
+            for programs in later:
+                work[programs, (num_rows, length)] = (self._params, rows, shared)
         with self._lock:
-            for programs, args in zip(
-                self._programs, [first] + [later] * (self.num_segments - 1), strict=True
-            ):
-                programs.compile_all(args)
+            compile_together(work)
 
     def warm_up(self, batch_rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Compiles every segment for all combinations of these shapes."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy import special
 
 from sweet_jax.arrays import Array, LogitBank
 from sweet_jax.exits.temperatures import compute_nll as compute_nll
@@ -289,6 +288,8 @@ def score_predictions(
     row = find_metric(metric)
     probabilities_NC = None
     if row.rows_fn is not None:
+        from scipy import special  # Slow to import, and serving does not call this.
+
         assert logits_NC is not None, f"{metric} reads probabilities"
         probabilities_NC = special.softmax(np.asarray(logits_NC, np.float64), axis=1)
     return _score(metric, row, labels, predictions, weights, probabilities_NC)

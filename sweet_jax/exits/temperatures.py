@@ -11,7 +11,6 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from scipy import special
 
 from sweet_jax.arrays import Array, LogitBank
 
@@ -30,6 +29,8 @@ def compute_nll(
     weights_N: Float[np.ndarray, " N"] | None = None,
 ) -> float:
     """Returns the mean negative log-likelihood of the labels, in nats, in float64."""
+    from scipy import special  # Slow to import, and serving does not call this.
+
     log_probs_NC = special.log_softmax(np.asarray(logits_NC, np.float64), axis=1)
     losses_N = -log_probs_NC[np.arange(len(labels_N)), labels_N]
     return float(np.average(losses_N, weights=weights_N))

@@ -12,6 +12,7 @@ pytorch/          on request, the same model for PyTorch (see `export/pytorch.py
 
 import dataclasses
 import importlib.util
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from sweet_jax.system.checksums import write_checksums
 from sweet_jax.system.files import write_bytes, write_folder, write_json
 from sweet_jax.system.packages import install_extra
 from sweet_jax.trees import flatten_paths
+
+logger = logging.getLogger(__name__)
 
 # The loader's criterion; it needs only logits and temperatures.
 CRITERION = "confidence"
@@ -91,6 +94,7 @@ def export_folder(model: Path, out: Path, pytorch: bool = False) -> str:
 def _write_programs(classifier: AdaptiveClassifier, folder: Path) -> list[Program]:
     """Writes programs and weights; returns the programs."""
     d = classifier.description
+    logger.info("writing the programs of %d segments", len(d.exit_layers))
     # The precision becomes part of the program: that of the run, for which thresholds
     # were chosen.
     with jax.default_matmul_precision(d.matmul_precision):

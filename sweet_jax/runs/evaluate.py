@@ -1,5 +1,6 @@
 """Evaluates a finished run on other data, with the run's model and calibration."""
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
 from sweet_jax.system.files import read_object, write_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 _TEST = "logits_test.npz"
 
@@ -111,6 +114,7 @@ def evaluate_on(
         return _read_again(path, digest), path
     load_seconds = time.perf_counter() - start
     start = time.perf_counter()
+    logger.info("computing the outputs of all exits on %d rows", len(rows))
     bank = classifier.collect(rows)
     evaluation = evaluate_banks(
         CascadeSpec.from_settings(

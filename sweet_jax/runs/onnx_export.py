@@ -74,7 +74,8 @@ def export_onnx(model: Path, out: Path, precision: str) -> str:
     def collect(rows: Examples, part: np.ndarray | None = None) -> LogitBank:
         return engine.collect(classifier.tokenize(rows), part)
 
-    logger.info("running %d rows in %s", len(splits.calibration), precision)
+    num_rows = len(splits.calibration) + len(splits.test)
+    logger.info("running %d rows in %s", num_rows, precision)
     bounds = RELEASED_RANGE if settings.faithful_release else TEMPERATURE_RANGE
     calibration = Calibration.fit(
         collect(splits.calibration, splits.part),

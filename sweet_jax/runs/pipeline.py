@@ -89,6 +89,7 @@ def run(
         elif open_names:
             pipeline.measure_trained()
         if is_first_host():
+            logger.info("writing the report")
             report.write_report(work.path)
         wait_for_hosts("the results are written")
         results = work.read_results()
@@ -162,9 +163,11 @@ class _Pipeline:
         start = time.perf_counter()
         banks = self._banks.read(self._intact)
         if banks is None:
+            logger.info("computing the outputs of all exits")
             banks = self._banks.collect(self._get_params())
         if not is_first_host():
             return
+        logger.info("calibrating and evaluating")
         calibration = self._calibrate(banks)
         evaluations = {
             name: self._evaluate(bank, calibration)
@@ -219,6 +222,7 @@ class _Pipeline:
         path = self._work.path / BASELINES
         if BASELINES in self._intact:
             return read_object(path, REMEDY)
+        logger.info("fitting the baselines")
         baselines = measure_run_baselines(self._prepared)
         if baselines is not None:
             write_json(path, baselines)
@@ -252,9 +256,11 @@ class _Pipeline:
         """Returns the cost of the segments on test rows; None if turned off."""
         if not self._settings.evaluate.measure_costs:
             return None
+        logger.info("measuring the cost of every segment")
         return measure_segment_costs(self._prepared, self._get_params())
 
     def _save_model(self, evaluation: Evaluation, calibration: Calibration) -> None:
+        logger.info("writing the model")
         prepared = self._prepared
         description = describe_model(
             prepared, self._work.training_digest, evaluation, calibration

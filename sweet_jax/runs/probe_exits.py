@@ -36,6 +36,7 @@ def probe_exits(
         step: steps done.
     """
     start = time.perf_counter()
+    logger.info("fitting linear probes, which the exits start as")
     model, rows = training.model, training.data.rows
     frozen = published
     if step > 0:

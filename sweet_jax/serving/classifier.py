@@ -20,6 +20,7 @@ from sweet_jax.data.tokenize import (
     load_tokenizer,
     tokenize_examples,
 )
+from sweet_jax.devices import use_cache
 from sweet_jax.engine.backend import Backend
 from sweet_jax.engine.cascade_run import POOLING, Pooling
 from sweet_jax.engine.costs import SegmentCosts, measure_costs
@@ -413,6 +414,7 @@ def load(
     name = backend or ("onnx" if is_onnx_folder(folder) else "jax")
     BACKENDS.check_name(name)  # Before reading gigabytes.
     check_precision(name, precision)
+    use_cache()
     if is_onnx_folder(folder):
         return _load_onnx(folder, batch_size, name, precision)
     description, params = load_model_folder(folder)

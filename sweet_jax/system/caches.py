@@ -44,7 +44,7 @@ def set_places() -> str | None:
         A warning about a cache that cannot be used, or None.
     """
     wanted, warning = find_cache(), None
-    if problem := _try_folder(wanted):
+    if problem := try_folder(wanted):
         place = _find_temporary()
         warning = (
             f"caches go to {place}, since {wanted} cannot be written ({problem}): set"
@@ -52,7 +52,7 @@ def set_places() -> str | None:
         )
         os.environ[OWN] = str(place)
         # Libraries would fail on an unusable XDG_CACHE_HOME, so it is not intended.
-        if os.environ.get(_COMMON) and _try_folder(Path(os.environ[_COMMON])):
+        if os.environ.get(_COMMON) and try_folder(Path(os.environ[_COMMON])):
             del os.environ[_COMMON]
     if os.environ.get(OWN):
         root = find_cache()
@@ -82,7 +82,7 @@ def _keep_token() -> None:
             os.environ["HF_TOKEN_PATH"] = str(token)
 
 
-def _try_folder(folder: Path) -> str | None:
+def try_folder(folder: Path) -> str | None:
     """Returns why a folder (created if missing) is not writable; None if it is.
 
     Only writing a file tests permissions, read-only file systems and quotas alike.
@@ -109,6 +109,6 @@ def _find_temporary() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         is_private = status.st_uid == user and not status.st_mode & 0o077
-        if stat.S_ISDIR(status.st_mode) and is_private and _try_folder(folder) is None:
+        if stat.S_ISDIR(status.st_mode) and is_private and try_folder(folder) is None:
             return folder
     return Path(tempfile.mkdtemp(prefix=f"sweet_jax-{user}-"))

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special
 
 # The search for a number of rows stops here: no data set is larger.
 _MOST_ROWS = 10**9
@@ -108,9 +107,11 @@ def count_rows_needed(
     """
     if error_rate >= epsilon:
         return None
+    # Not scipy.stats, which is slow for hundreds of calls. Imported here: it is slow to
+    # import, and most serving does not call this.
+    from scipy import special
 
     def count_rows(errors: int) -> int:
-        # scipy.special, since scipy.stats is slow for hundreds of calls.
         return _find_least(
             lambda n: bool(special.bdtr(errors, n, epsilon) <= delta), errors + 1
         )

@@ -12,7 +12,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sweet_jax.arrays import Batch, Params
 from sweet_jax.data.batches import BatchPlan
-from sweet_jax.devices import Program, Programs, replicate, shape_of
+from sweet_jax.devices import (
+    Program,
+    Programs,
+    Shape,
+    compile_together,
+    replicate,
+    shape_of,
+)
 from sweet_jax.models.init import compute_shapes, make_example_batch
 from sweet_jax.settings.fields import Settings
 from sweet_jax.settings.rules import SettingsError
@@ -117,24 +124,21 @@ class PhaseRun:
         This happens before the first step, so that the bar's time left is for steps
         only.
         """
-        counts: Counter[tuple[Objective, tuple[int, int]]] = Counter()
-        args_by_shape = {}
+        counts: Counter[tuple[Objective, Shape]] = Counter()
+        args_by_shape: dict[Shape, tuple[Any, ...]] = {}
         plans = self._training.iterate_plans(self.first, self.stop)
         for step, plan in enumerate(plans, self.first):
             shape = (self._training.settings.train.batch_size, plan.length)
             if shape not in args_by_shape:
                 args_by_shape[shape] = (state, self.make_batch(plan), rng)
             counts[self._span.find_objective(step), shape] += 1
-        for objective, programs in self._programs.items():
-            programs.compile_all(
-                {shape: args_by_shape[shape] for o, shape in counts if o == objective}
-            )
-        seconds = sum(programs.seconds for programs in self._programs.values())
         logger.info(
-            "compiled %d train steps (lengths %s) in %.1f s",
+            "compiling %d train steps (lengths %s)",
             len(counts),
             ", ".join(str(length) for _, length in sorted(args_by_shape)),
-            seconds,
+        )
+        seconds = compile_together(
+            {(self._programs[o], shape): args_by_shape[shape] for o, shape in counts}
         )
         programs = {key: self._programs[key[0]].by_shape[key[1]] for key in counts}
         return {
