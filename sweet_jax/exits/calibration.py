@@ -29,11 +29,13 @@ class CalibratedBank:
             instead of the raw ones.
         predictions: the class that each exit predicts.
         label_counts: total weight of the examples of each class.
+        full: what the full model predicts; None: what the last exit predicts.
     """
 
     bank: LogitBank
     predictions: Int[np.ndarray, "N E"]
     label_counts: Float[np.ndarray, " C"]
+    full: Int[np.ndarray, " N"] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -59,6 +61,9 @@ class Calibration:
             exits have no learning-to-exit heads.
         costs_E: cost fraction of leaving at each exit (`costs_from_layers`).
         metric: the metric of the task's score.
+        full: what the full model predicts on the rows, if promises compare cascades
+            with another model than this one: for a rounded model, the model before
+            rounding. None: this model's last exit.
     """
 
     bank: LogitBank
@@ -66,6 +71,7 @@ class Calibration:
     lte_ranges: Float32[np.ndarray, "E 2"] | None
     costs_E: Float[np.ndarray, " E"]
     metric: str
+    full: Int[np.ndarray, " N"] | None = None
 
     @classmethod
     def fit(
@@ -128,7 +134,8 @@ class Calibration:
                 f"calibration has no rows of part {part}: raise"
                 " data.calibration_examples"
             )
-        return self.apply(bank)
+        full = None if self.full is None else self.full[self.bank.part == part]
+        return dataclasses.replace(self.apply(bank), full=full)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a model description: plain values, without the rows."""

@@ -46,13 +46,16 @@ class Choice:
         asked: the value asked for.
         feasible: False only for a risk within which no thresholds save anything.
         thresholds: one for all exits, or one per exit but the last. If a risk is not
-            feasible, `FULL`: every exit runs and the risk is 0.
+            feasible, `FULL`: every exit runs.
         reached: the value of the target on the calibration rows. For a risk, the bound
             that is guaranteed: the requested one, or if that is not feasible, the
             smallest bound that the rows show for the first thresholds that failed.
         cost_fraction: mean layers run / layers of the full model, on the same rows.
         num_rows: number of rows used for the choice.
         evidence: only for a risk, else None.
+        holds: whether the promise of a risk holds for the thresholds. If every exit
+            runs, it does, unless the full model is another one than the cascade's (see
+            `Calibration.full`) and the rows do not show it.
     """
 
     criterion: str
@@ -64,6 +67,7 @@ class Choice:
     cost_fraction: float
     num_rows: int
     evidence: Evidence | None = None
+    holds: bool = True
 
     @property
     def threshold(self) -> float:
@@ -130,10 +134,13 @@ class Choice:
         if evidence.errors:
             number = evidence.rows_at_this_rate
             needed += f", {'no number' if number is None else number} at this rate"
+        where = "at the first thresholds that failed"
+        if not self.holds:
+            where = "although every exit ran: the full model is the one before rounding"
         return (
             f"every exit runs: {self.num_rows} calibration rows do not show that"
             f" {share} {sure}, only at most {self.reached:.3g} ({evidence.errors} did"
-            f" at the first thresholds that failed); it takes {needed}"
+            f" {where}); it takes {needed}"
         )
 
 

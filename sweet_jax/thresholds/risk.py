@@ -2,6 +2,10 @@
 
 Part 0 of the calibration rows fixes a sequence of thresholds, part 1 tests them in
 order (`risk_control`, docs/budgets.md). If none passes, every exit runs.
+
+The full model may be another one than the cascade's: a model in int8 is compared with
+the model before rounding. Its own last exit may then err as well, so running every exit
+is the first step that is tested.
 """
 
 import numpy as np
@@ -76,8 +80,10 @@ def choose_risk(
             " binomial test counts rows; use speedup instead"
         )
     path_TK = _make_path(calibration, criterion, risk, per_exit)
+    if rows.full is not None:
+        path_TK = np.concatenate([np.full_like(path_TK[:1], FULL), path_TK])
     scores_NE = rows.score(criterion)
-    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels)
+    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels, rows.full)
     errors_T = count_errors(scores_NE, errors_NE, path_TK)
     passed = int(count_certified(errors_T, num_rows, epsilon, delta))
 
@@ -88,7 +94,8 @@ def choose_risk(
     feasible = cost < float(calibration.costs_E[-1]) - _COST_TOLERANCE
     if not feasible:
         chosen_K = np.full_like(chosen_K, FULL)
-    # A model with a single exit passes every step and still saves nothing.
+    # A model with a single exit passes every step and still saves nothing. So does one
+    # with several if only its first step passes, which runs every exit.
     shown = passed - 1 if feasible else min(passed, len(path_TK) - 1)
     errors = int(errors_T[shown])
     rows_without_error = count_rows_needed(epsilon, delta)
@@ -102,6 +109,7 @@ def choose_risk(
         reached=epsilon if feasible else compute_upper_bound(errors, num_rows, delta),
         cost_fraction=cost,
         num_rows=num_rows,
+        holds=passed > 0 or rows.full is None,
         evidence=Evidence(
             delta=delta,
             errors=errors,
@@ -121,5 +129,5 @@ def _make_path(
     low, _ = threshold_range(criterion, rows.num_classes, calibration.num_exits)
     if not per_exit:
         return make_global_path(scores_NE, low)
-    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels)
+    errors_NE = mark_errors(risk, rows.predictions, rows.bank.labels, rows.full)
     return make_path_per_exit(scores_NE, errors_NE, calibration.costs_E, low)

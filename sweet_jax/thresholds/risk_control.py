@@ -19,20 +19,23 @@ from jaxtyping import Bool, Float, Int
 _MOST_ROWS = 10**9
 
 
-def _lose(predictions_NE: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    right_NE = predictions_NE == labels_N[:, None]
-    return right_NE[:, -1:] & ~right_NE
+def _lose(
+    predictions_NE: np.ndarray, labels_N: np.ndarray, full_N: np.ndarray
+) -> np.ndarray:
+    return (full_N == labels_N)[:, None] & (predictions_NE != labels_N[:, None])
 
 
-def _differ(predictions_NE: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    return predictions_NE != predictions_NE[:, -1:]
+def _differ(
+    predictions_NE: np.ndarray, labels_N: np.ndarray, full_N: np.ndarray
+) -> np.ndarray:
+    return predictions_NE != full_N[:, None]
 
 
-# What counts as an error when an earlier exit answers instead of the last one.
-# accuracy_loss: the last exit is right and the earlier one wrong. The drop in accuracy
-# is the probability of that minus the probability of the reverse, so it is at most this
-# risk. disagreement: the predictions differ; it needs no label.
-RISKS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+# What counts as an error when an exit answers instead of the full model.
+# accuracy_loss: the full model is right and the exit wrong. The drop in accuracy is the
+# probability of that minus the probability of the reverse, so it is at most this risk.
+# disagreement: the predictions differ; it needs no label.
+RISKS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy_loss": _lose,
     "disagreement": _differ,
 }
@@ -42,21 +45,25 @@ def mark_errors(
     risk: str,
     predictions_NE: Int[np.ndarray, "N E"],
     labels_N: Int[np.ndarray, " N"],
+    full_N: Int[np.ndarray, " N"] | None = None,
 ) -> Bool[np.ndarray, "N E"]:
-    """Marks the predictions that count as errors; those of the last exit never do.
+    """Marks the predictions that count as errors.
 
     Args:
         risk: `accuracy_loss` (the full model is right, the exit wrong) or
             `disagreement` (the exit predicts another class than the full model).
         predictions_NE: the class that each exit predicts.
         labels_N: class indices.
+        full_N: the class that the full model predicts; None: that of the last exit,
+            which then never errs.
 
     Raises:
         ValueError: the risk is unknown.
     """
     if risk not in RISKS:
         raise ValueError(f"risk={risk!r}: allowed are {', '.join(RISKS)}")
-    return RISKS[risk](predictions_NE, labels_N)
+    full_N = predictions_NE[:, -1] if full_N is None else full_N
+    return RISKS[risk](predictions_NE, labels_N, full_N)
 
 
 def compute_p_values(

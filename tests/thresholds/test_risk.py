@@ -170,3 +170,72 @@ def test_both_parts_are_needed(rng, part):
     calibration = make_calibration(make_bank(rng).select_part(1 - part))
     with pytest.raises(ValueError, match=f"no rows of part {part}: raise data.cal"):
         choose_risk(calibration, 0.05)
+
+
+def test_a_full_model_of_its_own_is_what_promises_are_about(calibration):
+    """A model in 8 bits is compared with the model before rounding."""
+    bank = calibration.bank
+    own_N = bank.logits[:, -1].argmax(axis=1)
+    same = dataclasses.replace(calibration, full=own_N)
+    for risk in RISKS:
+        for epsilon in (0.001, 0.02, 0.05, 0.9):
+            theirs, ours = (choose_risk(c, epsilon, risk) for c in (calibration, same))
+            assert (ours.feasible, ours.thresholds) == (
+                theirs.feasible,
+                theirs.thresholds,
+            )
+    # It differs from the last exit on every tenth row of part 1, where it is right.
+    places = np.flatnonzero(bank.part == 1)[::10]
+    right = dataclasses.replace(
+        bank, labels=np.where(np.isin(bank.row_ids, places), 2, bank.labels)
+    )
+    own_N[places] = 2
+    rounded = dataclasses.replace(calibration, bank=right, full=own_N)
+    wrong = int((bank.logits[places, -1].argmax(axis=1) != 2).sum())
+    choice = choose_risk(rounded, 0.02)
+    evidence = choice.evidence
+    assert evidence is not None
+    assert wrong > 10
+    assert (choice.feasible, choice.holds) == (False, False)
+    assert choice.thresholds == (FULL,)
+    assert evidence.errors == wrong
+    assert choice.reached == pytest.approx(stats.beta.ppf(0.9, wrong + 1, 300 - wrong))
+    assert "although every exit ran: the full model is the one before" in str(choice)
+    wide = choose_risk(rounded, 0.3)
+    assert (wide.feasible, wide.holds) == (True, True)
+    # Errors of the full depth count, too.
+    assert wide.evidence is not None
+    assert wide.evidence.errors >= wrong / 2
+    # What full depth reaches holds, where the first thresholds that save fail.
+    only = choose_risk(rounded, choice.reached + 1e-9, criterion="patience")
+    assert (only.feasible, only.holds, only.thresholds) == (False, True, (FULL,))
+    assert only.evidence is not None
+    assert only.evidence.errors > wrong
+    assert "at the first thresholds that failed" in str(only)
+
+
+def test_promises_against_a_model_before_rounding_are_kept(rng):
+    """In at most a tenth of draws the risk is above the promised one."""
+    everything = make_bank(rng, 20000)
+    noise_NEC = 0.4 * rng.normal(size=everything.logits.shape)
+    full_N = everything.logits[:, -1].argmax(axis=1)
+    rounded = dataclasses.replace(
+        everything, logits=(everything.logits + noise_NEC).astype(np.float32)
+    )
+    scores_NE = make_calibration(rounded).apply(rounded).score("confidence")
+    errors_NE = mark_errors(
+        "accuracy_loss", rounded.logits.argmax(axis=2), rounded.labels, full_N
+    )
+    # Running every exit has this risk.
+    epsilon = float(errors_NE[:, -1].mean()) + 0.005
+    broken = 0
+    draws = 60
+    for _ in range(draws):
+        rows = rng.choice(len(full_N), 600, replace=False)
+        bank = dataclasses.replace(rounded.select(rows), part=np.arange(600) % 2)
+        calibration = dataclasses.replace(make_calibration(bank), full=full_N[rows])
+        choice = choose_risk(calibration, epsilon)
+        if choice.holds:
+            exits_N = find_exits(scores_NE, np.array([choice.thresholds]))[0]
+            broken += errors_NE[np.arange(len(exits_N)), exits_N].mean() > epsilon
+    assert broken <= 0.1 * draws + 2 * math.sqrt(0.09 * draws)
