@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sweet_jax.engine.onnx_backend import start_session
+from sweet_jax.standalone.onnx_session import start_session
 
 
 def compute(graph: Any, value: str, /, **inputs: np.ndarray) -> np.ndarray:

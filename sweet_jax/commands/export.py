@@ -6,7 +6,8 @@
 
 The folder has a program for each segment, the weights, the tokenizer and a loader that
 needs only jax (docs/export.md). With --onnx it has ONNX segments instead, for `predict`
-and `sweet_jax.load` (docs/onnx.md). Exit status: 0 written, 2 a wrong input.
+and `sweet_jax.load`, and a loader that needs only onnxruntime, numpy and tokenizers
+(docs/onnx.md). Exit status: 0 written, 2 a wrong input.
 """
 
 import argparse

@@ -40,6 +40,12 @@ def add_flags(parser: Parser) -> None:
         " `export --onnx`, else jax)",
     )
     add(
+        "--threads",
+        type=read_count(1, 1024),
+        metavar="N",
+        help="threads of the backend onnx (default: all cores of the process)",
+    )
+    add(
         "--precision",
         metavar="NAME",
         help="float32 or int8, for the backend onnx (default: that of --model)",
@@ -58,7 +64,11 @@ def run(options: argparse.Namespace) -> None:
 
     check_devices()
     classifier = sweet_jax.load(
-        options.model, options.batch_size, options.backend, options.precision
+        options.model,
+        options.batch_size,
+        options.backend,
+        options.precision,
+        options.threads,
     )
     # Sets the compilation cache, so before anything is compiled.
     configure_jax(classifier.description.matmul_precision)

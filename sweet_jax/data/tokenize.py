@@ -218,7 +218,8 @@ def _lay_out_as_bert(tokenizer: PreTrainedTokenizerFast) -> None:
     )
 
 
-def _has_type_ids(tokenizer: PreTrainedTokenizerFast) -> bool:
+def has_type_ids(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the encoder reads the type ids that the tokenizer gives."""
     # A tokenizer.json without a config loads as the base class, which declares no type
     # ids; those of its own post-processor are then right.
     is_bare = type(tokenizer) is PreTrainedTokenizerFast
@@ -241,7 +242,7 @@ def _compute_key(
         tokenizers.__version__,
         _reset_backend(tokenizer).to_str(),
         tokenizer.truncation_side,
-        _has_type_ids(tokenizer),
+        has_type_ids(tokenizer),
         max_length,
         len(pairs),
     )
@@ -282,7 +283,7 @@ def _encode(
         [np.empty(0, np.int32), *(np.array(e.ids, np.int32) for e in encodings)]
     )
     type_ids = np.zeros_like(token_ids)
-    if _has_type_ids(tokenizer):
+    if has_type_ids(tokenizer):
         type_ids = np.concatenate(
             [
                 np.empty(0, np.int32),

@@ -31,6 +31,7 @@ from sweet_jax.system.packages import install_extra
 PRECISIONS = {"onnx": ("float32", "int8")}
 # Tokenized rows are sorted by length within this many batches.
 CHUNK_BATCHES = 16
+_MOST_THREADS = 1024
 
 
 class Engine:
@@ -126,6 +127,7 @@ def make_onnx_backend(
     num_classes: int,
     matmul_precision: str,
     precision: str = "float32",
+    threads: int | None = None,
 ) -> Backend:
     """Returns the segments of a model on ONNX Runtime; see `make_backend`.
 
@@ -139,7 +141,8 @@ def make_onnx_backend(
     from sweet_jax.onnx_graphs.segments import make_segment_models
 
     models = make_segment_models(model, params, precision)
-    return OnnxSegments([model.SerializeToString() for model in models], num_classes)
+    segments = [model.SerializeToString() for model in models]
+    return OnnxSegments(segments, num_classes, threads)
 
 
 def check_packages(*packages: str) -> None:
@@ -161,6 +164,16 @@ def check_precision(backend: str, precision: str | None) -> None:
             f"precision={show(precision)}: backend {backend} "
             + (f"has {choices}" if choices else "has no choice of it: leave it out")
         )
+
+
+def check_threads(backend: str, threads: int | None) -> None:
+    """Raises ValueError unless the backend can use this number; None is its usual."""
+    if threads is not None and backend != "onnx":
+        raise ValueError(
+            f"threads={threads}: backend {backend} has no choice of it: leave it out"
+        )
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise ValueError(f"threads={threads}: allowed are 1 to {_MOST_THREADS}")
 
 
 BACKENDS.register("jax", Segments)
@@ -195,6 +208,7 @@ def make_backend(
     num_classes: int,
     matmul_precision: str = "default",
     precision: str | None = None,
+    threads: int | None = None,
 ) -> Backend:
     """Returns the segments of a model on a backend, given by its name.
 
@@ -206,6 +220,7 @@ def make_backend(
         num_classes: number of classes C.
         matmul_precision: the same as in training.
         precision: one of `PRECISIONS`; None: the backend's usual one.
+        threads: see `check_threads`.
 
     Raises:
         ValueError: the name or the precision is unknown, or the registered function
@@ -213,7 +228,9 @@ def make_backend(
     """
     fn: BackendFn = BACKENDS.lookup(name)
     check_precision(name, precision)
-    chosen = {} if precision is None else {"precision": precision}
+    check_threads(name, threads)
+    asked = {"precision": precision, "threads": threads}
+    chosen = {key: value for key, value in asked.items() if value is not None}
     made: Any = fn(model, params, num_segments, num_classes, matmul_precision, **chosen)
     needed = [n for n in (*Backend.__annotations__, *vars(Backend)) if n[0] != "_"]
     if lacking := [member for member in needed if not hasattr(made, member)]:

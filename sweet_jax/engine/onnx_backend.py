@@ -4,20 +4,19 @@ Its graphs are those of `onnx_graphs`. Nothing is compiled per shape, so batches
 have any number of rows and any length.
 """
 
-import os
-import platform
+import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Int
 
 from sweet_jax.arrays import Batch
 from sweet_jax.engine.backend import Rows, SegmentOutput
+from sweet_jax.standalone.onnx_session import run_session, start_session
+from sweet_jax.system.files import show
 
-CPU_INFO = Path("/proc/cpuinfo")
+_BATCH = {"token_ids", "type_ids", "mask"}
+_COUNTS = ("per_row", "per_token", "per_pair")
 
 
 class OnnxSegments:
@@ -28,28 +27,57 @@ class OnnxSegments:
     Attributes:
         num_segments: number of segments E.
         num_classes: number of classes C.
+        precisions: precision of each segment.
+        has_lte: whether exits give a score of learning to exit.
     """
 
     has_fixed_shapes = False
 
-    def __init__(self, models: Sequence[bytes], num_classes: int) -> None:
+    def __init__(
+        self, models: Sequence[bytes], num_classes: int, threads: int | None = None
+    ) -> None:
         """Starts a session per segment.
 
         Args:
             models: the segments, from `make_segment_models`, serialised.
             num_classes: number of classes C.
+            threads: number of threads; None: all cores that the process may use.
 
         Raises:
-            ValueError: ONNX Runtime cannot read a model, or the processor cannot
-                compute its products.
+            ValueError: ONNX Runtime cannot read a model, the processor cannot compute
+                its products, or the models are not the segments of one classifier.
         """
         self.num_segments, self.num_classes = len(models), num_classes
-        self._sessions = [start_session(model) for model in models]
-        self._inputs = [[x.name for x in s.get_inputs()] for s in self._sessions]
-        self._outputs = [[x.name for x in s.get_outputs()] for s in self._sessions]
-        self._notes = [s.get_modelmeta().custom_metadata_map for s in self._sessions]
-        if any(notes.get("precision") == "int8" for notes in self._notes):
-            _check_processor()
+        self._sessions = []
+        for i, model in enumerate(models):
+            try:
+                self._sessions.append(start_session(model, threads))
+            except ValueError as error:
+                raise ValueError(f"segment {i}: {error}") from error
+        self._check_order()
+        notes = [s.get_modelmeta().custom_metadata_map for s in self._sessions]
+        self.precisions = [note.get("precision", "") for note in notes]
+        self._counts = [
+            [_read_count(note.get(n, "")) for n in _COUNTS] for note in notes
+        ]
+
+    def _check_order(self) -> None:
+        """Raises ValueError unless each segment reads what the one before it gives."""
+        outputs = [{x.name for x in s.get_outputs()} for s in self._sessions]
+        self.has_lte = "lte" in outputs[0]
+        # The members of a set of models start from the tokens.
+        starts_again = "state_after" not in outputs[0]
+        for i, session in enumerate(self._sessions):
+            wanted = {"logits"} | ({"lte"} if self.has_lte else set())
+            if not starts_again and i < self.num_segments - 1:
+                wanted.add("state_after")
+            given = _BATCH if i == 0 or starts_again else {"state", "mask"}
+            read = {x.name for x in session.get_inputs()}
+            if not read <= given or outputs[i] != wanted:
+                raise ValueError(
+                    f"segment {i} does not continue the segment before it, or gives"
+                    " other outputs than segment 0: export the model again"
+                )
 
     @property
     def num_programs(self) -> int:
@@ -91,63 +119,29 @@ class OnnxSegments:
 
     def count_flops(self, segment: int, num_rows: int, length: int) -> float:
         """Returns the FLOPs of the segment's matrix products."""
-        names = ("per_row", "per_token", "per_pair")
-        per_row, per_token, per_pair = (int(self._notes[segment][n]) for n in names)
+        per_row, per_token, per_pair = self._counts[segment]
         return 2.0 * num_rows * (per_row + length * (per_token + length * per_pair))
 
     def _run(self, segment: int, rows: Rows) -> SegmentOutput:
-        inputs = {name: rows[name] for name in self._inputs[segment]}
-        found: Any = self._sessions[segment].run(None, inputs)
-        outputs = dict(zip(self._outputs[segment], found, strict=True))
-        answers = outputs["logits"]
-        if "lte" in outputs:
-            answers = np.concatenate([answers, outputs["lte"]], axis=1)
+        outputs = run_session(self._sessions[segment], rows)
+        widths = {"logits": self.num_classes} | ({"lte": 1} if self.has_lte else {})
+        for name, width in widths.items():
+            found, shape = outputs[name], (len(rows["mask"]), width)
+            if found.shape != shape or found.dtype != np.float32:
+                raise ValueError(
+                    f"segment {segment} gives {name} of {found.dtype} {found.shape},"
+                    f" expected float32 {shape}: export the model again"
+                )
+        answers = np.concatenate([outputs[name] for name in widths], axis=1)
         if "state_after" in outputs:
             rows = {"state": outputs["state_after"], "mask": rows["mask"]}
         return SegmentOutput(rows, answers)
 
 
-def start_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Returns a session on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = count_threads()
-    # The graphs are final. Further fusions would bring the fused forms back that
-    # `onnx_graphs.layers` avoids.
-    options.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    )
-    # Waiting threads would take time from the tokenizer and from other programs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # Errors are raised.
-    try:
-        return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
-    except Exception as error:  # It has classes of its own, below Exception alone.
-        reason = str(error).splitlines()[0]
+def _read_count(text: str) -> int:
+    """Returns a number of products from the metadata of a model."""
+    if not re.fullmatch("[0-9]{1,15}", text):
         raise ValueError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run a segment:"
-            f" {reason[:200]}"
-        ) from error
-
-
-def _check_processor() -> None:
-    """Raises ValueError on a processor whose 8-bit products are wrong.
-
-    On x86 without VNNI, two products are added in 16 bits, in which they overflow. Only
-    Linux tells what a processor has.
-    """
-    if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
-        return
-    lines = CPU_INFO.read_text("utf-8", errors="replace").splitlines()
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    if flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & {*flags}:
-        raise ValueError(
-            "this processor has neither VNNI nor AMX, so that 8-bit products overflow:"
-            " export the model in float32 (without --int8)"
+            f"a segment states {show(text[:80])!r} products: export the model again"
         )
-
-
-def count_threads() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS cannot limit a process to some cores.
+    return int(text)

@@ -8,12 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sweet_jax.standalone.onnx_session import CONTRIB, CONTRIB_OPERATORS, OPERATORS
+
 # ONNX Runtime 1.18 and later read both; Gelu is new in operator set 20.
 OPSET, IR_VERSION = 20, 9
-# ONNX Runtime's own operators. The only one in use is for int8: the standard ones would
-# write the products as int32 and read them twice more.
-_CONTRIB = "com.microsoft"
-_CONTRIB_OPS = {"MatMulIntegerToFloat"}
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 
 
@@ -54,7 +52,9 @@ class Graph:
             **attributes: attributes of the node.
         """
         outputs = [self._make_name(op) for _ in range(count)]
-        domain = _CONTRIB if op in _CONTRIB_OPS else ""
+        # Readers of segments refuse any other operator.
+        assert op in OPERATORS | CONTRIB_OPERATORS, op
+        domain = CONTRIB if op in CONTRIB_OPERATORS else ""
         node = helper.make_node(
             op, list(inputs), outputs, outputs[0], domain=domain, **attributes
         )
@@ -109,7 +109,7 @@ class Graph:
         )
         opsets = [
             helper.make_opsetid("", OPSET),
-            helper.make_opsetid(_CONTRIB, 1),
+            helper.make_opsetid(CONTRIB, 1),
         ]
         model = helper.make_model(
             graph,

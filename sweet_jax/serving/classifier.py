@@ -29,6 +29,7 @@ from sweet_jax.engine.engine import (
     Engine,
     check_packages,
     check_precision,
+    check_threads,
     make_backend,
 )
 from sweet_jax.engine.shapes import Shapes
@@ -44,7 +45,11 @@ from sweet_jax.serving.model_folder import (
     load_calibration,
     load_model_folder,
 )
-from sweet_jax.serving.onnx_folder import is_onnx_folder, load_onnx_folder
+from sweet_jax.serving.onnx_folder import (
+    is_onnx_folder,
+    load_onnx_calibration,
+    load_onnx_folder,
+)
 from sweet_jax.serving.served_model import build_model
 from sweet_jax.serving.texts import Text, enumerate_chunks, make_examples, take_texts
 from sweet_jax.settings.registries import BACKENDS
@@ -88,6 +93,7 @@ class AdaptiveClassifier:
         engine: runs the cascade.
         model: the module with all exits.
         params: parameters of the model; {} if it was loaded from an ONNX folder.
+        tokenizer: the encoder's tokenizer.
         folder: the folder it was loaded from.
     """
 
@@ -103,11 +109,11 @@ class AdaptiveClassifier:
         """Use `load`."""
         self.description, self.calibration = description, calibration
         config = load_config(folder / "encoder", description.ignore_attributes)
-        self._tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
-        check_vocabulary(self._tokenizer, config.vocab_size)
+        self.tokenizer = load_tokenizer(folder / "tokenizer", config.max_positions)
+        check_vocabulary(self.tokenizer, config.vocab_size)
         joined = build_model(description, config)
         layers = description.exit_layers
-        pad_id = int(self._tokenizer.pad_token_id)  # type: ignore[arg-type]
+        pad_id = int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
         self.model, self.params = joined, params
         segments = make_segments(joined)
         shapes = Shapes(
@@ -346,7 +352,7 @@ class AdaptiveClassifier:
         max_length = self.description.max_length
         with self._lock:
             tokenized = tokenize_examples(
-                self._tokenizer, examples, max_length, cache_dir=None
+                self.tokenizer, examples, max_length, cache_dir=None
             )
             if tokenized.truncated_rows and not self._said_truncated:
                 self._said_truncated = True
@@ -389,6 +395,7 @@ def load(
     batch_size: int = 32,
     backend: str | None = None,
     precision: str | None = None,
+    threads: int | None = None,
 ) -> AdaptiveClassifier:
     """Loads the model folder of a finished run (`WORKDIR/model`), or an ONNX folder.
 
@@ -401,12 +408,14 @@ def load(
         precision: precision of backend `onnx`: `float32` or `int8`. None: that of the
             folder. Temperatures and thresholds hold for the precision in which they
             were chosen, so it must be that of the folder.
+        threads: number of threads of backend `onnx`. None: all cores that the process
+            may use.
 
     Raises:
         ModelFolderError: no such folder, a newer schema, a file missing or altered, or
             a folder of another backend or precision.
-        ValueError: the batch size is not positive, or the backend or the precision is
-            unknown.
+        ValueError: the batch size or the number of threads is not positive, or the
+            backend or the precision is unknown or has no such choice.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: allowed is 1 or more")
@@ -414,9 +423,10 @@ def load(
     name = backend or ("onnx" if is_onnx_folder(folder) else "jax")
     BACKENDS.check_name(name)  # Before reading gigabytes.
     check_precision(name, precision)
+    check_threads(name, threads)
     use_cache()
     if is_onnx_folder(folder):
-        return _load_onnx(folder, batch_size, name, precision)
+        return _load_onnx(folder, batch_size, name, precision, threads)
     description, params = load_model_folder(folder)
     trained = description.dtype
     if name == "onnx" and (precision or "float32") != trained:
@@ -436,6 +446,7 @@ def load(
             len(description.label_names),
             description.matmul_precision,
             precision,
+            threads,
         )
 
     calibration = load_calibration(folder, description)
@@ -445,7 +456,11 @@ def load(
 
 
 def _load_onnx(
-    folder: Path, batch_size: int, backend: str, precision: str | None
+    folder: Path,
+    batch_size: int,
+    backend: str,
+    precision: str | None,
+    threads: int | None,
 ) -> AdaptiveClassifier:
     """Loads an ONNX folder; see `load`."""
     if backend != "onnx":
@@ -456,14 +471,24 @@ def _load_onnx(
     check_packages("onnxruntime")
     from sweet_jax.engine.onnx_backend import OnnxSegments
 
-    description, models, found = load_onnx_folder(folder)
-    if precision not in (None, found):
+    description, models, part = load_onnx_folder(folder)
+    if precision not in (None, part.precision):
         raise ModelFolderError(
-            f"{folder} is of precision {found}: load it without precision={precision},"
-            " or a folder that was exported in that precision"
+            f"{folder} is of precision {part.precision}: load it without"
+            f" precision={precision}, or a folder that was exported in that precision"
         )
-    segments = OnnxSegments(models, len(description.label_names))
-    calibration = load_calibration(folder, description)
+    try:
+        segments = OnnxSegments(models, len(description.label_names), threads)
+    except ValueError as error:
+        raise ModelFolderError(f"{folder} cannot be used: {error}") from error
+    is_described = {*segments.precisions} == {part.precision}
+    if not is_described or segments.has_lte != bool(description.lte_ranges):
+        raise ModelFolderError(
+            f"{folder} has segments of another precision or another model than its"
+            " onnx.json and model.json describe: copy the folder again, or export the"
+            " model again"
+        )
+    calibration = load_onnx_calibration(folder, description)
     return AdaptiveClassifier(
         folder, description, {}, calibration, batch_size, lambda model: segments
     )

@@ -12,7 +12,7 @@ import dataclasses
 import fnmatch
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def update_description(
         ModelFolderError: the folder is damaged; its checksums are not renewed.
     """
     try:
-        checksums = _read_checksums(path, _PARAMS)
+        checksums = _read_checksums(path, [_PARAMS])
         verify_files(path, checksums, checksums, 1 << 50, REMEDY)
     except (FileError, FolderError) as error:
         raise ModelFolderError(str(error)) from error
@@ -143,7 +143,7 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
             " backend=onnx"
         )
     try:
-        description, checksums = read_description(path, _PARAMS, _PARAMS)
+        description, checksums = read_description(path, [_PARAMS], _PARAMS)
         config = load_served_config(path, description)
         shapes = compute_served_shapes(description, config)
         params = _read_params(path, checksums, shapes)
@@ -153,14 +153,15 @@ def load_model_folder(path: Path) -> tuple[ModelDescription, Params]:
 
 
 def read_description(
-    path: Path, needed: str, weights: str
+    path: Path, needed: Collection[str], weights: str, ignored: Collection[str] = ()
 ) -> tuple[ModelDescription, dict[str, str]]:
     """Returns the description in a folder, and the checksums of its files.
 
     Args:
         path: the folder.
-        needed: name of a file that it must have beside the usual ones.
+        needed: names of files that it must have beside the usual ones.
         weights: pattern of the names of files that are not verified here.
+        ignored: names of subfolders that may hold anything, since nothing reads them.
 
     Raises:
         ModelFolderError: it has no description.
@@ -175,7 +176,7 @@ def read_description(
         )
     # First of all, because a newer version may have other files.
     check_schema(read_object(file, REMEDY), SCHEMA, file, REMEDY)
-    checksums = _read_checksums(path, needed)
+    checksums = _read_checksums(path, needed, ignored)
     small = checksums.keys() - {*fnmatch.filter(checksums, weights), _CALIBRATION}
     verify_files(path, checksums, small, _MOST_BYTES, REMEDY)
     verify_files(path, checksums, [_CALIBRATION], _MOST_CALIBRATION_BYTES, REMEDY)
@@ -228,10 +229,12 @@ def compute_folder_digest(path: Path) -> str:
     return hash_file(path / CHECKSUMS)
 
 
-def _read_checksums(path: Path, needed: str) -> dict[str, str]:
+def _read_checksums(
+    path: Path, needed: Collection[str], ignored: Collection[str] = ()
+) -> dict[str, str]:
     """Returns name -> sha256 of the files; the required ones must be among them."""
-    checksums = read_checksums(path, remedy=REMEDY)
-    wanted = {_DESCRIPTION, _CONFIG, _CALIBRATION, needed}
+    checksums = read_checksums(path, ignored, REMEDY)
+    wanted = {_DESCRIPTION, _CONFIG, _CALIBRATION, *needed}
     if missing := sorted(wanted - checksums.keys()):
         raise FileError(f"{path} lacks the file {missing[0]}: {REMEDY}")
     return checksums

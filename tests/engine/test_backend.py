@@ -33,6 +33,16 @@ def test_so_is_a_precision_that_the_backend_does_not_have(tmp_path: Path):
             sweet_jax.load(tmp_path / "none", backend=backend, precision=precision)
 
 
+def test_so_are_threads_that_it_cannot_use(tmp_path: Path):
+    for backend, threads, message in (
+        ("jax", 2, "threads=2: backend jax has no choice of it: leave it out"),
+        ("onnx", 0, "threads=0: allowed are 1 to 1024"),
+        ("onnx", 5000, "threads=5000: allowed are 1 to 1024"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweet_jax.load(tmp_path / "none", backend=backend, threads=threads)
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_line_to_type(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, package: str

@@ -1,5 +1,6 @@
 """ONNX folders of a run: calibrated on its own rows, in their own precision."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ def test_temperatures_and_thresholds_are_those_of_the_precision(
     out = tmp_path / "int8"
     arguments = (f"--model={run / 'model'}", f"--out={out}", "--onnx", "--int8")
     assert run_command("export", *arguments) == 0
-    assert "segments in int8" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "segments in int8" in shown
     classifier = sweet_jax.load(out)
+    check_comparison(out, run, classifier, shown)
     # The bank is what the segments give now, for the rows of the run.
     rows = make_splits(load_task(settings.data), settings).calibration
     stored = classifier.calibration.bank
@@ -72,6 +75,42 @@ def test_temperatures_and_thresholds_are_those_of_the_precision(
     assert "already exists" in capsys.readouterr().err
 
 
+def check_comparison(
+    out: Path, run: Path, classifier: sweet_jax.AdaptiveClassifier, shown: str
+) -> None:
+    """What the folder states about both models is what they do."""
+    trained = sweet_jax.load(run / "model")
+    stated = json.loads((out / "onnx.json").read_text())["comparison"]
+    results = json.loads((run / "results.json").read_text())
+    assert [row["trained"] for row in stated["exits"]] == [
+        row["accuracy"] for row in results["exits"]
+    ]
+    before, after = (c.calibration.bank for c in (trained, classifier))
+    full = [bank.logits[:, -1].argmax(axis=1) for bank in (before, after)]
+    assert stated["differing"] == (full[0] != full[1]).sum()
+    assert stated["calibration_rows"] == len(full[0])
+    np.testing.assert_array_equal(classifier.calibration.full, full[0])
+    for row in stated["cascades"]:
+        if row["differing"] is None:
+            continue
+        labels = []
+        for c in (trained, classifier):
+            (chosen,) = (
+                x
+                for x in c.description.thresholds[row["criterion"]]
+                if x["target"] == row["speedup"]
+            )
+            threshold = chosen["threshold"]
+            threshold = np.inf if threshold is None else threshold
+            rows = c.calibration.apply(c.calibration.bank)
+            reached = rows.score(row["criterion"]) >= np.float32(threshold)
+            reached[:, -1] = True
+            exits = reached.argmax(axis=1)
+            labels.append(rows.predictions[np.arange(len(exits)), exits])
+        assert row["differing"] == (labels[0] != labels[1]).sum()
+    assert f"of {stated['calibration_rows']} calibration rows get another" in shown
+
+
 @pytest.mark.slow
 def test_other_rows_than_those_of_the_run_are_refused(
     tiny_config: dict[str, Any], tmp_path: Path, shared_cache: Path, monkeypatch, capsys
@@ -85,4 +124,4 @@ def test_other_rows_than_those_of_the_run_are_refused(
     data.write_text("\n".join(lines[::-1]) + "\n")
     flags = (f"--model={run / 'model'}", f"--out={tmp_path / 'out'}", "--onnx")
     assert run_command("export", *flags) == 2
-    assert "was calibrated on other rows" in capsys.readouterr().err
+    assert "was calibrated or tested on other rows" in capsys.readouterr().err
