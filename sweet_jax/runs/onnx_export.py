@@ -65,7 +65,7 @@ def export_onnx(model: Path, out: Path, precision: str) -> str:
 
     if out.exists():
         raise ValueError(f"{out} already exists: name another folder with --out")
-    classifier = load(model)
+    classifier = load(model, backend="jax")  # An ONNX folder has no parameters.
     settings, splits = _read_rows(model, classifier)
     d = classifier.description
     configure_jax(d.matmul_precision)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run_command
+from onnx_folders import write_onnx_folder
 
 import sweet_jax
 from sweet_jax.arrays import LogitBank
@@ -38,6 +39,14 @@ def test_a_model_folder_without_its_run_is_refused(tiny_model: Path, tmp_path, c
         flags = (f"--model={model}", f"--out={tmp_path / 'out'}", "--onnx", "--int8")
         assert run_command("export", *flags) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_onnx_folder_is_not_exported_again(tiny_model: Path, tmp_path, capsys):
+    folder = write_onnx_folder(tmp_path / "model", tiny_model)
+    assert (
+        run_command("export", f"--model={folder}", f"--out={tmp_path}/o", "--onnx") == 2
+    )
+    assert "has segments for ONNX Runtime" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import transformers
 from onnx_folders import COMPARISON, write_onnx_folder
 
 import sweet_jax
 from benchmarks.tiny_model import WORDS
 from sweet_jax.arrays import LogitBank
+from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.serving.model_folder import write_checksums
+from sweet_jax.serving.onnx_folder import TokenRules
 
 TEXTS = [" ".join(WORDS[i : i + 3]) for i in range(6)]
 
@@ -190,3 +193,11 @@ def test_outputs_of_other_shapes_than_declared_are_refused(folder, tmp_path):
     alter(copied / "segment_1.onnx", add_class)
     with pytest.raises(ValueError, match=r"segment 1 gives logits of float32 \(6, 3\)"):
         sweet_jax.load(copied).predict(TEXTS)
+
+
+def test_rules_of_tokens_are_those_of_the_tokenizer(tmp_path):
+    words = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", "good"]
+    mpnet = transformers.MPNetTokenizer(vocab={w: i for i, w in enumerate(words)})
+    mpnet.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, 16)
+    assert TokenRules.of(tokenizer) == TokenRules(1, "right", False)

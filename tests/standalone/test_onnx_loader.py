@@ -168,3 +168,25 @@ def test_damage_is_found(folder, tmp_path):
     (copied / "model.json").write_text(text.replace("0.75", "0.95"))
     with pytest.raises(ValueError, match=r"model\.json was altered or damaged"):
         OnnxClassifier(copied)
+
+
+def test_rows_of_tokens_follow_the_rules_of_the_folder(tmp_path):
+    model = write_tiny_model(tmp_path / "pairs", has_pairs=True)
+    folder = write_onnx_folder(tmp_path / "onnx", model, max_length=6)
+    part = json.loads((folder / "onnx.json").read_text())
+    tokens = {"pad_id": 5, "truncation_side": "left", "has_type_ids": False}
+    (folder / "onnx.json").write_text(json.dumps(part | {"tokens": tokens}))
+    write_checksums(folder)
+    classifier = OnnxClassifier(folder)
+    texts = [("bad film", "warm plot cast"), ("a", "the")]
+    ((places, batch),) = classifier._make_batches(texts)
+    assert places.tolist() == [1, 0]
+    words = {word: 4 + i for i, word in enumerate(WORDS)}
+    film, cast = words["film"], words["cast"]
+    # Longest first and from the left: one of the first text's words is left.
+    assert batch["token_ids"].tolist() == [
+        [2, words["a"], 3, words["the"], 3, 5],
+        [2, film, 3, words["plot"], cast, 3],
+    ]
+    assert batch["mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
+    assert not batch["type_ids"].any()
