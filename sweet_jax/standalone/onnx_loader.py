@@ -75,7 +75,7 @@ class OnnxClassifier:
         rule = _Rule(self.model, FULL if threshold is None else threshold, criterion)
         number = 1 + self.model["has_pairs"]
         for i, text in enumerate(texts):
-            parts = text if number == 2 else (text,)
+            parts: Any = text if number == 2 else (text,)
             if (
                 not isinstance(parts, tuple)
                 or [type(x) for x in parts] != [str] * number
@@ -167,8 +167,8 @@ class _Rule:
                 f"criterion={criterion!r}: allowed are {', '.join(ranges)}"
             )
         # In float32, as scores.
-        self._range, self._limit = np.float32(ranges[criterion]), np.float32(threshold)
-        low, high = self._range
+        low, high = map(np.float32, ranges[criterion])
+        self._low, self._high, self._limit = low, high, np.float32(threshold)
         if self._limit != FULL and not low <= self._limit <= high:
             raise ValueError(
                 f"threshold={threshold}: allowed is {low} to {high}, or inf"
@@ -192,7 +192,7 @@ class _Rule:
         else:
             low, high = self._model["lte_ranges"][i]
             scores = (outputs["lte"][:, 0] - low) / (high - low if high > low else FULL)
-        return np.float32(scores).clip(*self._range) >= self._limit
+        return np.float32(scores).clip(self._low, self._high) >= self._limit
 
 
 def _compute_softmax(z: np.ndarray) -> np.ndarray:

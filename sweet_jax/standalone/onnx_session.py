@@ -48,6 +48,8 @@ _FIELDS: dict[str, dict[int, str]] = {
     },
     "Tensor": {1: "numbers", 2: "number", 8: "bytes", 9: "bytes"},
 }
+# What has a length.
+_LONG = {"bytes", "numbers", *_FIELDS}
 _EXTERNAL = {("Tensor", 13), ("Tensor", 14)}
 # Type of a tensor's values -> bytes of one: float, uint8, int8, int32, int64, bool.
 _SIZES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1}
@@ -133,25 +135,24 @@ def _check(message: str, data: memoryview) -> None:
                 " export the model again"
             )
         content = _FIELDS[message].get(number)
-        is_number = isinstance(value, int)
-        if content is None or (content == "number") > is_number:
+        allowed = ("number", "numbers") if isinstance(value, int) else _LONG
+        if content not in allowed:
             raise ValueError(_report(f"field {number} of a {message}"))
-        if content not in ("number", "numbers") and is_number:
-            raise ValueError(_report(f"a number in field {number} of a {message}"))
-        if content in _FIELDS:
+        if (message, number) == ("Tensor", 1):
+            sizes += [value] if isinstance(value, int) else _read_numbers(value)
+            if len(sizes) > _MOST_AXES:
+                raise ValueError(_report(f"a tensor of more than {_MOST_AXES} axes"))
+        elif content in _FIELDS and not isinstance(value, int):
             _check(content, value)
-        elif content == "numbers":
-            sizes += [value] if is_number else [*_read_numbers(value)]
         found[number] = value  # As in protobuf, the last one counts.
 
     def get_text(number: int) -> str:
         return bytes(found.get(number, b"")).decode("utf-8", "replace")
 
     if message == "Tensor":
-        wanted = math.prod(sizes[:_MOST_AXES]) * _SIZES.get(found.get(2, 0), -1)
-        if wanted != len(found.get(9, b"")) or len(sizes) > _MOST_AXES:
-            shape = str(sizes[:_MOST_AXES])[:80]
-            raise ValueError(_report(f"a tensor of shape {shape} with other data"))
+        wanted = math.prod(sizes) * _SIZES.get(found.get(2, 0), -1)
+        if wanted != len(found.get(9, b"")):
+            raise ValueError(_report(f"a tensor of shape {sizes} with other data"))
     elif message == "OperatorSet" and get_text(1) not in ("", CONTRIB):
         raise ValueError(_report(f"operators of {get_text(1)[:80]!r}"))
     elif message == "Node":
@@ -186,7 +187,7 @@ def _read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _read_numbers(data: memoryview) -> Iterator[int]:
-    place = 0
+    data, place = data[: 10 * (_MOST_AXES + 1)], 0
     while place < len(data):
         number, place = _read_number(data, place)
         yield number

@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     ),
     "many axes": (
         make_model(tensors=[TensorProto(name="w", data_type=1, dims=[0] * 10000)]),
-        "a tensor of shape",
+        "a tensor of more than 8 axes",
     ),
     "texts": (
         make_model(tensors=[TensorProto(name="w", data_type=8, dims=[4])]),
@@ -135,6 +135,21 @@ def test_bytes_that_are_no_segment_are_refused():
     merged = make_model(tensors=[make_external()]).SerializeToString()
     with pytest.raises(ValueError, match="in other files"):
         check_segment(whole + merged)
+
+
+def test_shapes_may_be_packed():
+    for dims, refused in (
+        (b"\x02\x02", False),
+        (b"\x02\x03", True),
+        (b"\x01" * 9, True),
+    ):
+        shape = b"\x0a" + bytes([len(dims)]) + dims  # Field 1, with a length.
+        tensor = shape + b"\x10\x01\x4a\x10" + ONE.tobytes()
+        if not refused:
+            onnx_session._check("Tensor", memoryview(tensor))
+            continue
+        with pytest.raises(ValueError, match="it has a tensor of"):
+            onnx_session._check("Tensor", memoryview(tensor))
 
 
 def test_the_table_of_fields_is_that_of_the_format():
