@@ -133,8 +133,9 @@ class PhaseRun:
                 args_by_shape[shape] = (state, self.make_batch(plan), rng)
             counts[self._span.find_objective(step), shape] += 1
         logger.info(
-            "compiling %d train steps (lengths %s)",
+            "compiling %d %s steps (lengths %s)",
             len(counts),
+            "contrastive" if self._span.phase.is_contrastive else "train",
             ", ".join(str(length) for _, length in sorted(args_by_shape)),
         )
         seconds = compile_together(
