@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweet_jax.data.examples import Examples
-from sweet_jax.data.hold_out import check_class_sizes, hold_out, share_out
+from sweet_jax.data.hold_out import (
+    check_class_sizes,
+    hold_out,
+    order_stratified,
+    share_out,
+)
 from sweet_jax.data.notes import list_keys
 
 
@@ -94,3 +99,27 @@ def test_a_class_with_too_few_texts_is_named_with_what_is_needed():
     with pytest.raises(ValueError, match=message):
         check_class_sizes(rows, ("a", "b", "c", "none"), "x.csv", "kind")
     check_class_sizes(rows.select(np.arange(9)), ("a", "b"), "x.csv", "")
+
+
+label_arrays = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
+    lambda values: np.array(values, np.int32)
+)
+
+
+@given(label_arrays, st.integers(0, 9))
+def test_every_beginning_of_a_stratified_order_is_stratified(labels, seed):
+    order = order_stratified(labels, np.random.default_rng(seed))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    num_classes = len(np.unique(labels))
+    for label in np.unique(labels):
+        share = (labels == label).mean()
+        counts = np.cumsum(labels[order] == label)
+        error = np.abs(counts - share * np.arange(1, len(labels) + 1))
+        assert error.max() <= 1 + share * num_classes / 2
+
+
+def test_a_stratified_order_is_random_within_a_class():
+    labels = np.repeat([0, 1], 50)
+    orders = [order_stratified(labels, np.random.default_rng(i)) for i in range(2)]
+    assert orders[0].tolist() != orders[1].tolist()
+    assert np.any(np.diff(orders[0][labels[orders[0]] == 0]) < 0)

@@ -5,52 +5,26 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from tiny_splits import (
+    SOURCES,
+    get_ids,
+    make_few_shot,
+    make_raw,
+    make_rows,
+    make_settings,
+)
 
-from sweet_jax.arrays import UNLABELLED
-from sweet_jax.data.calibration_rows import assign_parts
-from sweet_jax.data.examples import Examples, RawTask
-from sweet_jax.data.hold_out import order_stratified
+from sweet_jax.data.examples import RawTask
 from sweet_jax.data.notes import list_keys
 from sweet_jax.data.sources import load_task
 from sweet_jax.data.splits import make_splits
 from sweet_jax.data.tasks import get_task
 from sweet_jax.settings.from_config import from_config_dict
 
-label_arrays = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
-    lambda values: np.array(values, np.int32)
-)
-
 
 @pytest.fixture(scope="module")
 def rotten_tomatoes():
     return load_task(from_config_dict({}).data)
-
-
-def make_rows(num_rows, first_share=0.5, mark="row"):
-    """Rows sorted by class, as the embedded ones are."""
-    labels = (np.arange(num_rows) >= num_rows * first_share).astype(np.int32)
-    return Examples(
-        texts=tuple(f"{mark} {i}" for i in range(num_rows)),
-        pairs=None,
-        labels=labels,
-        row_ids=np.arange(num_rows, dtype=np.int64),
-    )
-
-
-def make_raw(task: str = "file", **sizes: int) -> RawTask:
-    splits = {name: make_rows(size, mark=name) for name, size in sizes.items()}
-    return RawTask(get_task(task), splits, ("0", "1"))
-
-
-def make_settings(seed=0, train=100, calibration=50, **fields):
-    data = {"max_train_examples": train, "calibration_examples": calibration}
-    return from_config_dict({"seed": seed, "data": data, **fields})
-
-
-def get_ids(examples):
-    return set(examples.row_ids.tolist())
 
 
 def test_the_embedded_task_has_the_promised_sizes(rotten_tomatoes):
@@ -150,38 +124,6 @@ def test_train_rows_are_nested_and_stratified(rotten_tomatoes, seed):
         assert abs(rows.labels.mean() - 0.5) < 0.02
 
 
-@given(label_arrays, st.integers(0, 9))
-def test_every_beginning_of_a_stratified_order_is_stratified(labels, seed):
-    order = order_stratified(labels, np.random.default_rng(seed))
-    assert sorted(order.tolist()) == list(range(len(labels)))
-    num_classes = len(np.unique(labels))
-    for label in np.unique(labels):
-        share = (labels == label).mean()
-        counts = np.cumsum(labels[order] == label)
-        error = np.abs(counts - share * np.arange(1, len(labels) + 1))
-        assert error.max() <= 1 + share * num_classes / 2
-
-
-def test_a_stratified_order_is_random_within_a_class():
-    labels = np.repeat([0, 1], 50)
-    orders = [order_stratified(labels, np.random.default_rng(i)) for i in range(2)]
-    assert orders[0].tolist() != orders[1].tolist()
-    assert np.any(np.diff(orders[0][labels[orders[0]] == 0]) < 0)
-
-
-@given(label_arrays)
-def test_parts_halve_each_class_and_the_whole(labels):
-    part = assign_parts(labels)
-    assert set(part.tolist()) <= {0, 1}
-    for rows in (np.full(len(labels), True), *(labels == c for c in np.unique(labels))):
-        assert abs((part[rows] == 0).sum() - (part[rows] == 1).sum()) <= 1
-
-
-def test_parts_do_not_follow_the_published_order():
-    part = assign_parts(np.zeros(40, np.int32))
-    assert part.tolist() not in ([0, 1] * 20, [0] * 20 + [1] * 20)
-
-
 def test_a_published_test_split_is_used_whole():
     splits = make_splits(make_raw(train=600, validation=80, test=33), make_settings())
     assert get_ids(splits.test) == set(range(33))
@@ -213,15 +155,6 @@ def test_mnli_keeps_its_second_test_set():
     assert list(splits.extra_tests) == ["validation_mismatched"]
     assert splits.extra_tests["validation_mismatched"].texts[0] == (
         "validation_mismatched 0"
-    )
-
-
-def test_a_small_validation_split_is_used_whole_and_said():
-    splits = make_splits(make_raw(train=600, validation=30, test=9), make_settings())
-    assert len(splits.calibration) == 30
-    assert splits.notes == (
-        "the validation split has 30 rows: all are calibration examples"
-        " (data.calibration_examples=50)",
     )
 
 
@@ -337,19 +270,6 @@ def test_pairs_stay_together():
         assert part.pairs == tuple(f"{text} b" for text in part.texts)
 
 
-SOURCES = [
-    {"all": 1000},
-    {"train": 600, "test": 100},
-    {"train": 600, "validation": 80},
-    {"train": 600, "validation": 80, "test": 100},
-    {"train": 600},
-]
-
-
-def make_few_shot(shots, seed=0, **data):
-    return from_config_dict({"seed": seed, "data": {"shots": shots, **data}})
-
-
 @pytest.mark.parametrize("sizes", SOURCES)
 @pytest.mark.parametrize("calibration", [-1, 40])
 def test_shots_are_rows_of_each_class_nested_over_numbers(sizes, calibration):
@@ -370,53 +290,6 @@ def test_shots_are_rows_of_each_class_nested_over_numbers(sizes, calibration):
     assert get_ids(other.train) != get_ids(made[1].train)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"train": 600, "test": 100},
-        {"train": 600, "validation": 80},
-        {"train": 600, "validation": 80, "test": 100},
-        {"train": 60, "test": 20},
-    ],
-)
-def test_no_label_but_those_of_the_training_rows_reaches_calibration(sizes):
-    raw = make_raw(**sizes)
-    splits = make_splits(raw, make_few_shot(8))
-    assert splits.part.tolist() == [UNLABELLED] * len(splits.calibration)
-    assert not splits.calibration.labels.any()
-    others = {
-        name: dataclasses.replace(rows, labels=1 - rows.labels)
-        for name, rows in raw.splits.items()
-        if name != "train"
-    }
-    flipped = dataclasses.replace(raw, splits={**raw.splits, **others})
-    again = make_splits(flipped, make_few_shot(8))
-    for name in ("calibration", "train"):
-        one, other = getattr(splits, name), getattr(again, name)
-        assert one.texts == other.texts
-        np.testing.assert_array_equal(one.labels, other.labels)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "origin"),
-    [
-        ({"train": 60, "validation": 30, "test": 9}, "validation split, no labels"),
-        ({"train": 600, "test": 9}, "training rows that are not drawn, no labels"),
-        ({"train": 20, "test": 9}, "the test rows"),
-        ({"train": 20, "validation": 9}, "the test rows"),
-    ],
-)
-def test_calibration_texts_come_from_rows_that_are_not_trained_on(sizes, origin):
-    splits = make_splits(make_raw(**sizes), make_few_shot(8))
-    assert splits.origin["calibration"] == origin
-    (note,) = [note for note in splits.notes if note.startswith("no label outside")]
-    assert origin in note
-    assert "temperatures are 1" in note
-    assert not any("calibration row has the class" in note for note in splits.notes)
-    if origin == "the test rows":
-        assert splits.calibration.texts == splits.test.texts
-
-
 def test_a_class_with_fewer_rows_gives_all_and_says_so():
     labels = np.array([0] * 90 + [1] * 5 + [2] * 25, np.int32)
     rows = dataclasses.replace(make_rows(120), labels=labels)
@@ -428,26 +301,6 @@ def test_a_class_with_fewer_rows_gives_all_and_says_so():
         "data.shots=8: 1 of 3 classes have fewer training rows ('b' has 5): all of"
         " theirs are used" in made.notes
     )
-
-
-def test_few_rows_are_all_trained_on_unless_calibration_is_asked_for():
-    """A fifth must be 50 rows, and 4 of each class."""
-    usual = from_config_dict({})
-    for num_rows, held in ((249, 0), (250, 50)):
-        splits = make_splits(make_raw(train=num_rows, test=30), usual)
-        assert len(splits.train) == num_rows - held
-        assert splits.reads_calibration_labels == (held > 0)
-    raw = dataclasses.replace(
-        make_raw(train=300, test=30), label_names=tuple(map(str, range(20)))
-    )
-    assert len(make_splits(raw, usual).train) == 300
-    splits = make_splits(make_raw(train=40, test=30), usual)
-    assert "a fifth of them, 8, would be too few to calibrate on" in splits.notes[0]
-    asked = from_config_dict({"data": {"calibration_examples": 1000}})
-    assert len(make_splits(make_raw(train=40, test=30), asked).calibration) == 8
-    none = from_config_dict({"data": {"calibration_examples": 0}})
-    splits = make_splits(make_raw(train=600, validation=80, test=30), none)
-    assert splits.origin["calibration"] == "validation split, no labels"
 
 
 def test_more_calibration_labels_than_training_rows_are_said():
