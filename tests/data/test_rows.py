@@ -147,6 +147,7 @@ def read_as_predict(path: Path, table_format: str) -> tuple[list[str], str]:
 @example("text,label\na,1\nb,2\n".encode("utf-16"), "csv")
 @example("text\tlabel\na\t1\nb\t2\n".encode("utf-16-le"), "tsv")
 @example(gzip.compress(b"text,label\na,1\nb,2\n", mtime=0), "csv")
+@example(b'"a\nb",pos\ntext,b\ntext\n', "csv")
 def test_training_and_predict_agree(tmp_path_factory, data, table_format):
     path = tmp_path_factory.getbasetemp() / f"rows.{table_format}"
     path.write_bytes(data)
@@ -154,7 +155,10 @@ def test_training_and_predict_agree(tmp_path_factory, data, table_format):
     predicted, problem = read_as_predict(path, table_format)
     # What predict does not ask: labels and classes.
     about_labels = ("label", "one class", "no labelled")
-    if problem and "has an empty text" not in refusal:
+    if "has no text column" in problem:
+        # Predict chooses columns before it reads rows, and training after.
+        assert refusal
+    elif problem and "has an empty text" not in refusal:
         assert refusal.split(": set --")[0] == problem.split(": set --")[0] or (
             any(word in refusal for word in about_labels)
         )
