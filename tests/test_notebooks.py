@@ -16,6 +16,8 @@ def test_a_notebook_runs_and_shows_results(name, tmp_path, shared_cache, monkeyp
     from nbclient import NotebookClient
 
     monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    # The tests' several devices would share the cores of one.
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     notebook = jupytext.read(NOTEBOOKS / name)
     NotebookClient(
         notebook,

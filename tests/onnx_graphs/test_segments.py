@@ -50,9 +50,19 @@ def run_onnx(
 
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [(family, {}) for family in TINY_CONFIGS]
-    + [("bert", ONE_TABLE), ("bert", MULTI_MODEL), ("bert", RELEASED)]
-    + [("mpnet", ONE_TABLE), ("deberta-v2", ONE_TABLE), ("modernbert", MULTI_MODEL)],
+    [
+        ("bert", {}),
+        ("deberta-v2", ONE_TABLE),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *((family, {}) for family in TINY_CONFIGS if family != "bert"),
+                *(("bert", x) for x in (ONE_TABLE, MULTI_MODEL, RELEASED)),
+                ("mpnet", ONE_TABLE),
+                ("modernbert", MULTI_MODEL),
+            )
+        ),
+    ],
 )
 def test_segments_compute_what_jax_does(
     tmp_path: Path,

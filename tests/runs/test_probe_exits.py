@@ -180,6 +180,7 @@ def probe(
     )
 
 
+@pytest.mark.slow
 def test_copies_of_shared_tables_are_read_by_their_own_segments(
     make_tiny_encoder, tiny_config
 ):

@@ -71,6 +71,7 @@ def test_answers_are_those_of_the_classifier(folder, rule):
         assert len({a.exit for a in ours}) == 2
 
 
+@pytest.mark.slow
 def test_learned_exits_pairs_and_sets_of_models(tiny_encoder, tmp_path):
     texts = make_texts(40)
     learned = tmp_path / "learned"
