@@ -43,8 +43,7 @@ def compute_contrastive_sum(
     x_BD *= jax.lax.rsqrt((x_BD**2).sum(axis=1, keepdims=True) + 1e-12)
     other_BB: Bool[Array, "B B"] = real_B[None, :] & ~jnp.eye(num_rows, dtype=bool)
     alike_BB = other_BB & (labels_B[:, None] == labels_B[None, :])
-    # Not -inf: the gradient of a row that is compared with none would be NaN.
-    cosines_BB = jnp.where(other_BB, x_BD @ x_BD.T / TEMPERATURE, -1e9)
+    cosines_BB = jnp.where(other_BB, x_BD @ x_BD.T / TEMPERATURE, -jnp.inf)
     log_shares_BB = jnp.where(alike_BB, jax.nn.log_softmax(cosines_BB), 0)
     loss_B = -log_shares_BB.sum(axis=1) / jnp.maximum(alike_BB.sum(axis=1), 1)
     return (loss_B * weights_B).sum()
@@ -70,7 +69,7 @@ def begin_contrastive(
     first, *others = member.phases
     phase = Phase(
         tuple(
-            dataclasses.replace(objective, teacher=None, is_contrastive=True)
+            dataclasses.replace(objective, is_contrastive=True)
             for objective in first.objectives
         ),
         takes_turns=first.takes_turns,
