@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense_model import init_dense_params, make_dense_training, make_rows
 
+from sweet_jax.data.batches import plan_epoch
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.registries import BUILTIN_METHODS
 from sweet_jax.training.contrastive import (
@@ -14,6 +16,7 @@ from sweet_jax.training.contrastive import (
     begin_contrastive,
     compute_contrastive_sum,
 )
+from sweet_jax.training.losses import compute_objective_losses
 from sweet_jax.training.member_training import plan_phases
 from sweet_jax.training.methods import make_members
 
@@ -86,3 +89,27 @@ def test_the_phase_comes_first_and_keeps_the_methods_seams(method):
             phase.objectives, member.phases[0].objectives, strict=True
         ):
             assert one == dataclasses.replace(other, is_contrastive=True)
+
+
+def test_the_phase_minimises_this_loss_on_pairs_of_a_class():
+    training = make_dense_training(
+        rows=make_rows(40),
+        exits={"init": "probe"},
+        train={"batch_size": 4, "contrastive_epochs": 1, "num_epochs": 1},
+    )
+    labels = training.data.rows.labels
+    first, second = (training.plan_epoch(epoch) for epoch in (0, 1))
+    pairs = [labels[plan.rows.reshape(-1, 2)] for plan in first]
+    assert sum(int((pair[:, 0] != pair[:, 1]).sum()) for pair in pairs) <= 1
+    usual = plan_epoch(training.data.rows.lengths, 4, training.data.buckets, 0, 1)
+    for one, other in zip(second, usual, strict=True):
+        np.testing.assert_array_equal(one.rows, other.rows)
+    batch = training.make_batch(first[0])
+    params = init_dense_params(training.model)
+    outputs = training.model.apply(
+        {"params": params}, batch, train=True, rngs={"dropout": jax.random.key(0)}
+    )
+    (objective,) = training.spans[0].phase.objectives
+    found = compute_objective_losses(outputs, batch.labels, batch.weights, objective)
+    wanted = [sum(compute_by_formula(x.pooled_BD, batch.labels)) for x in outputs]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
