@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sweet_jax.runs.estimator import SweetClassifier
     from sweet_jax.runs.from_python import train
     from sweet_jax.runs.run import Run
-    from sweet_jax.serving.classifier import AdaptiveClassifier, load
+    from sweet_jax.serving.classifier import AdaptiveClassifier
+    from sweet_jax.serving.load import load
     from sweet_jax.settings.fields import Settings
     from sweet_jax.training.methods import register_method
 
@@ -45,7 +46,7 @@ _LAZY = {
     "Run": "sweet_jax.runs.run",
     "Settings": "sweet_jax.settings.fields",
     "SweetClassifier": "sweet_jax.runs.estimator",
-    "load": "sweet_jax.serving.classifier",
+    "load": "sweet_jax.serving.load",
     "register_analysis": "sweet_jax.analysis.registry",
     "register_backend": "sweet_jax.engine.engine",
     "register_criterion": "sweet_jax.exits.criteria",

@@ -25,7 +25,8 @@ from sweet_jax.exits.criteria import threshold_range
 from sweet_jax.export.programs import PLATFORMS, Program, Specs, export_programs
 from sweet_jax.export.pytorch import write_pytorch
 from sweet_jax.huggingface.config import load_config
-from sweet_jax.serving.classifier import AdaptiveClassifier, load
+from sweet_jax.serving.classifier import AdaptiveClassifier
+from sweet_jax.serving.load import load
 from sweet_jax.standalone.checks import MANIFEST, SCHEMA
 from sweet_jax.system.checksums import write_checksums
 from sweet_jax.system.files import write_bytes, write_folder, write_json

@@ -33,7 +33,7 @@ from sweet_jax.runs.workdir import (
     WorkdirError,
     read_settings,
 )
-from sweet_jax.serving.classifier import load
+from sweet_jax.serving.load import load
 from sweet_jax.settings.fields import DataSettings, Settings, compute_digest
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.rules import SettingsError

@@ -25,7 +25,8 @@ from sweet_jax.exits.calibration import Calibration
 from sweet_jax.exits.criteria import FULL
 from sweet_jax.exits.temperatures import RELEASED_RANGE, TEMPERATURE_RANGE
 from sweet_jax.runs.workdir import MODEL, REMEDY, WorkdirError, read_settings
-from sweet_jax.serving.classifier import AdaptiveClassifier, load
+from sweet_jax.serving.classifier import AdaptiveClassifier
+from sweet_jax.serving.load import load
 from sweet_jax.serving.onnx_folder import (
     CascadeAccuracy,
     Comparison,

@@ -76,7 +76,7 @@ class Run:
         Raises:
             ModelFolderError: the model folder is missing or altered.
         """
-        from sweet_jax.serving.classifier import load
+        from sweet_jax.serving.load import load
 
         return load(self.workdir / MODEL)
 

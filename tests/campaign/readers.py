@@ -17,8 +17,8 @@ from sweet_jax.data.lines import LineReader
 from sweet_jax.data.sources import load_task
 from sweet_jax.report import format_run
 from sweet_jax.runs.inputs import prepare
-from sweet_jax.serving.classifier import load
 from sweet_jax.serving.inputs import read_inputs
+from sweet_jax.serving.load import load
 from sweet_jax.settings import fields as settings_lib
 from sweet_jax.settings.fields import DataSettings
 from sweet_jax.standalone.loader import ExportedClassifier

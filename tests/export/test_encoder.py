@@ -10,7 +10,7 @@ from tiny_models import DESCRIPTION, write_model_folder
 from sweet_jax.data.tokenize import load_tokenizer
 from sweet_jax.huggingface.config import load_config
 from sweet_jax.huggingface.safetensors import load_encoder
-from sweet_jax.serving.classifier import load
+from sweet_jax.serving.load import load
 from sweet_jax.trees import flatten_paths
 
 TWO_MODELS = ((0,), (1,))

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from tiny_models import write_model_folder
 
 from sweet_jax.export.folder import ExportError, export_folder
-from sweet_jax.serving.classifier import load
+from sweet_jax.serving.load import load
 from sweet_jax.serving.model_folder import ModelFolderError
 from sweet_jax.standalone.loader import FULL, Answers, ExportedClassifier
 

@@ -26,7 +26,8 @@ from tiny_models import write_model_folder
 
 from sweet_jax.arrays import save_npz
 from sweet_jax.export.folder import export_folder
-from sweet_jax.serving.classifier import AdaptiveClassifier, load
+from sweet_jax.serving.classifier import AdaptiveClassifier
+from sweet_jax.serving.load import load
 from sweet_jax.standalone.loader import FULL, ExportedClassifier
 
 

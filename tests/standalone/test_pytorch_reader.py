@@ -12,7 +12,7 @@ from exported_folders import THREE_EXITS, make_examples, pad
 from tiny_models import write_model_folder
 
 from sweet_jax.export.folder import export_folder
-from sweet_jax.serving.classifier import load
+from sweet_jax.serving.load import load
 
 pytestmark = pytest.mark.reference
 
