@@ -6,14 +6,51 @@ depends on the input: weights of pairs with padding are set to zero, and the oth
 divided by their sum.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
+from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 
 # Smallest divisor of a row of weights, as in the released code.
 SMALLEST_SUM = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantHeads:
+    """Heads of a layer that are constant, as an entry of `Encoder.attention_fns`.
+
+    They compute no queries, keys or scores. Their constants are a parameter of the
+    layer, `attention/constants` [heads, length, length].
+
+    Attributes:
+        heads: their numbers, increasing.
+        length: positions of the constants, the longest input.
+        attention_fn: maps the scores of the layer's other heads to probabilities.
+    """
+
+    heads: tuple[int, ...]
+    length: int
+    attention_fn: AttentionFn = compute_masked_softmax
+
+    def find_others(self, num_heads: int) -> tuple[int, ...]:
+        """Returns the layer's other heads.
+
+        Raises:
+            ValueError: the numbers of heads do not increase, or are not below
+                `num_heads`.
+        """
+        others = tuple(i for i in range(num_heads) if i not in self.heads)
+        if sorted({*self.heads, *others}) != list(range(num_heads)) or list(
+            self.heads
+        ) != sorted(set(self.heads)):
+            raise ValueError(
+                f"constant heads {self.heads} must be increasing numbers of heads,"
+                f" from 0 to {num_heads - 1}"
+            )
+        return others
 
 
 def compute_constant_probabilities(

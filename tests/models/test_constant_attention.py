@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.constant_attention import (
     compute_constant_probabilities,
     mix_attention,
 )
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 
 # Real tokens need not come first, and the last row has none.
 _MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 1], [0, 1, 0, 1, 0], [0] * 5], bool)
