@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from sweet_jax.models.constant_attention import (
     ConstantHeads,
+    compute_constant_context,
     compute_constant_probabilities,
 )
 from sweet_jax.models.heads import HeadDense, merge_heads, take_heads
@@ -109,9 +110,15 @@ class HeadAttention(nn.Module, kw_only=True):
                 nn.initializers.constant(1 / attend.length),
                 (len(attend.heads), attend.length, attend.length),
             )
-            context_BLHK = average(
-                compute_constant_probabilities(constants_HLL, mask), attend.heads
-            )
+            constants_HLL = jnp.asarray(constants_HLL)
+            if train or mask.shape[2] != 1:
+                probabilities = compute_constant_probabilities(constants_HLL, mask)
+                context_BLHK = average(probabilities, attend.heads)
+            else:
+                value = take_heads(value_BMHK, attend.heads, 2)
+                context_BLHK = compute_constant_context(
+                    constants_HLL, mask[:, 0, 0], value
+                )
             if dynamic:
                 others_BLGK = average(attend.attention_fn(scores_BGLM, mask), dynamic)
                 context_BLHK = merge_heads(others_BLGK, context_BLHK, attend.heads, 2)

@@ -7,11 +7,14 @@ divided by their sum.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
+from sweet_jax.arrays import Params, Size
 from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 
 # Smallest divisor of a row of weights, as in the released code.
@@ -53,6 +56,43 @@ class ConstantHeads:
         return others
 
 
+def place_constants(
+    heads: Sequence[Sequence[int]], length: int
+) -> tuple[AttentionFn | ConstantHeads, ...]:
+    """Returns `Encoder.attention_fns` of an encoder with constant heads.
+
+    Args:
+        heads: the numbers of each layer's constant heads; none: an ordinary layer.
+        length: positions of the constants.
+    """
+    return tuple(
+        ConstantHeads(tuple(layer), length) if len(layer) else compute_masked_softmax
+        for layer in heads
+    )
+
+
+def insert_constants(
+    encoder: Params,
+    constants_NHLL: Float[np.ndarray, "N H L L"],
+    heads: Sequence[Sequence[int]],
+) -> Params:
+    """Returns an encoder's parameters with the constants of its constant heads.
+
+    Args:
+        encoder: parameters of an encoder without constants.
+        constants_NHLL: constants of all layers and heads.
+        heads: the numbers of each layer's constant heads.
+    """
+    inserted = dict(encoder)
+    for i, layer in enumerate(heads):
+        if len(layer):
+            part = encoder[f"layer_{i}"]
+            constants = np.asarray(constants_NHLL[i, list(layer)], np.float32)
+            attention = {**part["attention"], "constants": constants}
+            inserted[f"layer_{i}"] = {**part, "attention": attention}
+    return inserted
+
+
 def compute_constant_probabilities(
     constants_HLL: Float[jax.Array, "H S S"], mask: Bool[jax.Array, "B #H #L L"]
 ) -> Float[jax.Array, "B H L L"]:
@@ -69,18 +109,53 @@ def compute_constant_probabilities(
     Raises:
         ValueError: the input has more than S tokens.
     """
-    length, longest = mask.shape[-1], constants_HLL.shape[-1]
+    corner_HLL = _take_corner(constants_HLL, mask.shape[-1])
+    # A key mask only says which keys are real. Transposed it says which queries are,
+    # and a window is its own transpose.
+    pairs = mask & mask.swapaxes(-1, -2)
+    weights_BHLL = jnp.where(pairs, corner_HLL[None], 0.0)
+    sums_BHL1 = weights_BHLL.sum(axis=-1, keepdims=True)
+    return weights_BHLL / jnp.maximum(sums_BHL1, SMALLEST_SUM)
+
+
+def compute_constant_context(
+    constants_HLL: Float[jax.Array, "H S S"],
+    mask_BL: Bool[jax.Array, "B L"],
+    value_BLHK: Float[jax.Array, "B L H K"],
+) -> Float[jax.Array, "B L H K"]:
+    """Returns the values averaged by constants, without probabilities of each row.
+
+    Padded values are zeroed instead, so that all rows are multiplied by the same
+    matrix. For key masks without a window, and where probabilities have no dropout.
+
+    Args:
+        constants_HLL: see `compute_constant_probabilities`.
+        mask_BL: True at real tokens.
+        value_BLHK: the values.
+    """
+    corner_HLL = _take_corner(constants_HLL, mask_BL.shape[-1])
+    real_BL11 = mask_BL[:, :, None, None]
+    values_BLHK = jnp.where(real_BL11, value_BLHK, 0)
+    context_BLHK = jnp.einsum(
+        "HLM,BMHK->BLHK", corner_HLL.astype(value_BLHK.dtype), values_BLHK
+    )
+    sums_BLH = jnp.einsum("HLM,BM->BLH", corner_HLL, mask_BL.astype(jnp.float32))
+    shares_BLH = jnp.where(
+        mask_BL[:, :, None], 1 / jnp.maximum(sums_BLH, SMALLEST_SUM), 0.0
+    )
+    return context_BLHK * shares_BLH[..., None].astype(value_BLHK.dtype)
+
+
+def _take_corner(
+    constants_HLL: Float[jax.Array, "H S S"], length: Size
+) -> Float[jax.Array, "H L L"]:
+    longest = constants_HLL.shape[-1]
     if length > longest:
         raise ValueError(
             f"inputs of {length} tokens are longer than the constants of attention,"
             f" which have {longest} positions: lower data.max_length"
         )
-    # A key mask only says which keys are real. Transposed it says which queries are,
-    # and a window is its own transpose.
-    pairs = mask & mask.swapaxes(-1, -2)
-    weights_BHLL = jnp.where(pairs, constants_HLL[None, :, :length, :length], 0.0)
-    sums_BHL1 = weights_BHLL.sum(axis=-1, keepdims=True)
-    return weights_BHLL / jnp.maximum(sums_BHL1, SMALLEST_SUM)
+    return constants_HLL[:, :length, :length]
 
 
 def mix_attention(
