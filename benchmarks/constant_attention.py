@@ -78,8 +78,8 @@ def make_layer(
     carry = {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask), "shared": ()}
 
     def run(params: Any, carry: dict[str, Any]) -> jax.Array:
-        out = encoder.apply(params, carry, 0, 1, False, method="run_layers")
-        return dict(out)["x_BLD"]
+        out: Any = encoder.apply(params, carry, 0, 1, False, method="run_layers")
+        return out["x_BLD"]
 
     program = jax.jit(run).lower(params, carry).compile()
     cost: Any = program.cost_analysis()
