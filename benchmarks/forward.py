@@ -21,13 +21,10 @@ from shapes import make_bert_attributes, make_random_batch
 from sweet_jax.arrays import Batch
 from sweet_jax.huggingface.config import make_encoder, parse_config
 from sweet_jax.huggingface.safetensors import export_encoder
-from sweet_jax.models.attention import (
-    compute_context,
-    compute_masked_softmax,
-    compute_scores,
-)
+from sweet_jax.models.attention import compute_context, compute_scores
 from sweet_jax.models.init import make_example_batch
 from sweet_jax.models.layers import ACTIVATIONS
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 
 _REPEATS = 9
 # (layers, width), (rows, length)

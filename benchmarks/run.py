@@ -2,11 +2,12 @@
 
     python benchmarks/run.py [PART ...]
 
-Parts: train, tradeoff, compile; forward (compares with PyTorch, needs torch), large (24
-layers, only compiled), large-tpu (the same for a TPU, which need not exist; needs
-jax[tpu]), accelerator (bfloat16). Default: the first three, and accelerator on a GPU or
-TPU. Run it on otherwise idle cores. Times are medians of repeated runs in this process;
-FLOPs and temporary memory come from XLA's analysis and do not vary.
+Parts: train, tradeoff, compile; constant (a layer with constant heads); forward
+(compares with PyTorch, needs torch), large (24 layers, only compiled), large-tpu (the
+same for a TPU, which need not exist; needs jax[tpu]), accelerator (bfloat16). Default:
+the first three, and accelerator on a GPU or TPU. Run it on otherwise idle cores. Times
+are medians of repeated runs in this process; FLOPs and temporary memory come from XLA's
+analysis and do not vary.
 """
 
 import os
@@ -14,6 +15,7 @@ import sys
 
 import jax
 from compilation import measure_compilation
+from constant_attention import measure_constant_attention
 from forward import measure_forward
 from large import measure_large, measure_large_tpu
 from tradeoff import measure_tradeoff
@@ -23,6 +25,7 @@ _PARTS = {
     "train": measure_train_step,
     "tradeoff": measure_tradeoff,
     "compile": measure_compilation,
+    "constant": measure_constant_attention,
     "forward": measure_forward,
     "large": measure_large,
     "large-tpu": measure_large_tpu,

@@ -19,6 +19,7 @@ TESTS_OF_SEVERAL = {
     "tests/data/test_family_tokenizers.py",
     "tests/huggingface/test_encoder_folder.py",
     "tests/models/test_reference_bert.py",
+    "tests/models/test_reference_constant_attention.py",
     "tests/models/test_reference_encoders.py",
     "tests/report/test_report.py",
     "tests/runs/test_damage.py",

@@ -13,6 +13,7 @@ are spread from distances to pairs of positions by reshaping, not by a gather of
 indices.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from sweet_jax.models.attention import SelfAttention, split_heads
+from sweet_jax.models.attention import SelfAttention
+from sweet_jax.models.heads import HeadDense, take_heads
 from sweet_jax.models.layers import Dropout
 
 # Terms of a score; their sum has three times the variance of one term.
@@ -65,13 +67,13 @@ def spread_distances(
 
 
 class Projections(NamedTuple):
-    """Projections of contents and of distance rows, split into heads."""
+    """Projections of contents and of distance rows; G dynamic heads, H in all."""
 
-    query_BLHK: jax.Array
-    key_BMHK: jax.Array
+    query_BLGK: jax.Array
+    key_BMGK: jax.Array
     value_BMHK: jax.Array
-    position_query_RHK: jax.Array
-    position_key_RHK: jax.Array
+    position_query_RGK: jax.Array
+    position_key_RGK: jax.Array
 
 
 class DisentangledAttention(SelfAttention):
@@ -80,7 +82,9 @@ class DisentangledAttention(SelfAttention):
     def compare(
         self, x_BLD: Float[jax.Array, "B L D"], train: bool, *shared: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the scores, float32 [B, H, L, M], and the values [B, M, H, K].
+        """Returns the scores of dynamic heads and the values of all.
+
+        Scores are float32 [B, G, L, M], values [B, M, H, K].
 
         Args:
             x_BLD: the input of queries, keys and values.
@@ -93,18 +97,18 @@ class DisentangledAttention(SelfAttention):
         assert place_S is not None
         rows_RD = Dropout(self.hidden_dropout, name="position_dropout")(rows_RD, train)
         parts = self.project(x_BLD, rows_RD)
-        scale = (NUM_TERMS * parts.query_BLHK.shape[-1]) ** -0.5
-        query_BLHK = parts.query_BLHK * scale
-        scores_BHLM = _multiply("BLHK,BMHK->BHLM", query_BLHK, parts.key_BMHK)
+        scale = (NUM_TERMS * parts.query_BLGK.shape[-1]) ** -0.5
+        query_BLGK = parts.query_BLGK * scale
+        scores_BGLM = _multiply("BLGK,BMGK->BGLM", query_BLGK, parts.key_BMGK)
         # A term is indexed by the position whose content it reads: c2p by queries, with
         # increasing key - query; p2c by keys, with increasing query - key.
-        key_SHK = jnp.take(parts.position_key_RHK, place_S[::-1], axis=0, mode="clip")
-        c2p_BHLS = _multiply("BLHK,SHK->BHLS", query_BLHK, key_SHK)
-        query_RHK = parts.position_query_RHK * scale
-        query_SHK = jnp.take(query_RHK, place_S, axis=0, mode="clip")
-        p2c_BHMS = _multiply("BMHK,SHK->BHMS", parts.key_BMHK, query_SHK)
-        p2c_BHLM = spread_distances(p2c_BHMS).swapaxes(-1, -2)
-        return scores_BHLM + spread_distances(c2p_BHLS) + p2c_BHLM, parts.value_BMHK
+        key_SGK = jnp.take(parts.position_key_RGK, place_S[::-1], axis=0, mode="clip")
+        c2p_BGLS = _multiply("BLGK,SGK->BGLS", query_BLGK, key_SGK)
+        query_RGK = parts.position_query_RGK * scale
+        query_SGK = jnp.take(query_RGK, place_S, axis=0, mode="clip")
+        p2c_BGMS = _multiply("BMGK,SGK->BGMS", parts.key_BMGK, query_SGK)
+        p2c_BGLM = spread_distances(p2c_BGMS).swapaxes(-1, -2)
+        return scores_BGLM + spread_distances(c2p_BGLS) + p2c_BGLM, parts.value_BMHK
 
     def project(
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
@@ -120,25 +124,38 @@ class PackedAttention(DisentangledAttention):
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
     ) -> Projections:
         """Returns the projections of contents and distance rows."""
-        features, heads = x_BLD.shape[-1], self.num_heads
+        features, dynamic = x_BLD.shape[-1], self.dynamic_heads
 
-        def make_bias(name: str) -> jax.Array:
+        def make_bias(name: str, heads: Sequence[int]) -> jax.Array:
             bias_D = self.param(name, nn.initializers.zeros, (features,))
-            return split_heads(jnp.asarray(bias_D, self.dtype), heads)[None, None]
+            bias_HK = jnp.asarray(bias_D, self.dtype).reshape(self.num_heads, -1)
+            return take_heads(bias_HK, heads, 0)[None, None]
 
-        packed = self.make_map(3 * features, "query_key_value", use_bias=False)
         # Packed within each head: first its query, then its key, then its value.
-        query_BLHK, key_BMHK, value_BMHK = jnp.split(
-            split_heads(packed(x_BLD), heads), 3, axis=-1
-        )
-        position_query = self.make_map(features, "position_query")
-        position_key = self.make_map(features, "position_key", use_bias=False)
+        everyone = range(self.num_heads)
+        numbers = [
+            3 * head + part
+            for head in everyone
+            for part in ((0, 1, 2) if head in dynamic else (2,))
+        ]
+        packed = self.make_heads(features, "query_key_value", 3, use_bias=False)
+        parts = packed(x_BLD, numbers)
+        if len(dynamic) == self.num_heads:
+            by_head = parts.reshape(*parts.shape[:2], self.num_heads, -1)
+            query_BLGK, key_BMGK, value_BMHK = jnp.split(by_head, 3, axis=-1)
+        else:
+            query_BLGK, key_BMGK, value_BMHK = (
+                take_heads(parts, [numbers.index(3 * i + part) for i in heads], 2)
+                for part, heads in enumerate((dynamic, dynamic, everyone))
+            )
+        position_query = self.make_heads(features, "position_query")
+        position_key = self.make_heads(features, "position_key", use_bias=False)
         return Projections(
-            query_BLHK + make_bias("query_bias"),
-            key_BMHK,
-            value_BMHK + make_bias("value_bias"),
-            split_heads(position_query(rows_RD), heads),
-            split_heads(position_key(rows_RD), heads),
+            query_BLGK + make_bias("query_bias", dynamic),
+            key_BMGK,
+            value_BMHK + make_bias("value_bias", everyone),
+            position_query(rows_RD, dynamic),
+            position_key(rows_RD, dynamic),
         )
 
 
@@ -149,26 +166,26 @@ class SeparateAttention(DisentangledAttention):
         self, x_BLD: Float[jax.Array, "B L D"], rows_RD: Float[jax.Array, "R D"]
     ) -> Projections:
         """Returns the projections of contents and distance rows."""
-        features, heads = x_BLD.shape[-1], self.num_heads
+        dynamic = self.dynamic_heads
         query, key, value = (
-            self.make_map(features, name) for name in ("query", "key", "value")
+            self.make_heads(x_BLD.shape[-1], name) for name in ("query", "key", "value")
         )
         position_query, position_key = self.get_position_maps(query, key)
         return Projections(
-            split_heads(query(x_BLD), heads),
-            split_heads(key(x_BLD), heads),
-            split_heads(value(x_BLD), heads),
-            split_heads(position_query(rows_RD), heads),
-            split_heads(position_key(rows_RD), heads),
+            query(x_BLD, dynamic),
+            key(x_BLD, dynamic),
+            value(x_BLD, range(self.num_heads)),
+            position_query(rows_RD, dynamic),
+            position_key(rows_RD, dynamic),
         )
 
     def get_position_maps(
-        self, query: nn.Dense, key: nn.Dense
-    ) -> tuple[nn.Dense, nn.Dense]:
+        self, query: HeadDense, key: HeadDense
+    ) -> tuple[HeadDense, HeadDense]:
         """Returns separate query and key layers for distance rows."""
         return (
-            self.make_map(query.features, "position_query"),
-            self.make_map(key.features, "position_key"),
+            self.make_heads(query.features, "position_query"),
+            self.make_heads(key.features, "position_key"),
         )
 
 
@@ -176,8 +193,8 @@ class TiedAttention(SeparateAttention):
     """DeBERTa-v2's attention with `share_att_key`: rows use the contents' kernels."""
 
     def get_position_maps(
-        self, query: nn.Dense, key: nn.Dense
-    ) -> tuple[nn.Dense, nn.Dense]:
+        self, query: HeadDense, key: HeadDense
+    ) -> tuple[HeadDense, HeadDense]:
         """Returns the contents' query and key layers."""
         return query, key
 

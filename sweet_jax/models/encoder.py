@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sweet_jax.arrays import Batch
-from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
+from sweet_jax.models.constant_attention import ConstantHeads
+from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 
 # The state passed from layer to layer: `x_BLD`, `mask_BL`, and `shared`, the arrays
 # from the shared tables.
@@ -69,8 +70,8 @@ class Encoder(nn.Module):
         num_layers: layers built; at most the checkpoint's.
         dtype: computation type; parameters are float32.
         remat: recompute each layer's activations in the backward pass.
-        attention_fns: one function per layer from scores and mask to probabilities;
-            None: masked softmax everywhere.
+        attention_fns: one function per layer from scores and mask to probabilities, or
+            the layer's constant heads; None: masked softmax everywhere.
         table_starts: the layers at which each copy of the shared tables begins to be
             read, increasing from 0.
     """
@@ -91,7 +92,7 @@ class Encoder(nn.Module):
     num_layers: int
     dtype: Any = jnp.float32
     remat: bool = False
-    attention_fns: tuple[AttentionFn, ...] | None = None
+    attention_fns: tuple[AttentionFn | ConstantHeads, ...] | None = None
     table_starts: tuple[int, ...] = (0,)
 
     def setup(self) -> None:

@@ -19,13 +19,8 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from sweet_jax.arrays import Array, Size
-from sweet_jax.models.attention import (
-    AttentionFn,
-    compute_context,
-    compute_masked_softmax,
-    compute_scores,
-    split_heads,
-)
+from sweet_jax.models.attention import HeadAttention, compute_scores
+from sweet_jax.models.constant_attention import ConstantHeads
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.layers import (
     ACTIVATIONS,
@@ -34,6 +29,7 @@ from sweet_jax.models.layers import (
     make_embed,
     make_norm,
 )
+from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 from sweet_jax.models.rotary import rotate
 
 # Hugging Face's names of the two kinds of layers.
@@ -118,51 +114,41 @@ class ModernbertEmbeddings(nn.Module):
         return Dropout(config.embedding_dropout, name="dropout")(x_BLD, train)
 
 
-class RotaryAttention(nn.Module):
+class RotaryAttention(HeadAttention, kw_only=True):
     """Pre-norm self-attention block: x + dropout(output(attend(norm(x)))).
 
     Attributes:
-        config: sizes and rates.
+        norm_epsilon: added to the variance.
         theta: base of the rotary frequencies.
         has_norm: whether x is normed; False if it is normed already.
-        dtype: computation type; scores and probabilities are float32.
-        attention_fn: maps scores and mask to probabilities.
     """
 
-    config: ModernbertConfig
+    norm_epsilon: float
     theta: float
     has_norm: bool
-    dtype: Any = jnp.float32
-    attention_fn: AttentionFn = compute_masked_softmax
 
     @nn.compact
     def __call__(
         self,
         x_BLD: Float[jax.Array, "B L D"],
-        mask: Bool[jax.Array, "B #H #L L"],
+        mask: Bool[jax.Array, "B 1 #L L"],
         train: bool,
     ) -> jax.Array:
         """Returns the block's output, [B, L, D]; keys are read where `mask` is True."""
-        config, features = self.config, x_BLD.shape[-1]
-
-        def make_map(width: int, name: str) -> nn.Dense:
-            std = config.initializer_range
-            return make_dense(width, std, self.dtype, name, use_bias=False)
-
+        features, dynamic = x_BLD.shape[-1], self.dynamic_heads
         normed_BLD = x_BLD
         if self.has_norm:
-            norm = make_norm(config.norm_epsilon, self.dtype, "norm", use_bias=False)
+            norm = make_norm(self.norm_epsilon, self.dtype, "norm", use_bias=False)
             normed_BLD = norm(x_BLD)
         # One kernel, as in checkpoints: first all queries, then keys, then values.
-        parts = jnp.split(make_map(3 * features, "qkv")(normed_BLD), 3, axis=-1)
-        query, key, value = (split_heads(part, config.num_heads) for part in parts)
-        scores_BHLM = compute_scores(rotate(query, self.theta), rotate(key, self.theta))
-        probabilities_BHLM = Dropout(
-            config.attention_dropout, name="attention_dropout"
-        )(self.attention_fn(scores_BHLM, mask), train)
-        context_BLD = compute_context(probabilities_BHLM, value)
-        out_BLD = Dropout(config.attention_dropout, name="dropout")(
-            make_map(features, "output")(context_BLD), train
+        numbers = (*dynamic, *(self.num_heads + head for head in dynamic))
+        numbers += tuple(range(2 * self.num_heads, 3 * self.num_heads))
+        qkv = self.make_heads(features, "qkv", 3, use_bias=False)(normed_BLD, numbers)
+        query, key, value = jnp.split(qkv, (len(dynamic), 2 * len(dynamic)), axis=2)
+        scores_BGLM = compute_scores(rotate(query, self.theta), rotate(key, self.theta))
+        output = self.make_map(features, "output", use_bias=False)
+        out_BLD = Dropout(self.attention_dropout, name="dropout")(
+            output(self.attend(scores_BGLM, value, mask, train)), train
         )
         return x_BLD + out_BLD
 
@@ -209,7 +195,7 @@ class ModernbertLayer(nn.Module):
 
     config: ModernbertConfig
     dtype: Any = jnp.float32
-    attention_fn: AttentionFn = compute_masked_softmax
+    attention_fn: AttentionFn | ConstantHeads = compute_masked_softmax
     layer_type: str = GLOBAL
     is_first: bool = False
 
@@ -227,7 +213,10 @@ class ModernbertLayer(nn.Module):
             # Half the window on each side, not counting the token itself.
             mask = mask & make_window(x_BLD.shape[1], config.local_attention // 2)
         x_BLD = RotaryAttention(
-            config,
+            num_heads=config.num_heads,
+            attention_dropout=config.attention_dropout,
+            init_std=config.initializer_range,
+            norm_epsilon=config.norm_epsilon,
             theta=config.local_theta if is_local else config.global_theta,
             has_norm=not self.is_first,
             dtype=self.dtype,

@@ -13,12 +13,10 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from sweet_jax.arrays import Array
-from sweet_jax.models.attention import (
-    AttentionFn,
-    SelfAttention,
-    compute_masked_softmax,
-)
+from sweet_jax.models.attention import SelfAttention
+from sweet_jax.models.constant_attention import ConstantHeads
 from sweet_jax.models.layers import Dropout, FeedForward, make_embed, make_norm
+from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ class PostNormLayer(nn.Module):
 
     config: PostNormConfig
     dtype: Any = jnp.float32
-    attention_fn: AttentionFn = compute_masked_softmax
+    attention_fn: AttentionFn | ConstantHeads = compute_masked_softmax
 
     @nn.compact
     def __call__(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.models.attention import SelfAttention, compute_masked_softmax
+from sweet_jax.models.attention import SelfAttention
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 
 _B, _L, _D, _H = 2, 5, 8, 2
 

@@ -16,8 +16,8 @@ from sweet_jax.huggingface.safetensors import (
     compute_shapes,
     load_encoder,
 )
-from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.bert import BertConfig, BertEncoder
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 from sweet_jax.trees import flatten_paths
 
 pytestmark = pytest.mark.usefixtures("highest_precision")

@@ -14,7 +14,6 @@ from recorded import load_recorded
 from tiny_configs import TINY_CONFIGS
 
 from sweet_jax.huggingface.config import make_encoder, parse_config
-from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.deberta import DistanceTable
 from sweet_jax.models.deberta_v2 import compute_log_buckets
 from sweet_jax.models.disentangled import (
@@ -25,6 +24,7 @@ from sweet_jax.models.disentangled import (
     spread_distances,
 )
 from sweet_jax.models.init import make_example_batch
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 
 
 @pytest.mark.parametrize(("num_buckets", "reach"), BUCKETS)

@@ -17,8 +17,8 @@ from sweet_jax.arrays import LogitBank
 from sweet_jax.data.sources import load_task
 from sweet_jax.huggingface.config import load_config, make_encoder, parse_config
 from sweet_jax.huggingface.safetensors import export_encoder, load_encoder
-from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.init import compute_shapes, init_params, make_example_batch
+from sweet_jax.models.masked_softmax import compute_masked_softmax
 from sweet_jax.models.multi_exit import MultiExitClassifier, find_segment, split_model
 from sweet_jax.models.rotary import compute_frequencies, rotate
 from sweet_jax.runs import pipeline
