@@ -77,7 +77,9 @@ class AttentionPass:
         def compute_sums(weights: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
             probabilities_NBHLM = frozen.compute_attention(weights, batch)
             real_BL = batch.mask.astype(jnp.float32)
-            sums = jnp.einsum("nbhlm,bl,bm->nhlm", probabilities_NBHLM, real_BL, real_BL)
+            sums = jnp.einsum(
+                "nbhlm,bl,bm->nhlm", probabilities_NBHLM, real_BL, real_BL
+            )
             return sums, jnp.einsum("bl,bm->lm", real_BL, real_BL)
 
         replicated = NamedSharding(self._mesh, PartitionSpec())
@@ -85,7 +87,10 @@ class AttentionPass:
         self._weights = replicate(frozen.weights, self._mesh)
 
     def run(
-        self, rows: SlotRows, order: Int[np.ndarray, " R"], on_rows: Callable[[int], None]
+        self,
+        rows: SlotRows,
+        order: Int[np.ndarray, " R"],
+        on_rows: Callable[[int], None],
     ) -> AttentionSums:
         """Returns the sums over the rows at `order`.
 

@@ -184,7 +184,12 @@ class Fit:
         rates, optimizer = self._settings.rates, self._optimizer
 
         def step_one(
-            params: Params, moments: Any, data: Any, weights: Any, batch: Batch, key: Any
+            params: Params,
+            moments: Any,
+            data: Any,
+            weights: Any,
+            batch: Batch,
+            key: Any,
         ) -> tuple[Params, Any, jax.Array]:
             loss, gradient = jax.value_and_grad(loss_fn)(
                 params, data, weights, batch, key
@@ -246,8 +251,9 @@ def plan_rows(
     missing = per_epoch * size - num_rows
     plan_TSB = np.stack(
         [
-            np.pad(np.random.default_rng((seed, epoch)).permutation(num_rows), (0, missing))
-            .reshape(per_epoch, size)
+            np.pad(
+                np.random.default_rng((seed, epoch)).permutation(num_rows), (0, missing)
+            ).reshape(per_epoch, size)
             for epoch in range(settings.num_epochs)
             for seed in settings.seeds
         ]

@@ -114,5 +114,3 @@ def make_attention(
         mix_attention(gates_H, constants_HLL)
         for gates_H, constants_HLL in zip(gates_NH, constants_NHLL, strict=True)
     ]
-
-

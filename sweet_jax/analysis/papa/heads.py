@@ -51,5 +51,3 @@ def rank_by_place(num_layers: int, num_heads: int, from_top: bool) -> np.ndarray
 def rank_at_random(num_layers: int, num_heads: int, seed: int) -> np.ndarray:
     """Returns a random score for every head."""
     return np.random.default_rng((seed, 5)).random((num_layers, num_heads))
-
-
