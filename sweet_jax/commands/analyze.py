@@ -4,14 +4,14 @@
     sweet-jax analyze papa --config=papa
     sweet-jax analyze papa --config=papa:task=cola,encoder=bert-base-uncased
 
-conflict: cosines between the gradients of exits, at the last step of a finished run; the
-same as the run's own command with --config.analysis.gradient_conflict=True. It writes
-gradient_conflict.json and the report into the run. Earlier steps can only be measured
-during training: set that field from the start.
+conflict: cosines between the gradients of exits, at the last step of a finished run;
+the same as the run's own command with --config.analysis.gradient_conflict=True. It
+writes gradient_conflict.json and the report into the run. Earlier steps can only be
+measured during training: set that field from the start.
 
-papa: how much attention of a frozen encoder can be replaced by constants (docs/papa.md).
-The same command on the same work directory resumes where it stopped, and a finished one
-is shown.
+papa: how much of a frozen encoder's attention can be replaced by constants
+(docs/papa.md). The same command on the same work directory resumes where it stopped,
+and a finished one is shown.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--workdir",
         type=Path,
-        help="papa: folder of the analysis (default: runs/papa-TASK-ENCODER-sSEED-DIGEST)",
+        help="papa: its folder (default: runs/papa-TASK-ENCODER-sSEED-DIGEST)",
     )
 
 

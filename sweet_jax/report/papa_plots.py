@@ -38,7 +38,8 @@ def plot_scores(record: dict[str, Any]) -> Picture:
         axes.plot(x, y, dashes, color=color, marker="o", markersize=5, label=name)
         for where, point in zip(x, points, strict=True):
             if point["interval"] is not None:
-                axes.plot([where] * 2, point["interval"], color=color, alpha=0.45, lw=2)
+                low_high = point["interval"]
+                axes.plot([where] * 2, low_high, color=color, alpha=0.45, lw=2)
         for seed in zip(*(p["scores"] for p in points), strict=True):
             axes.plot(x, seed, ".", color=color, markersize=3, alpha=0.6)
     axes.axhline(record["majority"], color=MUTED, linewidth=0.9, linestyle=":")

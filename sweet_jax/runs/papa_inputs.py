@@ -130,8 +130,8 @@ def prepare_papa(settings: Settings, papa: PapaSettings) -> PapaInputs:
     highest = min(config.max_positions, tokenizer.model_max_length) // 2 * 2
     if papa.length > highest:
         raise SettingsError(
-            f"papa.length={papa.length}: the encoder {settings.encoder.name} allows even"
-            f" numbers from 8 to {highest}"
+            f"papa.length={papa.length}: the encoder {settings.encoder.name} allows"
+            f" even numbers from 8 to {highest}"
         )
     layout = Layout(papa.length, papa.faithful_release)
     train, scored = (lay_out(tokenizer, e, layout) for e in (splits.train, scored))

@@ -128,8 +128,8 @@ def list_departures(inputs: PapaInputs) -> list[str]:
         found += [
             "no dropout in the frozen encoder (the released code leaves it in train"
             " mode)",
-            "texts are cut once, each to its own part of the row; a single text uses all"
-            f" {papa.length} slots (released: {papa.length // 2})",
+            "texts are cut once, each to its own part of the row; a single text uses"
+            f" all {papa.length} slots (released: {papa.length // 2})",
             "type ids follow the moved tokens",
         ]
         if inputs.config.family == "roberta":
@@ -137,8 +137,8 @@ def list_departures(inputs: PapaInputs) -> list[str]:
     if papa.states == "kept":
         found.append(
             "frozen states of the training rows are computed once for each number of"
-            " constant heads and kept (the same probes as without, since the encoder has"
-            " no dropout)"
+            " constant heads and kept (the same probes as without, since the encoder"
+            " has no dropout)"
         )
     released = (("batch_size", 16), ("num_epochs", 15), ("ranking_epochs", 15))
     rates = (("learning_rate", 2e-5), ("gate_learning_rate", 2e-5))

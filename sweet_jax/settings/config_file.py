@@ -47,7 +47,7 @@ def make_config(text: str = "", **fields: Any) -> Any:
 
     config = ConfigDict(to_dict(Settings()))
     if "papa" in fields:  # It reads no other sections.
-        for name in config.keys() - set(PAPA_SECTIONS):
+        for name in set(config.keys()) - {*PAPA_SECTIONS}:
             del config[name]
     for section in OTHER_SECTIONS.keys() & fields.keys():
         config[section] = dataclasses.asdict(OTHER_SECTIONS[section]())

@@ -1,4 +1,4 @@
-"""How a config with the section `papa` becomes settings: converted, resolved, checked."""
+"""How a config with the section `papa` becomes settings."""
 
 import dataclasses
 from typing import Any
@@ -42,8 +42,8 @@ def papa_from_config_dict(config: Any) -> tuple[Settings, PapaSettings]:
         config: nested, with a section `papa`.
 
     Raises:
-        SettingsError: an unknown key, a value of the wrong type or out of range, a field
-            that the analysis does not read, or fields that contradict each other.
+        SettingsError: an unknown key, a value of the wrong type or out of range, a
+            field that the analysis does not read, or fields that contradict each other.
     """
     base, fields = take_section(config, "papa")
     papa = PapaSettings(**fields)

@@ -128,7 +128,11 @@ def measure_heads(
         program = programs.compile((batch_size, rows.length), weights, constants, batch)
         found = jax.device_get(program.call(weights, constants, batch))
         parts = [np.asarray(x, np.float64) for x in found]
-        total = parts if total is None else [a + b for a, b in zip(total, parts)]
+        total = (
+            parts
+            if total is None
+            else [a + b for a, b in zip(total, parts, strict=True)]
+        )
         on_rows(len(part))
     assert total is not None, "there are training rows"
     gap_NH, entropy_NH, queries = total
