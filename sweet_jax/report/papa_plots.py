@@ -59,8 +59,8 @@ def plot_scores(record: dict[str, Any]) -> Picture:
         "papa_scores",
         "Score against the number of dynamic heads",
         "Mean over the seeds of the probe, 95 % interval for new seeds and rows (bars),"
-        " and every seed (dots). At the left the encoder as it is; to the right more and"
-        " more heads read by constants.",
+        " and every seed (dots). At the left the encoder as it is; to the right more"
+        " and more heads read by constants.",
         f"The score goes from {first[0]['score']:.3f} with all heads dynamic to"
         f" {first[-1]['score']:.3f} with {first[-1]['dynamic_heads']}.",
         style.render_png(figure),
