@@ -105,8 +105,8 @@ class Embeddings(nn.Module):
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
 
     def select_positions(
-        self, table_RD: Float[jax.Array, "R D"], token_ids: Int[jax.Array, "B L"]
-    ) -> Float[jax.Array, "#B L D"]:
+        self, table_RD: Float[Array, "R D"], token_ids: Int[Array, "B L"]
+    ) -> Float[Array, "#B L D"]:
         """Returns the rows of the position table that are added to the tokens."""
         # Positions increase by 1 from the offset, so a slice replaces a gather.
         first = self.config.position_offset

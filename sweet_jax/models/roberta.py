@@ -11,10 +11,10 @@ of padding differ, which are never read.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from sweet_jax.arrays import Array
 from sweet_jax.models.bert import BertConfig, BertEncoder
 from sweet_jax.models.encoder import Encoder
 from sweet_jax.models.post_norm import Embeddings
@@ -34,8 +34,8 @@ class GapClosingEmbeddings(Embeddings):
     """Embeddings whose positions count real tokens only, as in Hugging Face."""
 
     def select_positions(
-        self, table_RD: Float[jax.Array, "R D"], token_ids: Int[jax.Array, "B L"]
-    ) -> Float[jax.Array, "B L D"]:
+        self, table_RD: Float[Array, "R D"], token_ids: Int[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
         """See `Embeddings`; padding reads the row of its own id."""
         pad_id = self.config.position_offset - 1
         real_BL = (token_ids != pad_id).astype(jnp.int32)

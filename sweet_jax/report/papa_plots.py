@@ -122,10 +122,12 @@ def plot_constants(constants_NHLL: np.ndarray) -> Picture:
         colors = matplotlib.colormaps["Greys"].with_extremes(bad="white")
         axes.imshow(np.sqrt(sheet), cmap=colors, norm=Normalize(0, 1))
         axes.set_xticks(
-            [i * size + length / 2 for i in range(num_heads)], range(num_heads)
+            [i * size + length / 2 for i in range(num_heads)],
+            list(map(str, range(num_heads))),
         )
         axes.set_yticks(
-            [i * size + length / 2 for i in range(num_layers)], range(num_layers)
+            [i * size + length / 2 for i in range(num_layers)],
+            list(map(str, range(num_layers))),
         )
         axes.set_xlabel("head")
         axes.set_ylabel("layer")

@@ -247,8 +247,9 @@ class _Steps:
             stored = load_sums(path, identity, remedy)
         if not stored.is_complete:
             every = range(_ROWS_BETWEEN_SAVES, total, _ROWS_BETWEEN_SAVES)
+            start = stored.seconds
             attention = AttentionPass(self._frozen, self._papa.rows_at_once)
-            by_rows = dict(stored.by_rows)
+            by_rows = stored.by_rows
             done = max(by_rows, default=0)
             with self._show("constants", total, "row") as progress:
                 progress.start_at(done)
@@ -262,11 +263,10 @@ class _Steps:
                     kept = {
                         n: s for n, s in by_rows.items() if n in wanted or n == stop
                     }
-                    seconds = stored.seconds + progress.seconds
-                    found = StoredSums(kept, stop == total, seconds)
-                    save_sums(path, identity, found)
+                    seconds = start + progress.seconds
+                    stored = StoredSums(kept, stop == total, seconds)
+                    save_sums(path, identity, stored)
                     by_rows = kept
-            stored = found
         self._seconds["constants"] = stored.seconds
         return stored
 

@@ -353,11 +353,11 @@ class PapaSettings:
     ] = (0, 1, 2)
     # Rows per step; -1: 32 (faithful_release: 16).
     batch_size: Annotated[int, Range(1)] = AUTO
-    # Passes over the training rows for the probes, and for the gates; -1: 5 and 1
-    # (faithful_release: 15).
+    # Passes over the training rows for the probes, and for the gates; -1: 10 and
+    # 2 (faithful_release: 15).
     num_epochs: Annotated[int, Range(1)] = AUTO
     ranking_epochs: Annotated[int, Range(1)] = AUTO
-    # Constant learning rates of the probes, and of the gates; -1: 1e-3 and 1e-2
+    # Constant learning rates of the probes, and of the gates; -1: 1e-4 and 1e-2
     # (faithful_release: 2e-5).
     learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
     gate_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)

@@ -16,9 +16,9 @@ PAPA_SECTIONS = ("seed", "encoder", "data")
 # What fields that are not given stand for; docs/papa.md says how they were found.
 _DEFAULTS: dict[str, Any] = {
     "batch_size": 32,
-    "num_epochs": 5,
-    "ranking_epochs": 1,
-    "learning_rate": 1e-3,
+    "num_epochs": 10,
+    "ranking_epochs": 2,
+    "learning_rate": 1e-4,
     "gate_learning_rate": 1e-2,
     "dropout": 0.1,
     "states": "kept",
@@ -98,7 +98,7 @@ def _check_base(base: dict[str, Any]) -> None:
             raise make_unknown_key_error(name, (*PAPA_SECTIONS, "papa"))
     data = base.get("data", {})
     for name, value in (("max_length", AUTO), ("buckets", ())):
-        if data.get(name, value) not in (value, list(value) if value == () else value):
+        if data.get(name, value) not in (value, []):
             raise SettingsError(
                 f"data.{name}={data[name]} is for training: the analysis cuts and pads"
                 " all rows to papa.length"

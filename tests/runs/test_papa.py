@@ -96,7 +96,7 @@ def test_an_analysis_has_its_files_and_is_shown_again(base, finished, capsys):
 
 
 def test_other_settings_do_not_touch_a_finished_one(base, finished):
-    with pytest.raises(WorkdirError, match="other settings: papa.learning_rate was"):
+    with pytest.raises(WorkdirError, match=r"other settings: papa\.learning_rate was"):
         run(
             change(
                 base,

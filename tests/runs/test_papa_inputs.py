@@ -42,8 +42,8 @@ def test_settings_are_chosen_on_calibration_part_0(tiny_encoder, tiny_task):
     assert inputs.scored.num_rows == part.sum() == 12
     expected = inputs.splits.calibration.row_ids[part]
     assert inputs.scored.row_ids.tolist() == expected.tolist()
+    data = {"calibration_examples": 0}
     with pytest.raises(SettingsError, match="needs labelled calibration rows"):
-        data = {"calibration_examples": 0}
         prepare(tiny_encoder, tiny_task, data, score_on="calibration")
 
 

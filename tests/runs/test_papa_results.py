@@ -20,6 +20,8 @@ NUM_ROWS = 200
 
 
 class FakeEncoder:
+    """As deep as the scores."""
+
     num_layers = 2
 
 
@@ -110,5 +112,5 @@ def test_departures_from_the_released_code_are_named(faithful):
     same = make_logits(inputs, 0.8)
     record = make_test_record(inputs, dict.fromkeys(("k0", "k2", "k4"), same))
     text = " ".join(record["departures"])
-    named = ["no dropout", "cut once", "type ids", "kept", "papa.num_epochs is 5"]
+    named = ["no dropout", "cut once", "type ids", "kept", "papa.num_epochs is 10"]
     assert [name in text for name in named] == [not faithful] * 5

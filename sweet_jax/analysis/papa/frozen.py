@@ -74,7 +74,7 @@ class Frozen:
                 states.append(carry["x_BLD"])
             return states
 
-        states = encoder.apply(
+        states: Any = encoder.apply(
             {"params": weights["encoder"]},
             method=run,
             rngs={"dropout": dropout_rng} if train else {},

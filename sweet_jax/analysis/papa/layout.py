@@ -111,7 +111,7 @@ def lay_out(
     Raises:
         ValueError: the tokenizer does not end rows with a separator.
     """
-    separator = tokenizer.sep_token_id
+    separator: Any = tokenizer.sep_token_id
     encodings = encode_texts(
         tokenizer,
         examples.texts,
