@@ -103,15 +103,15 @@ def plot_ranking(record: dict[str, Any], name: str) -> Picture:
     )
 
 
-def plot_constants(constants_NHLL: np.ndarray) -> Picture:
+def plot_constants(constants_IHLL: np.ndarray) -> Picture:
     """Draws the constants of every head, a small square each, layers downwards.
 
     Args:
-        constants_NHLL: the averages.
+        constants_IHLL: the averages.
     """
-    num_layers, num_heads, length, _ = constants_NHLL.shape
-    darkest = np.quantile(constants_NHLL, _DARKEST, axis=(2, 3), keepdims=True)
-    shades = np.clip(constants_NHLL / np.maximum(darkest, 1e-12), 0, 1)
+    num_layers, num_heads, length, _ = constants_IHLL.shape
+    darkest = np.quantile(constants_IHLL, _DARKEST, axis=(2, 3), keepdims=True)
+    shades = np.clip(constants_IHLL / np.maximum(darkest, 1e-12), 0, 1)
     gap = max(1, length // 16)
     tiles = np.pad(shades, [(0, 0), (0, 0), (0, gap), (0, gap)], constant_values=np.nan)
     size = length + gap

@@ -132,12 +132,12 @@ def _judge_all(point: dict[str, Any] | None) -> str:
         return "Not measured: no point has all heads constant."
     if point["drop"] is None:
         return (
-            f"The score falls by {point['loss']:.3f}{_show(point['loss_interval'], 1)};"
-            " a relative drop is not defined, because the score without constant heads"
-            " may be 0 or less."
+            f"The score falls by {point['loss']:.3f}"
+            f"{_show(point['loss_interval'], False)}; a relative drop is not defined,"
+            " because the score without constant heads may be 0 or less."
         )
     text = f"The relative drop is {point['drop']:.1%}"
-    text += f"{_show(point['drop_interval'], 100)}. "
+    text += f"{_show(point['drop_interval'], True)}. "
     interval = point["drop_interval"]
     if interval is None:
         return text + "One seed has no interval: no verdict."
@@ -164,7 +164,7 @@ def _judge_half(point: dict[str, Any] | None) -> str:
     )
     shown = f"{value:.1%}" if relative else f"{value:.3f}"
     what = "relative drop" if relative else "loss in score"
-    text = f"The {what} is {shown}{_show(interval, 100 if relative else 1)}. "
+    text = f"The {what} is {shown}{_show(interval, relative)}. "
     if interval is None:
         return text + "One seed has no interval: no verdict."
     low, high = interval
@@ -176,9 +176,9 @@ def _judge_half(point: dict[str, Any] | None) -> str:
     return text + f"No loss is shown; it is at most {bound}."
 
 
-def _show(interval: list[float] | None, factor: float) -> str:
+def _show(interval: list[float] | None, is_share: bool) -> str:
     if interval is None:
         return ""
-    if factor == 1:
+    if not is_share:
         return f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
     return f" (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"

@@ -270,7 +270,7 @@ class _Steps:
         self._seconds["constants"] = stored.seconds
         return stored
 
-    def _rank(self, name: str) -> Float[np.ndarray, "N H"]:
+    def _rank(self, name: str) -> Float[np.ndarray, "I H"]:
         """Returns the scores of heads: the lowest becomes constant first."""
         path = self._work.path / "rankings" / f"{name}.json"
         digest = compute_digest({"analysis": self._digest, "ranking": name})
@@ -283,15 +283,15 @@ class _Steps:
             except FileError as error:
                 logger.warning("%s", error)
         start = time.perf_counter()
-        scores_NH = self._compute_ranking(name, digest)
+        scores_IH = self._compute_ranking(name, digest)
         seconds = round(time.perf_counter() - start, 3)
         self._seconds[f"ranking by {name}"] = seconds
         path.parent.mkdir(exist_ok=True)
-        content = {"digest": digest, "seconds": seconds, "scores": scores_NH.tolist()}
+        content = {"digest": digest, "seconds": seconds, "scores": scores_IH.tolist()}
         checksums.write_sealed(path, content)
-        return scores_NH
+        return scores_IH
 
-    def _compute_ranking(self, name: str, digest: str) -> Float[np.ndarray, "N H"]:
+    def _compute_ranking(self, name: str, digest: str) -> Float[np.ndarray, "I H"]:
         frozen, papa, inputs = self._frozen, self._papa, self._inputs
         size = (frozen.num_layers, frozen.num_heads)
         if name == "random":
@@ -309,8 +309,8 @@ class _Steps:
         return found[name]
 
     def _train_gates(
-        self, constants: Float[np.ndarray, "N H L L"], digest: str
-    ) -> Float[np.ndarray, "N H"]:
+        self, constants: Float[np.ndarray, "I H L L"], digest: str
+    ) -> Float[np.ndarray, "I H"]:
         """Returns lam of every head (section 5)."""
         papa, inputs = self._papa, self._inputs
         rates = {"probe": papa.learning_rate, "gates": papa.gate_learning_rate}
@@ -334,9 +334,9 @@ class _Steps:
             jax.device_put(constants[None]),
             digest,
         )
-        lam_NH = np.asarray(state.params["gates"], np.float64)[0, 0]
+        lam_IH = np.asarray(state.params["gates"], np.float64)[0, 0]
         shutil.rmtree(self._find_checkpoints(digest), ignore_errors=True)
-        return lam_NH
+        return lam_IH
 
     def _list_curves(self, rankings: dict[str, np.ndarray]) -> list[Curve]:
         """Returns all curves: each ranking, then each other kind of constants."""
@@ -360,12 +360,12 @@ class _Steps:
 
     def _name_point(self, order_P: Int[np.ndarray, " P"], kind: str, k: int) -> Point:
         """Returns a point; points of equal heads and constants have one name."""
-        dynamic_NH = keep_dynamic(order_P, k, self._frozen.num_heads)
+        dynamic_IH = keep_dynamic(order_P, k, self._frozen.num_heads)
         if k == 0:
-            return Point("k0", 0, dynamic_NH, self._papa.constants[0])
-        content = f"{kind} {np.packbits(dynamic_NH).tobytes().hex()}"
+            return Point("k0", 0, dynamic_IH, self._papa.constants[0])
+        content = f"{kind} {np.packbits(dynamic_IH).tobytes().hex()}"
         mark = hashlib.sha256(content.encode()).hexdigest()[:8]
-        return Point(f"k{k}-{mark}", k, dynamic_NH, kind)
+        return Point(f"k{k}-{mark}", k, dynamic_IH, kind)
 
     def _measure_points(self, curves: list[Curve]) -> dict[str, np.ndarray]:
         """Returns name -> logits [S, N, C] of every point."""
@@ -490,6 +490,6 @@ class _PointMaker:
     def make_heads(self, group: list[Point]) -> Heads:
         """Returns the heads and constants of a group, with a leading axis P."""
         return Heads(
-            np.stack([point.dynamic_NH for point in group]),
+            np.stack([point.dynamic_IH for point in group]),
             np.stack([self._constants[point.constants] for point in group]),
         )

@@ -30,13 +30,13 @@ class Point(NamedTuple):
     Attributes:
         name: of its file.
         num_constant: k.
-        dynamic_NH: which heads keep their own attention.
+        dynamic_IH: which heads keep their own attention.
         constants: the kind of constants of the others.
     """
 
     name: str
     num_constant: int
-    dynamic_NH: Bool[np.ndarray, "N H"]
+    dynamic_IH: Bool[np.ndarray, "I H"]
     constants: str
 
 
@@ -60,7 +60,7 @@ def make_record(
     digest: str,
     curves: Sequence[Curve],
     logits: Mapping[str, Float[np.ndarray, "S N C"]],
-    rankings: Mapping[str, Float[np.ndarray, "N H"]],
+    rankings: Mapping[str, Float[np.ndarray, "I H"]],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Returns the content of papa.json (`report.papa_record` lists its fields).
@@ -104,10 +104,10 @@ def make_record(
         "curves": [_describe_curve(curve, scores) for curve in curves],
         "rankings": {
             name: {
-                "scores": scores_NH.tolist(),
-                "ranks": _find_ranks(scores_NH).tolist(),
+                "scores": scores_IH.tolist(),
+                "ranks": _find_ranks(scores_IH).tolist(),
             }
-            for name, scores_NH in rankings.items()
+            for name, scores_IH in rankings.items()
         },
         "departures": list_departures(inputs),
         "notes": list(inputs.notes),
@@ -190,8 +190,8 @@ def _describe_curve(curve: Curve, scores: Mapping[str, _Scores]) -> dict[str, An
         "points": [
             {
                 "constant_heads": point.num_constant,
-                "dynamic_heads": int(point.dynamic_NH.sum()),
-                "dynamic_by_layer": point.dynamic_NH.sum(axis=1).tolist(),
+                "dynamic_heads": int(point.dynamic_IH.sum()),
+                "dynamic_by_layer": point.dynamic_IH.sum(axis=1).tolist(),
                 **_compare(scores[point.name], whole),
             }
             for point in curve.points
@@ -234,8 +234,8 @@ def _list(interval: Interval | None) -> list[float] | None:
     return list(interval)
 
 
-def _find_ranks(scores_NH: Float[np.ndarray, "N H"]) -> np.ndarray:
+def _find_ranks(scores_IH: Float[np.ndarray, "I H"]) -> np.ndarray:
     """Returns the place of each head in the order: 0 becomes constant first."""
-    ranks_P = np.empty(scores_NH.size, np.int64)
-    ranks_P[sort_heads(scores_NH)] = np.arange(scores_NH.size)
-    return ranks_P.reshape(scores_NH.shape)
+    ranks_P = np.empty(scores_IH.size, np.int64)
+    ranks_P[sort_heads(scores_IH)] = np.arange(scores_IH.size)
+    return ranks_P.reshape(scores_IH.shape)

@@ -6,40 +6,45 @@ import numpy as np
 import pytest
 from papa_models import make_rows
 
-from sweet_jax.analysis.papa.frozen import Frozen
 from sweet_jax.analysis.papa.heads import keep_dynamic, sort_heads
-from sweet_jax.data.examples import RawTask
-from sweet_jax.data.tasks import get_task
 from sweet_jax.evaluation.statistics import student_interval
-from sweet_jax.runs.papa_inputs import PapaInputs
+from sweet_jax.runs.papa_inputs import prepare_papa
 from sweet_jax.runs.papa_results import Curve, Point, make_record
 from sweet_jax.settings.papa import papa_from_config_dict
 
-SCORES = np.array([[0.2, 0.1], [0.4, 0.3]])
+SCORES = np.array([[0.2, 0.1], [0.4, 0.3], [0.6, 0.5], [0.8, 0.7]])
 NUM_ROWS = 200
 
 
-class FakeEncoder:
-    """As deep as the scores."""
+@pytest.fixture(scope="module")
+def prepared(tiny_encoder, tiny_task):
+    config = {
+        "encoder": {"name": str(tiny_encoder)},
+        "data": {
+            "train_file": str(tiny_task / "train.jsonl"),
+            "test_file": str(tiny_task / "test.jsonl"),
+        },
+        "papa": {"length": 16},
+    }
+    return prepare_papa(*papa_from_config_dict(config))
 
-    num_layers = 2
 
+@pytest.fixture
+def make_inputs(prepared):
+    """Returns a function to inputs with other settings and random rows."""
 
-def make_inputs(metric="accuracy", **papa):
-    settings, papa = papa_from_config_dict({"papa": {"seeds": (0, 1, 2), **papa}})
-    task = dataclasses.replace(get_task("rotten_tomatoes"), metric=metric)
-    rows = make_rows(NUM_ROWS)
+    def make(metric="accuracy", **papa):
+        _, settings = papa_from_config_dict({"papa": {"seeds": (0, 1, 2), **papa}})
+        task = dataclasses.replace(prepared.raw.task, metric=metric)
+        return dataclasses.replace(
+            prepared,
+            papa=settings,
+            raw=dataclasses.replace(prepared.raw, task=task),
+            train=make_rows(NUM_ROWS),
+            scored=make_rows(NUM_ROWS),
+        )
 
-    class Splits:
-        notes = ("a note",)
-
-    class Config:
-        family = "bert"
-
-    return PapaInputs(
-        settings, papa, Config, Frozen(FakeEncoder, {}, None, 2, 16), None,
-        RawTask(task, {}, ("no", "yes")), Splits, rows, rows, "aa", "bb",
-    )  # fmt: skip
+    return make
 
 
 def make_logits(inputs, share_right, seed=0):
@@ -54,13 +59,13 @@ def make_test_record(inputs, logits):
     order = sort_heads(SCORES)
     points = tuple(
         Point(name, k, keep_dynamic(order, k, 2), "averages")
-        for name, k in zip(logits, (0, 2, 4), strict=True)
+        for name, k in zip(logits, (0, 4, 8), strict=True)
     )
     curves = [Curve("gates", "averages", points)]
     return make_record(inputs, "0" * 16, curves, logits, {"gates": SCORES}, {"k0": 1.0})
 
 
-def test_drops_are_paired_by_seed():
+def test_drops_are_paired_by_seed(make_inputs):
     inputs = make_inputs()
     names = zip(("k0", "k2", "k4"), (0.9, 0.85, 0.7), strict=True)
     logits = {n: make_logits(inputs, share, i) for i, (n, share) in enumerate(names)}
@@ -77,12 +82,12 @@ def test_drops_are_paired_by_seed():
     low, high = last["drop_interval"]
     assert low <= last["drop_seed_interval"][0] <= drops.mean() <= high
     assert whole["drop"] == whole["loss"] == 0
-    assert half["dynamic_by_layer"] == [0, 2]
-    assert record["rankings"]["gates"]["ranks"] == [[1, 0], [3, 2]]
+    assert half["dynamic_by_layer"] == [0, 0, 2, 2]
+    assert record["rankings"]["gates"]["ranks"] == [[1, 0], [3, 2], [5, 4], [7, 6]]
     assert record["majority"] == 0.5
 
 
-def test_equal_probes_lose_nothing_with_certainty():
+def test_equal_probes_lose_nothing_with_certainty(make_inputs):
     inputs = make_inputs()
     same = make_logits(inputs, 0.8)
     record = make_test_record(inputs, dict.fromkeys(("k0", "k2", "k4"), same))
@@ -91,7 +96,7 @@ def test_equal_probes_lose_nothing_with_certainty():
         assert point["interval"][0] < point["score"] < point["interval"][1]
 
 
-def test_a_score_about_zero_has_no_relative_drop():
+def test_a_score_about_zero_has_no_relative_drop(make_inputs):
     inputs = make_inputs("matthews")
     logits = {n: make_logits(inputs, 0.5, i) for i, n in enumerate(("a", "b", "c"))}
     last = make_test_record(inputs, logits)["curves"][0]["points"][-1]
@@ -99,7 +104,7 @@ def test_a_score_about_zero_has_no_relative_drop():
     assert last["loss_interval"][0] < last["loss"] < last["loss_interval"][1]
 
 
-def test_one_seed_has_no_interval():
+def test_one_seed_has_no_interval(make_inputs):
     inputs = make_inputs(seeds=(0,))
     logits = {n: make_logits(inputs, 0.8)[:1] for n in ("a", "b", "c")}
     for point in make_test_record(inputs, logits)["curves"][0]["points"]:
@@ -107,7 +112,7 @@ def test_one_seed_has_no_interval():
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_departures_from_the_released_code_are_named(faithful):
+def test_departures_from_the_released_code_are_named(make_inputs, faithful):
     inputs = make_inputs(faithful_release=faithful)
     same = make_logits(inputs, 0.8)
     record = make_test_record(inputs, dict.fromkeys(("k0", "k2", "k4"), same))

@@ -36,7 +36,7 @@ class AttentionSums:
         num_rows: number of rows.
     """
 
-    sums: Float[np.ndarray, "N H L L"]
+    sums: Float[np.ndarray, "I H L L"]
     counts: Int[np.ndarray, "L L"]
     num_rows: int
 
@@ -48,7 +48,7 @@ class AttentionSums:
             self.num_rows + other.num_rows,
         )
 
-    def average(self) -> Float[np.ndarray, "N H L L"]:
+    def average(self) -> Float[np.ndarray, "I H L L"]:
         """Returns the float32 averages; 0 where no row has both slots."""
         # Each cell has a count of its own: rows of the result do not sum to 1.
         return (self.sums / np.maximum(self.counts, 1)).astype(np.float32)
@@ -75,10 +75,10 @@ class AttentionPass:
         self._mesh = make_mesh(batch_size)
 
         def compute_sums(weights: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-            probabilities_NBHLM = frozen.compute_attention(weights, batch)
+            probabilities_IBHLM = frozen.compute_attention(weights, batch)
             real_BL = batch.mask.astype(jnp.float32)
             sums = jnp.einsum(
-                "nbhlm,bl,bm->nhlm", probabilities_NBHLM, real_BL, real_BL
+                "nbhlm,bl,bm->nhlm", probabilities_IBHLM, real_BL, real_BL
             )
             return sums, jnp.einsum("bl,bm->lm", real_BL, real_BL)
 
@@ -130,7 +130,7 @@ def find_row_numbers(kinds: tuple[str, ...]) -> list[int]:
 
 def make_constants(
     kind: str, by_rows: dict[int, AttentionSums]
-) -> Float[np.ndarray, "N H L L"]:
+) -> Float[np.ndarray, "I H L L"]:
     """Returns the constants of a kind.
 
     - `averages`: over all training rows, the paper's.
@@ -150,16 +150,16 @@ def make_constants(
     return whole.average() if kind == AVERAGES else _OTHERS[kind](whole)
 
 
-def _make_uniform(sums: AttentionSums) -> Float[np.ndarray, "N H L L"]:
+def _make_uniform(sums: AttentionSums) -> Float[np.ndarray, "I H L L"]:
     return np.ones(sums.sums.shape, np.float32)
 
 
-def _make_identity(sums: AttentionSums) -> Float[np.ndarray, "N H L L"]:
+def _make_identity(sums: AttentionSums) -> Float[np.ndarray, "I H L L"]:
     eye = np.eye(sums.sums.shape[-1], dtype=np.float32)
     return np.broadcast_to(eye, sums.sums.shape).copy()
 
 
-def _average_by_distance(sums: AttentionSums) -> Float[np.ndarray, "N H L L"]:
+def _average_by_distance(sums: AttentionSums) -> Float[np.ndarray, "I H L L"]:
     length = sums.sums.shape[-1]
     slots = np.arange(length)
     constants = np.zeros(sums.sums.shape, np.float32)
@@ -167,8 +167,8 @@ def _average_by_distance(sums: AttentionSums) -> Float[np.ndarray, "N H L L"]:
         queries = slots[max(0, -distance) : length - max(0, distance)]
         keys = queries + distance
         count = max(int(sums.counts[queries, keys].sum()), 1)
-        mean_NH1 = sums.sums[..., queries, keys].sum(axis=-1, keepdims=True) / count
-        constants[..., queries, keys] = mean_NH1
+        mean_IH1 = sums.sums[..., queries, keys].sum(axis=-1, keepdims=True) / count
+        constants[..., queries, keys] = mean_IH1
     return constants
 
 

@@ -26,7 +26,7 @@ FIELDS = {
 _SPECS = {
     **{name: ArraySpec("U", ()) for name in FIELDS},
     "row_numbers": ArraySpec("i", ("R",)),
-    "sums": ArraySpec("f", ("R", "N", "H", "L", "L")),
+    "sums": ArraySpec("f", ("R", "I", "H", "L", "L")),
     "counts": ArraySpec("i", ("R", "L", "L")),
     "complete": ArraySpec("i", ()),
     "seconds": ArraySpec("f", ()),

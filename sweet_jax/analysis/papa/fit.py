@@ -115,7 +115,7 @@ class Fit:
         keys_S = jax.vmap(jax.random.key)(np.asarray(self._settings.seeds))
         keys_S = jax.vmap(lambda key: jax.random.fold_in(key, _WEIGHTS))(keys_S)
 
-        def make(keys_S: PRNGKeyArray) -> FitState:
+        def make(keys_S: jax.Array) -> FitState:
             params_S = jax.vmap(init_fn)(keys_S)
             params_PS = jax.tree.map(
                 lambda x: jnp.broadcast_to(x, (num_points, *x.shape)), params_S

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from sweet_jax.arrays import Batch, Params
+from sweet_jax.arrays import Array, Batch, Params
 from sweet_jax.models.attention import AttentionFn, compute_masked_softmax
 from sweet_jax.models.constant_attention import mix_attention
 from sweet_jax.models.encoder import Encoder
@@ -49,7 +48,7 @@ class Frozen:
         batch: Batch,
         attention_fns: Sequence[AttentionFn] | None = None,
         dropout_rng: PRNGKeyArray | None = None,
-    ) -> Float[JaxArray, "B J L D"]:
+    ) -> Float[Array, "B J L D"]:
         """Returns the states H_0 (embeddings) to H_n (paper: all hidden states).
 
         In pre-norm families the last one is normed, as in Hugging Face.
@@ -66,7 +65,7 @@ class Frozen:
         encoder = self.encoder.clone(attention_fns=fns)
         train = dropout_rng is not None
 
-        def run(module: Encoder) -> list[JaxArray]:
+        def run(module: Encoder) -> list[Array]:
             carry = module.embed(batch, train)
             states = [carry["x_BLD"]]
             for i in range(self.num_layers):
@@ -86,11 +85,11 @@ class Frozen:
 
     def compute_attention(
         self, weights: dict[str, Any], batch: Batch
-    ) -> Float[JaxArray, "N B H L M"]:
+    ) -> Float[Array, "I B H L M"]:
         """Returns the encoder's own attention probabilities of every layer."""
-        seen: list[JaxArray] = []
+        seen: list[Array] = []
 
-        def look(scores_BHLM: JaxArray, mask: JaxArray) -> JaxArray:
+        def look(scores_BHLM: Array, mask: Array) -> Array:
             seen.append(compute_masked_softmax(scores_BHLM, mask))
             return seen[-1]
 
@@ -99,18 +98,18 @@ class Frozen:
 
 
 def make_attention(
-    gates_NH: Float[JaxArray, "N H"] | Bool[JaxArray, "N H"],
-    constants_NHLL: Float[JaxArray, "N H L L"],
+    gates_IH: Float[Array, "I H"] | Bool[Array, "I H"],
+    constants_IHLL: Float[Array, "I H L L"],
 ) -> list[AttentionFn]:
     """Returns a function per layer: gate A + (1 - gate) Abar (sections 4 and 5).
 
     Args:
-        gates_NH: 1 where a head keeps its own attention, 0 where it is constant, and
+        gates_IH: 1 where a head keeps its own attention, 0 where it is constant, and
             anything between while heads are ranked.
-        constants_NHLL: the constants of every layer.
+        constants_IHLL: the constants of every layer.
     """
-    gates_NH = gates_NH.astype(jnp.float32)
+    gates_IH = gates_IH.astype(jnp.float32)
     return [
         mix_attention(gates_H, constants_HLL)
-        for gates_H, constants_HLL in zip(gates_NH, constants_NHLL, strict=True)
+        for gates_H, constants_HLL in zip(gates_IH, constants_IHLL, strict=True)
     ]

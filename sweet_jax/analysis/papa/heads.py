@@ -7,18 +7,18 @@ from jaxtyping import Bool, Float, Int
 RANKINGS = ("gates", "random", "distance", "entropy", "bottom", "top")
 
 
-def sort_heads(scores_NH: Float[np.ndarray, "N H"]) -> Int[np.ndarray, " P"]:
+def sort_heads(scores_IH: Float[np.ndarray, "I H"]) -> Int[np.ndarray, " P"]:
     """Returns the heads, numbered layer by layer, from the lowest score on.
 
     Equal scores keep the order of layers and heads; the released code's sort breaks
     ties in any way.
     """
-    return np.argsort(scores_NH.reshape(-1), kind="stable")
+    return np.argsort(scores_IH.reshape(-1), kind="stable")
 
 
 def keep_dynamic(
     order_P: Int[np.ndarray, " P"], num_constant: int, num_heads: int
-) -> Bool[np.ndarray, "N H"]:
+) -> Bool[np.ndarray, "I H"]:
     """Returns which heads keep their own attention if the first k are constant.
 
     Args:
@@ -44,8 +44,8 @@ def count_constant(shares: tuple[float, ...], total: int) -> tuple[int, ...]:
 def rank_by_place(num_layers: int, num_heads: int, from_top: bool) -> np.ndarray:
     """Returns scores that make whole layers constant, from one end on."""
     layers_N1 = np.arange(num_layers, dtype=np.float64)[:, None]
-    scores_NH = np.broadcast_to(layers_N1, (num_layers, num_heads))
-    return -scores_NH if from_top else scores_NH.copy()
+    scores_IH = np.broadcast_to(layers_N1, (num_layers, num_heads))
+    return -scores_IH if from_top else scores_IH.copy()
 
 
 def rank_at_random(num_layers: int, num_heads: int, seed: int) -> np.ndarray:

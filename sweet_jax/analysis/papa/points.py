@@ -25,8 +25,8 @@ from sweet_jax.devices import Programs
 class Heads(NamedTuple):
     """Which heads of a point are dynamic, and the constants of the others."""
 
-    dynamic_NH: Bool[Any, "*P N H"]
-    constants_NHLL: Float[Any, "*P N H L L"]
+    dynamic_IH: Bool[Any, "*P I H"]
+    constants_IHLL: Float[Any, "*P I H L L"]
 
 
 def apply_probe(
@@ -114,7 +114,7 @@ class StatePass:
             rows: the training rows.
             on_rows: called with the number of rows after each batch.
         """
-        size, num_points = self._batch_size, len(heads.dynamic_NH)
+        size, num_points = self._batch_size, len(heads.dynamic_IH)
         padded = -(-rows.num_rows // size) * size
         num_states = self._frozen.num_layers + 1
         shape = (num_points, padded, num_states, rows.length, self._frozen.features)
@@ -147,7 +147,7 @@ class StatePass:
             on_rows: called with the number of rows after each batch.
         """
         points = []
-        for point in range(len(heads.dynamic_NH)):
+        for point in range(len(heads.dynamic_IH)):
             own = Heads(*(jnp.asarray(part[point]) for part in heads))
             params_S = jax.tree.map(lambda x, point=point: x[point], params_PS)
             parts = []

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array as JaxArray
 from jaxtyping import Float, Int
 
+from sweet_jax.arrays import Array
 from sweet_jax.models.layers import Dropout, make_dense
 
 # Standard deviation of fresh kernels.
@@ -27,10 +27,10 @@ class SentenceProbe(nn.Module):
     @nn.compact
     def __call__(
         self,
-        states_BJLD: Float[JaxArray, "B J L D"],
-        mask_BL: Int[JaxArray, "B L"],
+        states_BJLD: Float[Array, "B J L D"],
+        mask_BL: Int[Array, "B L"],
         train: bool,
-    ) -> Float[JaxArray, "B C"]:
+    ) -> Float[Array, "B C"]:
         """Returns the logits; J counts the embeddings and all layers."""
         rows, num_states, length, features = states_BJLD.shape
         weights_JL = self.param(

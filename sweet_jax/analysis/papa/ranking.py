@@ -37,10 +37,10 @@ def make_gates_loss(
     """
 
     def compute_loss(
-        params: Params, constants_NHLL: Any, weights: Any, batch: Batch, key: Any
+        params: Params, constants_IHLL: Any, weights: Any, batch: Batch, key: Any
     ) -> jax.Array:
         of_encoder, of_probe = jax.random.split(key)
-        attention = make_attention(jax.nn.sigmoid(params["gates"]), constants_NHLL)
+        attention = make_attention(jax.nn.sigmoid(params["gates"]), constants_IHLL)
         states_BJLD = frozen.compute_states(
             weights, batch, attention, of_encoder if drops_in_encoder else None
         )
@@ -80,12 +80,12 @@ def make_probe_init(
 
 def measure_heads(
     frozen: Frozen,
-    constants_NHLL: Float[np.ndarray, "N H L L"],
+    constants_IHLL: Float[np.ndarray, "I H L L"],
     rows: SlotRows,
     order: Int[np.ndarray, " R"],
     batch_size: int,
     on_rows: Callable[[int], None],
-) -> dict[str, Float[np.ndarray, "N H"]]:
+) -> dict[str, Float[np.ndarray, "I H"]]:
     """Returns scores of heads that need no training.
 
     - `distance`: mean total variation between A and its constant, over real queries: a
@@ -95,7 +95,7 @@ def measure_heads(
 
     Args:
         frozen: the encoder.
-        constants_NHLL: the constants.
+        constants_IHLL: the constants.
         rows: rows in the fixed layout.
         order: which of them.
         batch_size: rows at once.
@@ -103,24 +103,24 @@ def measure_heads(
     """
 
     def compute(weights: Any, constants: jax.Array, batch: Batch) -> Any:
-        probabilities_NBHLM = frozen.compute_attention(weights, batch)
+        probabilities_IBHLM = frozen.compute_attention(weights, batch)
         real_BL = jnp.asarray(batch.mask) * jnp.asarray(batch.weights)[:, None]
         keys_B11L = jnp.asarray(batch.mask)[:, None, None, :] != 0
         constant = jax.vmap(compute_constant_probabilities, (0, None))(
             constants, keys_B11L
         )
-        gap_NBHL = 0.5 * jnp.abs(probabilities_NBHLM - constant).sum(axis=-1)
-        logs = jnp.log(jnp.maximum(probabilities_NBHLM, _TINY))
-        entropy_NBHL = -(probabilities_NBHLM * logs).sum(axis=-1)
+        gap_IBHL = 0.5 * jnp.abs(probabilities_IBHLM - constant).sum(axis=-1)
+        logs = jnp.log(jnp.maximum(probabilities_IBHLM, _TINY))
+        entropy_IBHL = -(probabilities_IBHLM * logs).sum(axis=-1)
         longest_B = jnp.log(jnp.maximum(jnp.asarray(batch.mask).sum(axis=1), 2))
-        share_NBHL = entropy_NBHL / longest_B[None, :, None, None]
+        share_IBHL = entropy_IBHL / longest_B[None, :, None, None]
         return (
-            jnp.einsum("nbhl,bl->nh", gap_NBHL, real_BL),
-            jnp.einsum("nbhl,bl->nh", share_NBHL, real_BL),
+            jnp.einsum("nbhl,bl->nh", gap_IBHL, real_BL),
+            jnp.einsum("nbhl,bl->nh", share_IBHL, real_BL),
             real_BL.sum(),
         )
 
-    programs, constants = Programs(jax.jit(compute)), jnp.asarray(constants_NHLL)
+    programs, constants = Programs(jax.jit(compute)), jnp.asarray(constants_IHLL)
     weights, total = jax.device_put(frozen.weights), None
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
@@ -135,5 +135,5 @@ def measure_heads(
         )
         on_rows(len(part))
     assert total is not None, "there are training rows"
-    gap_NH, entropy_NH, queries = total
-    return {"distance": gap_NH / queries, "entropy": -entropy_NH / queries}
+    gap_IH, entropy_IH, queries = total
+    return {"distance": gap_IH / queries, "entropy": -entropy_IH / queries}

@@ -27,7 +27,7 @@ SETTINGS = FitSettings(4, 3, {"probe": 0.05}, (0, 7), 2, 2)
 
 def compute_loss(params, data, weights, batch, key):
     """A linear classifier of the slots' ids; `data` scales them, one per point."""
-    x = data * batch.token_ids / 30.0 + 0.01 * jax.random.normal(key, (1,))
+    x = data * batch.token_ids / 30.0 + 0.01 * jax.random.normal(key, ())
     return compute_mean_loss(x @ params["probe"]["kernel"] * weights, batch)
 
 

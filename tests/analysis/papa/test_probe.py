@@ -25,7 +25,7 @@ def init(probe, x, mask):
 
 def test_the_probe_is_its_formula():
     probe, (x, mask) = SentenceProbe(3, 0.1), make_inputs()
-    params = init(probe, x, mask)
+    params = jax.tree.map(np.asarray, init(probe, x, mask))
     g = np.einsum("jl,bl,bjld->bjd", params["slot_weights"], mask, x).reshape(2, -1)
     u = np.tanh(g @ params["dense"]["kernel"] + params["dense"]["bias"])
     expected = u @ params["classifier"]["kernel"] + params["classifier"]["bias"]
