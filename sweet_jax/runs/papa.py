@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from sweet_jax.analysis.papa.constants import (
     AttentionPass,
+    AttentionSums,
     find_row_numbers,
     make_constants,
 )
@@ -59,7 +60,7 @@ from sweet_jax.report.papa_record import RECORD
 from sweet_jax.report.style import Picture
 from sweet_jax.runs.papa_inputs import PapaInputs, prepare_papa
 from sweet_jax.runs.papa_results import Curve, Point, make_record
-from sweet_jax.runs.workdir import LockedFolder, WorkdirError
+from sweet_jax.runs.workdir import LockedFolder
 from sweet_jax.settings.fields import (
     PapaSettings,
     Settings,
@@ -79,6 +80,8 @@ _HARMLESS = ("checkpoint_every_steps", "points_at_once", "rows_at_once")
 # Rows between two stored states of the constants, and for scores without training.
 _ROWS_BETWEEN_SAVES, _MEASURED_ROWS = 5000, 512
 _KEPT_BYTES = 2e9
+# Points of a group whose numbers of constant heads are shown.
+_MOST_IN_TITLE = 6
 _STEPS_PER_CALL = {"kept": 10, "streamed": 1}
 _REMEDY = "repeat the command of the analysis, which makes it again"
 _POINT = {
@@ -132,6 +135,7 @@ def run_papa(
     if jax.process_count() > 1:
         raise SettingsError("analyze papa runs on one host: leave out --multihost")
     inputs = prepare_papa(settings, papa)
+    others = read_others(inputs)
     work = PapaWorkdir(workdir or default_papa_workdir(inputs), inputs, is_first_host())
     try:
         record = work.read_record()
@@ -139,7 +143,7 @@ def run_papa(
             logger.info("%s is finished: nothing to do", work.path)
             return work.path, record
         work.require_writing()
-        steps = _Steps(inputs, work, quiet)
+        steps = _Steps(inputs, others, work, quiet)
         record = steps.run()
         write_papa_report(work.path, steps.plot_constants())
         return work.path, record
@@ -176,17 +180,44 @@ def _list_fields(papa: PapaSettings) -> dict[str, Any]:
     return dict(vars(papa))
 
 
+def read_others(inputs: PapaInputs) -> dict[str, dict[int, AttentionSums]]:
+    """Returns name -> sums of the work directories in `papa.constants_of`.
+
+    Raises:
+        FileError: one is missing, damaged, not complete, or of another encoder, layout
+            or length.
+    """
+    found = {}
+    own = inputs.identity
+    identity = {name: own[name] for name in ("encoder", "layout", "length")}
+    remedy = "papa.constants_of names analyses of the same encoder, layout and length"
+    for text in inputs.papa.constants_of:
+        folder = Path(text)
+        path = folder / FILE_NAME
+        stored = load_sums(path, identity, remedy)
+        if not stored.is_complete:
+            raise FileError(f"{path} is not complete: repeat its own command first")
+        found[f"averages of {folder.name}"] = stored.by_rows
+    return found
+
+
 class _Steps:
     """The steps of one analysis; each reuses the files of earlier processes."""
 
-    def __init__(self, inputs: PapaInputs, work: PapaWorkdir, quiet: bool) -> None:
+    def __init__(
+        self,
+        inputs: PapaInputs,
+        others: dict[str, dict[int, AttentionSums]],
+        work: PapaWorkdir,
+        quiet: bool,
+    ) -> None:
         self._inputs, self._work, self._quiet = inputs, work, quiet
         self._papa, self._frozen = inputs.papa, inputs.frozen
         self._digest = work.training_digest
         # A random order of the training rows, whose first ones serve as few rows.
         rng = np.random.default_rng((inputs.settings.seed, 4))
         self._order = rng.permutation(inputs.train.num_rows)
-        self._others = self._read_others()
+        self._others = others
         self._constants: dict[str, np.ndarray] = {}
         self._seconds: dict[str, float] = {}
 
@@ -219,22 +250,6 @@ class _Steps:
     def plot_constants(self) -> Picture:
         """Returns a picture of the first kind of constants."""
         return plot_constants(self._constants[self._papa.constants[0]])
-
-    def _read_others(self) -> dict[str, dict[int, Any]]:
-        """Reads the averages of other work directories, before any work is done."""
-        found = {}
-        for text in self._papa.constants_of:
-            folder = Path(text)
-            own = self._inputs.identity
-            identity = {name: own[name] for name in ("encoder", "layout", "length")}
-            path = folder / FILE_NAME
-            remedy = "papa.constants_of names finished analyses of the same encoder,"
-            remedy += " layout and length"
-            stored = load_sums(path, identity, remedy)
-            if not stored.is_complete:
-                raise WorkdirError(f"{path} is not complete: {remedy}")
-            found[f"averages of {folder.name}"] = stored.by_rows
-        return found
 
     def _compute_sums(self) -> StoredSums:
         """Returns the sums over all training rows, and over few where asked."""
@@ -385,6 +400,8 @@ class _Steps:
         start = time.perf_counter()
         inputs, names = self._inputs, [point.name for point in group]
         title = "k = " + ", ".join(str(point.num_constant) for point in group)
+        if len(group) > _MOST_IN_TITLE:
+            title = f"{len(group)} points"
         digest = compute_digest({"analysis": self._digest, "points": names})
         heads = maker.make_heads(group)
         data: Any = heads
@@ -443,7 +460,9 @@ class _Steps:
         logger.info("%s: compiling", title)
         weights = jax.device_put(self._frozen.weights)
         with self._show(title, fit.num_steps, "step") as progress:
-            return fit.run(state, data, weights, store, progress.reach)
+            return fit.run(
+                state, data, weights, store, progress.reach, progress.start_at
+            )
 
     def _find_checkpoints(self, digest: str) -> Path:
         return self._work.path / "checkpoints" / digest

@@ -132,6 +132,7 @@ class Fit:
         weights: Any,
         store: StateStore,
         on_steps: Callable[[int, float], None],
+        on_start: Callable[[int], None],
     ) -> FitState:
         """Trains from the newest stored state on; returns the last state.
 
@@ -141,6 +142,7 @@ class Fit:
             weights: of the encoder; shared by all points.
             store: stored states of this training.
             on_steps: called with (steps done, mean loss over the last few).
+            on_start: called with the steps that an earlier process has done.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
@@ -152,6 +154,7 @@ class Fit:
             state = jax.device_put(found[1])
         step, last_saved = int(state.step), int(state.step)
         settings = self._settings
+        on_start(step)
         call = self._compile(state, data, weights)
         with hold() as is_asked:
             while step < self.num_steps:

@@ -89,6 +89,7 @@ class Progress:
             )
 
     def start_at(self, done: int) -> None:
-        """Continues after units that an earlier process has done."""
+        """Sets the units that an earlier process has done, and the clock."""
+        self._start = time.perf_counter()
         self._done = self._first = done
         self._bar.update(done)

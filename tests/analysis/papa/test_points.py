@@ -54,7 +54,14 @@ def test_kept_and_streamed_states_give_the_same_probes(frozen):
         fit = Fit(loss_fn, ROWS, settings)
         state = fit.make_state(init_fn, 2)
         found.append(
-            fit.run(state, data, states.weights, NoStore(), lambda *_: None).params
+            fit.run(
+                state,
+                data,
+                states.weights,
+                NoStore(),
+                lambda *_: None,
+                lambda _: None,
+            ).params
         )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *found)
 
