@@ -70,7 +70,7 @@ from sweet_jax.settings.fields import (
 )
 from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import checksums
-from sweet_jax.system.files import FileError, read_object, write_json
+from sweet_jax.system.files import FileError, hash_file, read_object, write_json
 from sweet_jax.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -172,6 +172,8 @@ def list_papa_fields(inputs: PapaInputs) -> dict[str, Any]:
         if name not in _HARMLESS
     }
     digests = {"encoder_weights": inputs.encoder_digest, "rows": inputs.rows_digest}
+    for text in inputs.papa.constants_of:
+        digests[f"constants of {text}"] = hash_file(Path(text) / FILE_NAME)[:16]
     fields |= {f"inputs.{name}": value for name, value in digests.items()}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in fields.items()}
 
@@ -197,7 +199,8 @@ def read_others(inputs: PapaInputs) -> dict[str, dict[int, AttentionSums]]:
         stored = load_sums(path, identity, remedy)
         if not stored.is_complete:
             raise FileError(f"{path} is not complete: repeat its own command first")
-        found[f"averages of {folder.name}"] = stored.by_rows
+        name = f"averages of {folder.name}"
+        found[f"averages of {folder}" if name in found else name] = stored.by_rows
     return found
 
 
