@@ -33,7 +33,9 @@ def plot_scores(record: dict[str, Any]) -> Picture:
     place = {number: i for i, number in enumerate(reversed(numbers))}
     for shift, (name, curve) in enumerate(names.items()):
         points, (color, dashes) = curve["points"], looks[name]
-        x = np.array([place[p["dynamic_heads"]] for p in points]) + 0.04 * shift
+        x = np.array([place[p["dynamic_heads"]] for p in points]) + 0.04 * (
+            shift - (len(names) - 1) / 2
+        )
         y = np.array([p["score"] for p in points])
         axes.plot(x, y, dashes, color=color, marker="o", markersize=5, label=name)
         for where, point in zip(x, points, strict=True):
@@ -53,7 +55,7 @@ def plot_scores(record: dict[str, Any]) -> Picture:
     axes.set_ylabel(tables.metric_name(record))
     axes.grid(axis="y")
     if len(names) > 1:
-        axes.legend()
+        figure.legend(loc="outside right upper")
     first = record["curves"][0]["points"]
     return Picture(
         "papa_scores",
