@@ -25,8 +25,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def own_cache(shared_cache, monkeypatch):
-    """Caches of the tests never touch the user's."""
-    monkeypatch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    """Caches of the tests never touch the user's; constants are saved on the way."""
+    prepare(monkeypatch, shared_cache)
+
+
+def prepare(patch, shared_cache):
+    patch.setenv("SWEET_JAX_CACHE", str(shared_cache))
+    # Sums are the same bit for bit only over the same batches.
+    patch.setattr(papa_module, "_ROWS_BETWEEN_SAVES", 40)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def run(base, workdir):
 def finished(base, tmp_path_factory, shared_cache):
     workdir = tmp_path_factory.mktemp("papa") / "whole"
     with pytest.MonkeyPatch.context() as context:
-        context.setenv("SWEET_JAX_CACHE", str(shared_cache))
+        prepare(context, shared_cache)
         run(change(base, constants=("averages", "averages_8", "uniform")), workdir)
     return workdir
 
@@ -112,7 +118,6 @@ def test_an_analysis_that_is_killed_goes_on(
     base, finished, tmp_path, monkeypatch, step
 ):
     settings = change(base, constants=("averages", "averages_8", "uniform"))
-    monkeypatch.setattr(papa_module, "_ROWS_BETWEEN_SAVES", 40)
     seen = []
 
     class Killed(BaseException):
