@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 from command_line import run_command
 
-from sweet_jax.analysis.papa.constants_file import FILE_NAME
+from sweet_jax.analysis.papa.constants_file import (
+    FILE_NAME,
+    StoredSums,
+    load_sums,
+    save_sums,
+)
 from sweet_jax.analysis.papa.fit import Fit
 from sweet_jax.analysis.papa.progress import Progress
 from sweet_jax.report.papa_record import read_papa_record
 from sweet_jax.runs import papa as papa_module
 from sweet_jax.runs.papa import run_papa
+from sweet_jax.runs.papa_inputs import prepare_papa
 from sweet_jax.runs.workdir import WorkdirError
 from sweet_jax.settings.papa import papa_from_config_dict
 from sweet_jax.settings.rules import SettingsError
@@ -185,6 +191,19 @@ def test_altered_constants_are_refused_and_can_be_made_again(base, finished, tmp
         run(settings, folder)
     (folder / FILE_NAME).unlink()
     compare(run(settings, folder), read_papa_record(finished))
+
+
+def test_constants_without_the_few_rows_are_computed_again(base, finished, tmp_path):
+    settings = change(base, constants=("averages", "averages_8", "uniform"))
+    folder = tmp_path / "w"
+    shutil.copytree(finished, folder)
+    (folder / "papa.json").unlink()
+    identity = prepare_papa(*papa_from_config_dict(base)).identity
+    stored = load_sums(folder / FILE_NAME, identity, "copy it again")
+    whole = {n: s for n, s in stored.by_rows.items() if n == 96}
+    save_sums(folder / FILE_NAME, identity, StoredSums(whole, True, 1.0))
+    compare(run(settings, folder), read_papa_record(finished))
+    assert 8 in load_sums(folder / FILE_NAME, identity, "copy it again").by_rows
 
 
 def test_constants_of_another_layout_are_refused(base, finished, tmp_path):
