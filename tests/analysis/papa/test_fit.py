@@ -42,6 +42,7 @@ def train(settings=SETTINGS, points=(1.0, 2.0), store=None, on_steps=lambda *_: 
     return fit.run(state, data, weights, store or NoStore(), on_steps, lambda _: None)
 
 
+@pytest.mark.slow
 def test_points_and_seeds_train_as_if_alone():
     together = train()
     assert int(together.step) == 9
@@ -57,6 +58,7 @@ def test_points_and_seeds_train_as_if_alone():
         )
 
 
+@pytest.mark.slow
 def test_a_training_is_adamw_without_decay_at_a_constant_rate():
     settings = FitSettings(4, 2, {"probe": 0.05}, (3,), 100, 6)
     state = train(settings, (1.0,))

@@ -13,10 +13,8 @@ from sweet_jax.analysis.papa.constants import AttentionPass
 from sweet_jax.analysis.papa.frozen import make_attention
 
 FAMILIES = [
-    name
-    if name in ("bert", "modernbert")
-    else pytest.param(name, marks=pytest.mark.slow)
-    for name in TINY_CONFIGS
+    "bert",
+    *(pytest.param(f, marks=pytest.mark.slow) for f in TINY_CONFIGS if f != "bert"),
 ]
 NONE, ALL = jnp.zeros((4, 2)), jnp.ones((4, 2))
 
@@ -50,6 +48,7 @@ def test_dynamic_heads_alone_are_the_encoder_bit_for_bit(tiny_encoder):
     assert np.abs(own - constant).max() > 0.1
 
 
+@pytest.mark.slow
 def test_constant_heads_read_no_queries_and_keys(tiny_encoder):
     frozen, rows = load_frozen(tiny_encoder), make_rows(2)
     batch = rows.take(np.arange(2), 2)

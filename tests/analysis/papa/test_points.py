@@ -30,6 +30,7 @@ def frozen(tiny_encoder):
     return load_frozen(tiny_encoder)
 
 
+@pytest.mark.slow
 def test_states_are_kept_row_by_row_and_point_by_point(frozen):
     seen = []
     kept = StatePass(frozen, PROBE, 4).keep(HEADS, ROWS, seen.append)
@@ -66,6 +67,7 @@ def test_kept_and_streamed_states_give_the_same_probes(frozen):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *found)
 
 
+@pytest.mark.slow
 def test_scores_are_the_probes_on_their_own_heads(frozen):
     init_fn = make_probe_init(frozen, PROBE, ROWS.length)
     params = [[init_fn(jax.random.key(2 * p + s)) for s in range(2)] for p in range(2)]

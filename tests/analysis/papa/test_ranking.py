@@ -25,6 +25,7 @@ def frozen(tiny_encoder):
     return load_frozen(tiny_encoder)
 
 
+@pytest.mark.slow
 def test_a_head_of_one_attention_has_no_distance(frozen):
     order = np.arange(1)
     sums = AttentionPass(frozen, 1).run(ROWS, order, lambda _: None)
@@ -50,6 +51,7 @@ def test_entropy_is_that_of_real_queries_whatever_the_batches(frozen):
     np.testing.assert_allclose(found, -total / ROWS.mask.sum(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gates_start_at_one_half_and_get_gradients(frozen):
     probe = SentenceProbe(2, 0.0)
     params = make_gates_init(frozen, probe, ROWS.length)(jax.random.key(0))
