@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 
 from sweet_jax.report import style, tables
-from sweet_jax.report.style import MUTED, Picture
+from sweet_jax.report.style import Picture
 
 # Quantile of a head's constants that is drawn black: a single large one hides the rest.
 _DARKEST = 0.995
@@ -44,10 +44,6 @@ def plot_scores(record: dict[str, Any]) -> Picture:
                 axes.plot([where] * 2, low_high, color=color, alpha=0.45, lw=2)
         for seed in zip(*(p["scores"] for p in points), strict=True):
             axes.plot(x, seed, ".", color=color, markersize=3, alpha=0.6)
-    axes.axhline(record["majority"], color=MUTED, linewidth=0.9, linestyle=":")
-    axes.text(
-        0, record["majority"], "majority class", color=MUTED, va="bottom", fontsize=8
-    )
     axes.set_xticks(
         range(len(numbers)), [f"{n}\n{n / total:.0%}" for n in reversed(numbers)]
     )
@@ -62,7 +58,8 @@ def plot_scores(record: dict[str, Any]) -> Picture:
         "Score against the number of dynamic heads",
         "Mean over the seeds of the probe, 95 % interval for new seeds and rows (bars),"
         " and every seed (dots). At the left the encoder as it is; to the right more"
-        " and more heads read by constants.",
+        " and more heads read by constants. The majority class has"
+        f" {record['majority']:.3f}.",
         f"The score goes from {first[0]['score']:.3f} with all heads dynamic to"
         f" {first[-1]['score']:.3f} with {first[-1]['dynamic_heads']}.",
         style.render_png(figure),
