@@ -21,7 +21,7 @@ COMMANDS = {
     "convert": "convert encoders from and to PyTorch, check encoder folders",
     "report": "write a run's report again, or compare runs",
     "study": "aggregate the finished cells of a study",
-    "analyze": "measure gradient conflict of a finished run",
+    "analyze": "measure gradient conflict, or attention by constants (PAPA)",
 }
 # A study starts these as processes for its cells; the help does not list them.
 _INTERNAL = ("study_cell",)

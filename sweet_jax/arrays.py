@@ -9,6 +9,7 @@
 | H      | heads        | K      | head dim     |
 | F      | feed-forward | S      | distances    |
 | R      | table rows   | P      | parts        |
+| I      | layers       | J      | states       |
 """
 
 import dataclasses

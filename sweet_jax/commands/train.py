@@ -20,6 +20,7 @@ from pathlib import Path
 from sweet_jax.commands.flags import Parser
 from sweet_jax.settings.config_file import read_config
 from sweet_jax.settings.from_config import from_config_dict
+from sweet_jax.settings.rules import SettingsError
 from sweet_jax.system import process
 
 
@@ -42,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
         from sweet_jax.commands.study import run_config
 
         return run_config(config, options.workdir, options.dry_run)
+    if "papa" in config:
+        raise SettingsError(
+            "--config is the config of an analysis: use `sweet-jax analyze papa`"
+        )
     settings = from_config_dict(config)
 
     # Imported here: a wrong setting is reported before jax loads.

@@ -263,21 +263,44 @@ def _reset_backend(tokenizer: PreTrainedTokenizerFast) -> tokenizers.Tokenizer:
     return backend
 
 
+def encode_texts(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    max_length: int | None,
+) -> list[tokenizers.Encoding]:
+    """Returns the Rust tokenizer's own encodings, which know each token's text.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        texts: the (first) text of each row.
+        pairs: the second texts; empty for single texts.
+        max_length: longer rows lose tokens, pairs from the longer text; None: rows
+            keep all tokens.
+    """
+    backend = _reset_backend(tokenizer)
+    if max_length is not None:
+        backend.enable_truncation(
+            max_length,
+            strategy="longest_first",
+            direction=tokenizer.truncation_side,
+        )
+    texts, pairs = (list(map(_replace_surrogates, t)) for t in (texts, pairs))
+    # The Rust tokenizer, because only it reports which rows it truncated.
+    encodings = backend.encode_batch(
+        list(zip(texts, pairs, strict=True)) if pairs else texts
+    )
+    backend.no_truncation()
+    return encodings
+
+
 def _encode(
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str],
     pairs: Sequence[str],
     max_length: int,
 ) -> dict[str, np.ndarray]:
-    backend = _reset_backend(tokenizer)
-    backend.enable_truncation(
-        max_length, strategy="longest_first", direction=tokenizer.truncation_side
-    )
-    # The Rust tokenizer, because only it reports which rows it truncated.
-    encodings = backend.encode_batch(
-        list(zip(texts, pairs, strict=True)) if pairs else list(texts)
-    )
-    backend.no_truncation()
+    encodings = encode_texts(tokenizer, texts, pairs, max_length)
     lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
     token_ids = np.concatenate(
         [np.empty(0, np.int32), *(np.array(e.ids, np.int32) for e in encodings)]

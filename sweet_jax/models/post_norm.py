@@ -89,7 +89,6 @@ class Embeddings(nn.Module):
     ) -> jax.Array:
         """Returns [B, L, D]."""
         config = self.config
-        length = token_ids.shape[1]
         size, std = config.hidden_size, config.initializer_range
         x_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
         if config.num_types:
@@ -99,11 +98,17 @@ class Embeddings(nn.Module):
             x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
         if config.has_position_table:
             table = make_embed(config.num_positions, size, std, "position").embedding
-            # Positions increase by 1 from the offset, so a slice replaces a gather.
-            first = config.position_offset
-            x_BLD = x_BLD + table[None, first : first + length]
+            x_BLD = x_BLD + self.select_positions(table, token_ids)
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
+
+    def select_positions(
+        self, table_RD: Float[Array, "R D"], token_ids: Int[Array, "B L"]
+    ) -> Float[Array, "#B L D"]:
+        """Returns the rows of the position table that are added to the tokens."""
+        # Positions increase by 1 from the offset, so a slice replaces a gather.
+        first = self.config.position_offset
+        return table_RD[None, first : first + token_ids.shape[1]]
 
 
 class PostNormLayer(nn.Module):

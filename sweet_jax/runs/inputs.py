@@ -270,7 +270,7 @@ def prepare(settings: Settings) -> Prepared:
         inputs={
             "encoder_weights": loaded.digest,
             **_digest_method(settings, members),
-            **{f"{name}_rows": _digest_examples(e) for name, e in named.items()},
+            **{f"{name}_rows": digest_examples(e) for name, e in named.items()},
         },
     )
 
@@ -300,7 +300,7 @@ def _digest_method(settings: Settings, members: tuple[Member, ...]) -> dict[str,
     return {"method": hashlib.sha256(repr(members).encode()).hexdigest()[:16]}
 
 
-def _digest_examples(examples: Examples) -> str:
+def digest_examples(examples: Examples) -> str:
     """Returns 16 hex digits of texts, pairs and labels, in order."""
     digest = hashlib.sha256()
     pairs = examples.pairs or ("",) * len(examples)

@@ -73,7 +73,7 @@ def default_workdir(settings: Settings) -> Path:
     )
 
 
-class Workdir:
+class LockedFolder:
     """An open work directory; closed by `close` or at the end of the process.
 
     Its checksums.json lists the files of a finished run; the run's command makes files
@@ -81,14 +81,19 @@ class Workdir:
     """
 
     def __init__(
-        self, path: Path, settings: Settings, inputs: Mapping[str, str], writes: bool
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        training: Mapping[str, Any],
+        writes: bool,
     ) -> None:
-        """Makes a directory, or opens one with the same training settings and inputs.
+        """Makes a directory, or opens one with the same fields.
 
         Args:
             path: the directory.
-            settings: settings of the run, with exit layers filled in.
-            inputs: digests of the data and weights.
+            settings: all settings, nested, for config.json.
+            training: flat fields, and digests of inputs, that must be the same when the
+                directory is used again.
             writes: whether this process writes; only process 0 does.
 
         Raises:
@@ -97,15 +102,8 @@ class Workdir:
         """
         self.path, self._writes = path, writes
         self._lock: IO[str] | None = None
-        training = training_fields(settings) | {
-            f"inputs.{name}": digest for name, digest in inputs.items()
-        }
         self.training_digest = compute_digest(training)
-        self.evaluation_digest = compute_digest(
-            evaluation_fields(settings) | {"training": self.training_digest}
-        )
-        stored = to_dict(settings)
-        content = {"schema": SCHEMA, "settings": stored, "training": training}
+        content = {"schema": SCHEMA, "settings": settings, "training": training}
         text = format_json(content)
         config = path / CONFIG
         _check_config(config, training, text)
@@ -170,6 +168,32 @@ class Workdir:
     def record(self, *names: str) -> None:
         """Records the checksums of files of the finished run."""
         checksums.record(self.path, *names)
+
+
+class Workdir(LockedFolder):
+    """The work directory of a run."""
+
+    def __init__(
+        self, path: Path, settings: Settings, inputs: Mapping[str, str], writes: bool
+    ) -> None:
+        """Makes a directory, or opens one with the same training settings and inputs.
+
+        Args:
+            path: the directory.
+            settings: settings of the run, with exit layers filled in.
+            inputs: digests of the data and weights.
+            writes: see `LockedFolder`.
+
+        Raises:
+            WorkdirError: see `LockedFolder`.
+        """
+        training = training_fields(settings) | {
+            f"inputs.{name}": digest for name, digest in inputs.items()
+        }
+        super().__init__(path, to_dict(settings), training, writes)
+        self.evaluation_digest = compute_digest(
+            evaluation_fields(settings) | {"training": self.training_digest}
+        )
 
     def forget_outputs(self) -> None:
         """Marks every output that depends on the training as unfinished."""

@@ -14,12 +14,13 @@ from types import ModuleType
 from typing import Any
 
 from sweet_jax.settings.fields import (
+    OTHER_SECTIONS,
     Settings,
-    StudySettings,
     list_fields,
     to_dict,
 )
 from sweet_jax.settings.from_config import make_unknown_key_error, parse_config_string
+from sweet_jax.settings.papa import PAPA_SECTIONS
 from sweet_jax.settings.rules import SettingsError, strip_rules
 from sweet_jax.system.errors import describe_error
 from sweet_jax.system.files import show
@@ -37,7 +38,7 @@ def make_config(text: str = "", **fields: Any) -> Any:
         text: what follows the colon in `--config=file.py:task=sst2,seed=1`; it
             overrides `fields`.
         **fields: the file's changes, as section dicts or top-level values. With
-            `study`, this is the config of a study.
+            `study` or `papa`, this is the config of a study or of that analysis.
 
     Raises:
         SettingsError: the text is malformed.
@@ -45,8 +46,11 @@ def make_config(text: str = "", **fields: Any) -> Any:
     from ml_collections import ConfigDict
 
     config = ConfigDict(to_dict(Settings()))
-    if "study" in fields:
-        config.study = dataclasses.asdict(StudySettings())
+    if "papa" in fields:  # It reads no other sections.
+        for name in set(config.keys()) - {*PAPA_SECTIONS}:
+            del config[name]
+    for section in OTHER_SECTIONS.keys() & fields.keys():
+        config[section] = dataclasses.asdict(OTHER_SECTIONS[section]())
     config.update(fields)
     config.update_from_flattened_dict(parse_config_string(text))
     return config.lock()
@@ -202,10 +206,11 @@ def _check_fields(arguments: Sequence[str], config: Any) -> None:
         match = re.match(r"--?(?:no)?config\.([\w.]*)", argument)
         if match is None or match[1] in known or match[1] in config:
             continue
-        if match[1].startswith("study.") and "study" not in config:
+        section = match[1].partition(".")[0]
+        if section in OTHER_SECTIONS and section not in config:
             raise SettingsError(
-                f"--config.{match[1]} is for a study, but this is the config of a run:"
-                " use --config=study"
+                f"--config.{match[1]} needs a config with the section {section}: use"
+                f" --config={section}"
             )
         raise make_unknown_key_error(match[1], known)
 

@@ -18,8 +18,10 @@ from typing import Annotated, Any
 
 from sweet_jax.settings.registries import ANALYSES, CRITERIA, METHODS, METRICS
 from sweet_jax.settings.rules import (
+    Even,
     Length,
     OneOf,
+    Pattern,
     Range,
     Rising,
     SettingsError,
@@ -306,11 +308,89 @@ class StudySettings:
     shard: str = "0/1"
 
 
+@dataclasses.dataclass(frozen=True)
+class PapaSettings:
+    """How much attention attends: the section `papa` of configs/papa.py.
+
+    The encoder, the rows and `seed` are those of `Settings`. docs/papa.md says what the
+    fields mean and how the defaults were chosen.
+    """
+
+    # Slots of every row, even: texts are cut to them, and shorter ones padded.
+    length: Annotated[int, Range(8), Even()] = 64
+    # Shares of all heads that stay dynamic: one point of the figure each.
+    shares: Annotated[tuple[float, ...], Range(0, 1)] = (1.0, 0.5, 0.125, 0.0625, 0.0)
+    # Or the numbers of constant heads; (): as `shares` say. 0 is always measured.
+    constant_heads: Annotated[tuple[int, ...], Rising(), Range(0)] = ()
+    # In which order heads become constant: trained `gates` (the paper's), `random`, the
+    # `distance` of attention from its constant, its `entropy`, or by layers from the
+    # `bottom` or the `top`. Each has a curve; the first one is used with all constants.
+    rankings: Annotated[
+        tuple[str, ...],
+        Length(1, None, "one or more"),
+        OneOf("gates", "random", "distance", "entropy", "bottom", "top"),
+    ] = ("gates",)
+    # By what attention is replaced: `averages` over the training rows (the paper's),
+    # averages_N over N of them, `uniform`, `identity`, `by_distance`. Each has a curve;
+    # the first one is used with all rankings.
+    constants: Annotated[
+        tuple[str, ...],
+        Length(1, None, "one or more"),
+        Pattern(
+            "averages(_[1-9][0-9]{0,8})?|uniform|identity|by_distance",
+            "averages, averages_N, uniform, identity and by_distance",
+        ),
+    ] = ("averages",)
+    # Work directories of this analysis on other tasks with the same encoder, length and
+    # layout, whose averages have a curve, too.
+    constants_of: tuple[str, ...] = ()
+    # Seeds of the probes: fresh weights, order of the rows, dropout.
+    seeds: Annotated[
+        tuple[int, ...],
+        Length(1, None, "one or more"),
+        Rising(),
+        Range(0, 2**31 - 1),
+    ] = (0, 1, 2)
+    # Rows per step; -1: 32 (faithful_release: 16).
+    batch_size: Annotated[int, Range(1)] = AUTO
+    # Passes over the training rows for the probes, and for the gates; -1: 10 and
+    # 2 (faithful_release: 15).
+    num_epochs: Annotated[int, Range(1)] = AUTO
+    ranking_epochs: Annotated[int, Range(1)] = AUTO
+    # Constant learning rates of the probes, and of the gates; -1: 1e-4 and 1e-2
+    # (faithful_release: 2e-5).
+    learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
+    gate_learning_rate: Annotated[float, Range(0, 1)] = float(AUTO)
+    # Dropout before the classifier; -1: 0.1 (faithful_release: the encoder's own, and
+    # none for RoBERTa).
+    dropout: Annotated[float, Range(0, 0.99)] = float(AUTO)
+    # `kept`: the frozen states of all training rows are computed once per point;
+    # `streamed`: in every step; auto: kept (faithful_release: streamed, with dropout).
+    states: Annotated[str, OneOf("auto", "kept", "streamed")] = "auto"
+    # Points that are trained in one program; 0: all, where states are kept as many as
+    # take 2 GB.
+    points_at_once: Annotated[int, Range(0)] = 0
+    # Rows per batch of passes without training; no result depends on it.
+    rows_at_once: Annotated[int, Range(1)] = 32
+    # Steps between two stored states of a training.
+    checkpoint_every_steps: Annotated[int, Range(1)] = 200
+    # Which rows are scored: `test`, or `calibration`: part 0, to choose settings on.
+    score_on: Annotated[str, OneOf("test", "calibration")] = "test"
+    # As the released code of the paper does, its defects included (docs/papa.md).
+    faithful_release: bool = False
+
+
+# Sections of configs that are not those of a run.
+OTHER_SECTIONS: Mapping[str, type] = {"study": StudySettings, "papa": PapaSettings}
+
+
 @functools.cache
 def list_fields() -> dict[str, Any]:
-    """Returns dotted field -> annotated type, of runs and (`study.`) of studies."""
-    study = find_types(StudySettings)
-    return find_types(Settings) | {f"study.{name}": t for name, t in study.items()}
+    """Returns dotted field -> annotated type, of runs and of `OTHER_SECTIONS`."""
+    fields = find_types(Settings)
+    for section, kind in OTHER_SECTIONS.items():
+        fields |= {f"{section}.{name}": t for name, t in find_types(kind).items()}
+    return fields
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

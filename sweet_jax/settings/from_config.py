@@ -77,18 +77,32 @@ def study_from_config_dict(config: Any) -> tuple[dict[str, Any], StudySettings]:
     Raises:
         SettingsError: the section has an unknown key or a value of the wrong type.
     """
-    types = {n: t for n, t in list_fields().items() if n.startswith("study.")}
+    base, fields = take_section(config, "study")
+    return base, StudySettings(**fields)
+
+
+def take_section(config: Any, section: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits a config into its other fields, nested, and those of a section, converted.
+
+    Args:
+        config: nested, with that section.
+        section: one of `OTHER_SECTIONS`.
+
+    Raises:
+        SettingsError: the section has an unknown key or a value of the wrong type.
+    """
+    types = {n: t for n, t in list_fields().items() if n.startswith(f"{section}.")}
     fields = {}
-    for name, value in config["study"].items():
-        if (full_name := f"study.{name}") not in types:
+    for name, value in config[section].items():
+        if (full_name := f"{section}.{name}") not in types:
             raise make_unknown_key_error(full_name, types)
         fields[name] = _convert(full_name, value, types[full_name])
     base = {
         name: dict(value) if hasattr(value, "items") else value
         for name, value in config.items()
-        if name != "study"
+        if name != section
     }
-    return base, StudySettings(**fields)
+    return base, fields
 
 
 def parse_config_string(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A rule of a list holds for each of its items, except `Rising` and `Length`.
 import abc
 import dataclasses
 import itertools
+import re
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -95,6 +96,32 @@ class Length(Rule):
             self.most is not None and len(value) > self.most
         ):
             raise SettingsError(f"{name}={value}: allowed are {self.allowed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Even(Rule):
+    """Even numbers."""
+
+    def check(self, name: str, value: Any) -> None:
+        """See `Rule.check`."""
+        if value % 2:
+            raise SettingsError(
+                f"{name}={value}: allowed are even numbers, such as {value + 1}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern(Rule):
+    """Words that match a regular expression, which `allowed` puts in words."""
+
+    regex: str
+    allowed: str
+
+    def check(self, name: str, value: Any) -> None:
+        """See `Rule.check`."""
+        for word in value if isinstance(value, tuple) else (value,):
+            if not re.fullmatch(self.regex, word):
+                raise SettingsError(f"{name}={word}: allowed are {self.allowed}")
 
 
 def find_types(settings_class: type) -> dict[str, Any]:

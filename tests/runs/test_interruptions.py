@@ -253,7 +253,7 @@ def make_commands(
             str(whole / "model"),
             str(out / "encoder"),
         ],
-        "analysis": ["sweet_jax", "analyze", f"--run={whole}"],
+        "analysis": ["sweet_jax", "analyze", "conflict", f"--run={whole}"],
     }
 
 

@@ -148,7 +148,10 @@ def test_a_config_file_that_fails_is_one_line_with_the_place(text, tmp_path):
         ("--config.optim.learning_rate=1", r"did you mean optim\.\w+_learning_rate"),
         ("--config.sed=1", "unknown config key 'sed': did you mean seed"),
         ("--noconfig.encoder.remt", "'encoder.remt': did you mean encoder.remat"),
-        ("--config.study.seeds=0", "is for a study, .*: use --config=study"),
+        (
+            "--config.study.seeds=0",
+            "needs a config with the section study: use --config=study",
+        ),
         ("--config.exits.layers.x=0", "unknown config key 'exits.layers.x'"),
         ("--config.train.batch_size=many", "batch_size=many"),
         ("--config.seed", "Missing value for flag --config.seed"),

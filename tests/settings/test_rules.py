@@ -92,7 +92,7 @@ def test_every_number_and_word_of_a_run_has_a_rule():
         *("boundary_gradient_phases", "encoder.name", "encoder.revision"),
         *("encoder.ignore_attributes", "data.task", "data.revision"),
         *("data.train_file", "data.validation_file", "data.test_file"),
-        "data.label_column",
+        *("data.label_column", "papa.constants_of"),
     }
 
 
