@@ -12,6 +12,8 @@ import numpy as np
 
 from sweet_jax.onnx_graphs.graph import Graph
 
+# Not -inf: a row without any readable key becomes uniform, not NaN.
+LOWEST = np.finfo(np.float32).min
 # Activations of `models.layers.ACTIVATIONS` -> attribute `approximate` of Gelu.
 _GELU = {
     "gelu": "none",
@@ -144,25 +146,25 @@ def add_distances(graph: Graph, length: str) -> str:
     )
 
 
-def add_mask_bias(graph: Graph, mask: str) -> str:
-    """Returns a bias for scores: 0 where a key may be read, else finfo.min.
+def add_mask_bias(graph: Graph, mask: str, masked: np.float32 = LOWEST) -> str:
+    """Returns a bias for scores: 0 where a key may be read, else `masked`.
 
     Args:
         graph: the graph.
         mask: int32 [B, L].
+        masked: the bias of keys that may not be read.
 
     Returns:
         Float32 [B, 1, 1, L].
     """
     keys = graph.add("Unsqueeze", mask, graph.make_axes(1, 2))
-    # finfo.min, not -inf: a row without any readable key becomes uniform, not NaN.
-    return add_bias_where(graph, graph.add("Cast", keys, to=9))
+    return add_bias_where(graph, graph.add("Cast", keys, to=9), masked)
 
 
-def add_bias_where(graph: Graph, readable: str) -> str:
-    """Returns 0 where `readable` is true, else finfo.min."""
-    lowest = graph.make_constant(np.finfo(np.float32).min)
-    return graph.add("Where", readable, graph.make_constant(np.float32(0)), lowest)
+def add_bias_where(graph: Graph, readable: str, masked: np.float32 = LOWEST) -> str:
+    """Returns 0 where `readable` is true, else `masked`."""
+    zero = graph.make_constant(np.float32(0))
+    return graph.add("Where", readable, zero, graph.make_constant(masked))
 
 
 def add_heads(graph: Graph, x: str, num_heads: int, *perm: int) -> str:

@@ -22,7 +22,6 @@ from sweet_jax.onnx_graphs import disentangled, modernbert, post_norm
 from sweet_jax.onnx_graphs.graph import Graph, Spec
 from sweet_jax.onnx_graphs.layers import (
     add_activation,
-    add_mask_bias,
     add_norm,
     add_pool,
 )
@@ -38,8 +37,8 @@ class FamilyGraph(NamedTuple):
     Attributes:
         add_embeddings: (graph, config, path, ids, types) -> state.
         add_layer: (graph, config, path, state, *shared, **described) -> state.
-        add_shared: (graph, config, path of the shared tables, bias of the mask) ->
-            `shared`, what all layers of a segment read.
+        add_shared: (graph, config, path of the shared tables) -> `shared`, what all
+            layers of a segment read: the bias of the mask, and what the family adds.
     """
 
     add_embeddings: Callable[..., str]
@@ -49,9 +48,7 @@ class FamilyGraph(NamedTuple):
 
 FAMILIES: dict[type, FamilyGraph] = {
     BertEncoder: FamilyGraph(
-        post_norm.add_embeddings,
-        post_norm.add_layer,
-        lambda graph, config, path, mask_bias: (mask_bias,),
+        post_norm.add_embeddings, post_norm.add_layer, post_norm.add_bias
     ),
     MpnetEncoder: FamilyGraph(
         post_norm.add_embeddings, post_norm.add_layer, post_norm.add_position_bias
@@ -143,9 +140,7 @@ def _add_layers(
     """Returns the state after layers first, ..., stop - 1."""
     # The copy of the shared tables that the layers read is the latest that began.
     number = sum(start <= first for start in encoder.table_starts) - 1
-    shared = family.add_shared(
-        graph, encoder.config, f"encoder/shared_{number}", add_mask_bias(graph, "mask")
-    )
+    shared = family.add_shared(graph, encoder.config, f"encoder/shared_{number}")
     for i in range(first, stop):
         path, described = f"encoder/layer_{i}", encoder.describe_layer(i)
         x = family.add_layer(graph, encoder.config, path, x, *shared, **described)

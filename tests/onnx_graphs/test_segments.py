@@ -15,6 +15,7 @@ from sweet_jax.arrays import Batch, ExitOutput
 from sweet_jax.engine.onnx_backend import OnnxSegments
 from sweet_jax.huggingface.families import FAMILIES as ALL_FAMILIES
 from sweet_jax.onnx_graphs.segments import FAMILIES, make_segment_models
+from sweet_jax.standalone.onnx_session import run_session, start_session
 
 REAL = slice(0, 5)  # The last row is padding, which may have any output.
 RANGES = ((0.0, 1.0), (0.0, 1.0))
@@ -84,3 +85,32 @@ def test_segments_compute_what_jax_does(
 
 def test_every_family_has_a_graph():
     assert {x.encoder_class for x in ALL_FAMILIES.values()} == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_padding_changes_nothing_however_large_scores_are(
+    tmp_path: Path, make_tiny_encoder: Callable[[str], Path], family: str
+):
+    write_model_folder(tmp_path / "m", make_tiny_encoder(family))
+    classifier = sweet_jax.load(tmp_path / "m")
+    # Scores of thousands, so that the bias of padding is small beside them.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: x * 100 if "query" in jax.tree_util.keystr(path) else x,
+        classifier.params,
+    )
+    (model, *_) = make_segment_models(classifier.model, params)
+    session = start_session(model.SerializeToString())
+    batch = {
+        name: np.asarray(getattr(make_padded_batch(0), name))[:1]
+        for name in ("token_ids", "type_ids", "mask")
+    }
+    length = int(batch["mask"].sum())
+    short = {name: x[:, :length] for name, x in batch.items()}
+    long = {name: np.pad(x, ((0, 0), (0, 9))) for name, x in short.items()}
+    for ids in range(5):
+        long["token_ids"][:, length:] = ids
+        np.testing.assert_allclose(
+            run_session(session, long)["logits"],
+            run_session(session, short)["logits"],
+            atol=1e-5,
+        )
