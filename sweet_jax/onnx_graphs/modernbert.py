@@ -17,6 +17,7 @@ from sweet_jax.onnx_graphs.layers import (
     add_mask_bias,
     add_norm,
     add_products,
+    join_heads,
 )
 
 
@@ -78,7 +79,7 @@ def add_layer(
     )
     scores = graph.add("Add", scores, local_bias if is_local else global_bias)
     context = add_context(graph, scores, value, heads)
-    (out,) = add_dense(graph, context, f"{attention}/output")
+    (out,) = add_dense(graph, context, f"{attention}/output", arrange=join_heads)
     x = graph.add("Add", x, out)
     normed = add_norm(graph, x, f"{feed_forward}/norm", config.norm_epsilon)
     kernel = graph.params[f"{feed_forward}/up/kernel"]

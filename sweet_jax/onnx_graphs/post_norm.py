@@ -23,6 +23,7 @@ from sweet_jax.onnx_graphs.layers import (
     add_norm,
     add_range,
     add_scores,
+    join_heads,
 )
 
 # exp(-40) is 4e-18, where float32 has a precision of 6e-8.
@@ -101,15 +102,16 @@ def add_layer(graph: Graph, config: Any, path: str, x: str, bias: str) -> str:
 
 
 def add_blocks(graph: Graph, config: Any, path: str, x: str, context: str) -> str:
-    """Returns the layer's output, given the context of its attention."""
+    """Returns the layer's output, given the context of its attention, in heads."""
     attention, feed_forward = f"{path}/attention", f"{path}/feed_forward"
 
-    def add_output(x: str, inner: str, block: str, name: str) -> str:
-        (out,) = add_dense(graph, inner, f"{block}/{name}")
+    def add_residual(x: str, out: str, block: str) -> str:
         total = graph.add("Add", x, out)
         return add_norm(graph, total, f"{block}/norm", config.norm_epsilon)
 
-    x = add_output(x, context, attention, "output")
+    (out,) = add_dense(graph, context, f"{attention}/output", arrange=join_heads)
+    x = add_residual(x, out, attention)
     (hidden,) = add_dense(graph, x, f"{feed_forward}/up")
     hidden = add_activation(graph, hidden, config.hidden_act)
-    return add_output(x, hidden, feed_forward, "down")
+    (out,) = add_dense(graph, hidden, f"{feed_forward}/down")
+    return add_residual(x, out, feed_forward)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from onnx_folders import measure_tiny_ranges
 from tiny_configs import TINY_CONFIGS
 from tiny_models import make_padded_batch, write_model_folder
 
@@ -41,7 +42,8 @@ def run_onnx(
     classifier: sweet_jax.AdaptiveClassifier, batch: Batch, precision: str
 ) -> list[np.ndarray]:
     """Returns the same of ONNX Runtime, segment after segment."""
-    models = make_segment_models(classifier.model, classifier.params, precision)
+    ranges = measure_tiny_ranges(classifier) if precision == "int8" else None
+    models = make_segment_models(classifier.model, classifier.params, ranges)
     segments = OnnxSegments([model.SerializeToString() for model in models], 2)
     outputs = [segments.start(batch)]
     for i in range(1, segments.num_segments):
@@ -93,9 +95,9 @@ def test_padding_changes_nothing_however_large_scores_are(
 ):
     write_model_folder(tmp_path / "m", make_tiny_encoder(family))
     classifier = sweet_jax.load(tmp_path / "m")
-    # Scores of thousands, so that the bias of padding is small beside them.
+    # So that the bias of padding is small beside the scores.
     params = jax.tree_util.tree_map_with_path(
-        lambda path, x: x * 100 if "query" in jax.tree_util.keystr(path) else x,
+        lambda path, x: x * 1e4 if "query" in jax.tree_util.keystr(path) else x,
         classifier.params,
     )
     (model, *_) = make_segment_models(classifier.model, params)
