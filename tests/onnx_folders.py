@@ -4,7 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tiny_models import make_padded_batch
+
 import sweet_jax
+from sweet_jax.onnx_graphs.graph import Ranges
+from sweet_jax.onnx_graphs.ranges import measure_ranges
 from sweet_jax.onnx_graphs.segments import make_segment_models
 from sweet_jax.serving.onnx_folder import (
     CascadeAccuracy,
@@ -28,6 +32,14 @@ COMPARISON = Comparison(
 )
 
 
+def measure_tiny_ranges(classifier: sweet_jax.AdaptiveClassifier) -> list[Ranges]:
+    """Returns the ranges of states on a few rows of random tokens."""
+    batches = [make_padded_batch(seed) for seed in range(3)]
+    # The smallest vocabulary of the tests' encoders.
+    batches = [x._replace(token_ids=x.token_ids % 20) for x in batches]
+    return measure_ranges(classifier.model, classifier.params, batches)
+
+
 def write_onnx_folder(
     path: Path, model: Path, precision: str = "float32", **changes: Any
 ) -> Path:
@@ -40,7 +52,8 @@ def write_onnx_folder(
         **changes: fields of the description.
     """
     classifier = sweet_jax.load(model)
-    segments = make_segment_models(classifier.model, classifier.params, precision)
+    ranges = measure_tiny_ranges(classifier) if precision == "int8" else None
+    segments = make_segment_models(classifier.model, classifier.params, ranges)
     save_onnx_folder(
         path,
         model,

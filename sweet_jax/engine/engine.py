@@ -140,7 +140,7 @@ def make_onnx_backend(
     from sweet_jax.engine.onnx_backend import OnnxSegments
     from sweet_jax.onnx_graphs.segments import make_segment_models
 
-    models = make_segment_models(model, params, precision)
+    models = make_segment_models(model, params)
     segments = [model.SerializeToString() for model in models]
     return OnnxSegments(segments, num_classes, threads)
 

@@ -16,6 +16,7 @@ from sweet_jax.onnx_graphs.layers import (
     add_context,
     add_heads,
     add_length,
+    add_mask_bias,
     add_norm,
     add_products,
     add_scores,
@@ -23,9 +24,7 @@ from sweet_jax.onnx_graphs.layers import (
 from sweet_jax.onnx_graphs.post_norm import add_blocks
 
 
-def add_tables(
-    graph: Graph, config: Any, path: str, mask_bias: str
-) -> tuple[str, str, str, str]:
+def add_tables(graph: Graph, config: Any, path: str) -> tuple[str, str, str, str]:
     """Returns the bias of masks, the path of the table, and two lists of distances.
 
     The lists are the rows that the distances key - query and query - key read, int64
@@ -41,7 +40,7 @@ def add_tables(
         graph.add("Slice", graph.make_constant(place, name), start, stop)
         for place, name in ((place_S[::-1], "places_c2p"), (place_S, "places_p2c"))
     )
-    return mask_bias, path, c2p, p2c
+    return add_mask_bias(graph, "mask"), path, c2p, p2c
 
 
 def add_layer(

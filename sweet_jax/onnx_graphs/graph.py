@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -20,18 +20,23 @@ class Graph:
 
     Attributes:
         params: parameter path -> values.
-        precision: `float32`, or `int8`: products with kernels of the encoder's layers
-            are computed in 8 bits.
+        ranges: path of a product -> lowest and highest value of its input. Products
+            with kernels of the encoder's layers are then computed in 8 bits; None: in
+            float32.
+        multiplied: path of a product -> name of its input, for the products so far.
     """
 
-    def __init__(self, params: Mapping[str, Any], precision: str = "float32") -> None:
+    def __init__(
+        self, params: Mapping[str, Any], ranges: "Ranges | None" = None
+    ) -> None:
         """Starts an empty graph.
 
         Args:
             params: parameter path -> values.
-            precision: see the class.
+            ranges: see the class.
         """
-        self.params, self.precision = params, precision
+        self.params, self.ranges = params, ranges
+        self.multiplied: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._num_values = 0
@@ -150,6 +155,7 @@ class Graph:
         return f"{op}_{self._num_values}"
 
 
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 # Type and shape of an input or output: an axis is a number or a name (`length`). None:
 # any shape.
 Spec = tuple[str, Sequence[int | str] | None]

@@ -8,10 +8,15 @@ after a sum and of GELU after a bias: those take more than twice their time on C
 instructions).
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from sweet_jax.onnx_graphs.graph import Graph
 
+# Not -inf: a row without any readable key becomes uniform, not NaN.
+LOWEST = np.finfo(np.float32).min
 # Activations of `models.layers.ACTIVATIONS` -> attribute `approximate` of Gelu.
 _GELU = {
     "gelu": "none",
@@ -24,14 +29,25 @@ _GELU = {
 }
 
 
-def add_dense(graph: Graph, x: str, *paths: str, scale: float = 1.0) -> list[str]:
+# Returns a value with its axes in another order, given the graph and the value.
+Arrange: TypeAlias = Callable[[Graph, str], str]
+
+
+def add_dense(
+    graph: Graph,
+    x: str,
+    *paths: str,
+    scale: float = 1.0,
+    arrange: Arrange | None = None,
+) -> list[str]:
     """Returns the outputs of dense layers that read the same x, in their order.
 
     Args:
         graph: the graph.
-        x: [..., in].
+        x: [..., in], once it is arranged.
         *paths: paths of the layers; a bias is optional.
         scale: multiplies the output of the first layer, in its weights.
+        arrange: see `add_products`.
     """
     products = []
     for i, path in enumerate(paths):
@@ -40,41 +56,50 @@ def add_dense(graph: Graph, x: str, *paths: str, scale: float = 1.0) -> list[str
             kernel = kernel * np.float32(scale)
             bias = None if bias is None else bias * np.float32(scale)
         products.append((path, kernel, bias))
-    return add_products(graph, x, products)
+    return add_products(graph, x, products, arrange)
 
 
 def add_products(
-    graph: Graph, x: str, products: list[tuple[str, np.ndarray, np.ndarray | None]]
+    graph: Graph,
+    x: str,
+    products: list[tuple[str, np.ndarray, np.ndarray | None]],
+    arrange: Arrange | None = None,
 ) -> list[str]:
-    """Returns x @ kernel + bias for each product, in the precision of the graph.
+    """Returns x @ kernel + bias for each product, in 8 bits if the graph has ranges.
 
-    In int8, x is quantised once: asymmetric, with one scale for the whole of x. The
-    products are exact integers, and the bias is added in float32.
+    In 8 bits, x is quantised once: asymmetric, with one constant scale, so that rows do
+    not depend on each other. The products are exact integers, and the bias is added in
+    float32.
 
     Args:
         graph: the graph.
-        x: [..., in].
+        x: [..., in], once it is arranged.
         products: name of the layer, kernel [in, out], bias [out] or None.
+        arrange: moves the axes of x. In 8 bits it moves a quarter of the bytes.
     """
     outputs = []
-    quantized = None
-    if graph.precision == "int8":
-        quantized = graph.add_many("DynamicQuantizeLinear", 3, x)
+    first = products[0][0]
+    scale = zero = ""
+    if graph.ranges is not None:
+        x_scale, x_zero = quantize_range(*graph.ranges[first])
+        scale, zero = graph.make_constant(x_scale), graph.make_constant(x_zero)
+        x = graph.add("QuantizeLinear", x, scale, zero)
+    if arrange is not None:
+        x = arrange(graph, x)
+    graph.multiplied[first] = x
     for name, kernel, bias in products:
         given = [] if bias is None else [graph.make_constant(bias, f"{name}/bias")]
-        if quantized is not None:
+        if graph.ranges is not None:
             values, scales = quantize_kernel(kernel)
-            x_int8, x_scale, x_zero = quantized
-            zeros = np.zeros(len(scales), np.int8)
             outputs.append(
                 graph.add(
                     "MatMulIntegerToFloat",
-                    x_int8,
+                    x,
                     graph.make_constant(values, f"{name}/kernel_int8"),
-                    x_scale,
+                    scale,
                     graph.make_constant(scales, f"{name}/kernel_scale"),
-                    x_zero,
-                    graph.make_constant(zeros, f"{name}/kernel_zero"),
+                    zero,
+                    "",  # The zero of kernels is 0.
                     *given,
                 )
             )
@@ -83,6 +108,17 @@ def add_products(
         product = graph.add("MatMul", x, weights)
         outputs.append(graph.add("Add", product, given[0]) if given else product)
     return outputs
+
+
+def quantize_range(low: float, high: float) -> tuple[np.float32, np.uint8]:
+    """Returns the scale and the zero of 8 bits that reach from `low` to `high`.
+
+    Zero is always a value, so the range is widened to contain it.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    # An input of zeros stays zero.
+    scale = (high - low) / 255 or 1.0
+    return np.float32(scale), np.uint8(round(-low / scale))
 
 
 def quantize_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,25 +180,25 @@ def add_distances(graph: Graph, length: str) -> str:
     )
 
 
-def add_mask_bias(graph: Graph, mask: str) -> str:
-    """Returns a bias for scores: 0 where a key may be read, else finfo.min.
+def add_mask_bias(graph: Graph, mask: str, masked: np.float32 = LOWEST) -> str:
+    """Returns a bias for scores: 0 where a key may be read, else `masked`.
 
     Args:
         graph: the graph.
         mask: int32 [B, L].
+        masked: the bias of keys that may not be read.
 
     Returns:
         Float32 [B, 1, 1, L].
     """
     keys = graph.add("Unsqueeze", mask, graph.make_axes(1, 2))
-    # finfo.min, not -inf: a row without any readable key becomes uniform, not NaN.
-    return add_bias_where(graph, graph.add("Cast", keys, to=9))
+    return add_bias_where(graph, graph.add("Cast", keys, to=9), masked)
 
 
-def add_bias_where(graph: Graph, readable: str) -> str:
-    """Returns 0 where `readable` is true, else finfo.min."""
-    lowest = graph.make_constant(np.finfo(np.float32).min)
-    return graph.add("Where", readable, graph.make_constant(np.float32(0)), lowest)
+def add_bias_where(graph: Graph, readable: str, masked: np.float32 = LOWEST) -> str:
+    """Returns 0 where `readable` is true, else `masked`."""
+    zero = graph.make_constant(np.float32(0))
+    return graph.add("Where", readable, zero, graph.make_constant(masked))
 
 
 def add_heads(graph: Graph, x: str, num_heads: int, *perm: int) -> str:
@@ -182,10 +218,14 @@ def add_scores(graph: Graph, query: str, key: str, num_heads: int) -> str:
 
 
 def add_context(graph: Graph, scores: str, value: str, num_heads: int) -> str:
-    """Returns the values [B, M, D] averaged by softmax of the scores, [B, L, D]."""
+    """Returns the values [B, M, D] averaged by softmax of the scores, [B, H, L, K]."""
     probabilities = graph.add("Softmax", scores, axis=-1)
-    context = graph.add(
+    return graph.add(
         "MatMul", probabilities, add_heads(graph, value, num_heads, 0, 2, 1, 3)
     )
-    context = graph.add("Transpose", context, perm=[0, 2, 1, 3])
-    return graph.add("Reshape", context, graph.make_axes(0, 0, -1))
+
+
+def join_heads(graph: Graph, x: str) -> str:
+    """Returns x [B, H, L, K] with the heads beside each other, [B, L, D]."""
+    x = graph.add("Transpose", x, perm=[0, 2, 1, 3])
+    return graph.add("Reshape", x, graph.make_axes(0, 0, -1))

@@ -14,8 +14,10 @@ from sweet_jax.onnx_graphs.layers import (
     add_dense,
     add_distances,
     add_length,
+    add_mask_bias,
     add_norm,
     add_products,
+    join_heads,
 )
 
 
@@ -26,9 +28,10 @@ def add_embeddings(graph: Graph, config: Any, path: str, ids: str, types: str) -
     return add_norm(graph, x, f"{path}/norm", config.norm_epsilon)
 
 
-def add_biases(graph: Graph, config: Any, path: str, mask_bias: str) -> tuple[str, str]:
+def add_biases(graph: Graph, config: Any, path: str) -> tuple[str, str]:
     """Returns the biases of scores in global and in local layers."""
     del path  # The layers share no table.
+    mask_bias = add_mask_bias(graph, "mask")
     distances = graph.add("Abs", add_distances(graph, add_length(graph, "mask")))
     reach = graph.make_constant(np.int64(config.local_attention // 2))
     window = add_bias_where(graph, graph.add("LessOrEqual", distances, reach))
@@ -76,7 +79,7 @@ def add_layer(
     )
     scores = graph.add("Add", scores, local_bias if is_local else global_bias)
     context = add_context(graph, scores, value, heads)
-    (out,) = add_dense(graph, context, f"{attention}/output")
+    (out,) = add_dense(graph, context, f"{attention}/output", arrange=join_heads)
     x = graph.add("Add", x, out)
     normed = add_norm(graph, x, f"{feed_forward}/norm", config.norm_epsilon)
     kernel = graph.params[f"{feed_forward}/up/kernel"]

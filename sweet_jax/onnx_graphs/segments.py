@@ -5,7 +5,7 @@ read the `state` that the segment before wrote, and `mask`. Every member of a se
 tokens. Each writes `logits`, and `lte` if its exit learned to exit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import onnx
@@ -19,16 +19,15 @@ from sweet_jax.models.modernbert import ModernbertEncoder
 from sweet_jax.models.mpnet import MpnetEncoder
 from sweet_jax.models.multi_exit import MultiExitClassifier, MultiModelSet
 from sweet_jax.onnx_graphs import disentangled, modernbert, post_norm
-from sweet_jax.onnx_graphs.graph import Graph, Spec
+from sweet_jax.onnx_graphs.graph import Graph, Ranges, Spec
 from sweet_jax.onnx_graphs.layers import (
     add_activation,
-    add_mask_bias,
     add_norm,
     add_pool,
 )
 from sweet_jax.trees import flatten_paths
 
-PRECISIONS = ("float32", "int8")
+INPUT = "input of "
 _BatchLength = ("rows", "length")
 
 
@@ -38,8 +37,8 @@ class FamilyGraph(NamedTuple):
     Attributes:
         add_embeddings: (graph, config, path, ids, types) -> state.
         add_layer: (graph, config, path, state, *shared, **described) -> state.
-        add_shared: (graph, config, path of the shared tables, bias of the mask) ->
-            `shared`, what all layers of a segment read.
+        add_shared: (graph, config, path of the shared tables) -> `shared`, what all
+            layers of a segment read: the bias of the mask, and what the family adds.
     """
 
     add_embeddings: Callable[..., str]
@@ -49,9 +48,7 @@ class FamilyGraph(NamedTuple):
 
 FAMILIES: dict[type, FamilyGraph] = {
     BertEncoder: FamilyGraph(
-        post_norm.add_embeddings,
-        post_norm.add_layer,
-        lambda graph, config, path, mask_bias: (mask_bias,),
+        post_norm.add_embeddings, post_norm.add_layer, post_norm.add_bias
     ),
     MpnetEncoder: FamilyGraph(
         post_norm.add_embeddings, post_norm.add_layer, post_norm.add_position_bias
@@ -71,37 +68,48 @@ ServedModel: TypeAlias = nn.Module
 
 
 def make_segment_models(
-    model: ServedModel, params: Params, precision: str = "float32"
+    model: ServedModel,
+    params: Params,
+    ranges: Sequence[Ranges] | None = None,
+    gives_inputs: bool = False,
 ) -> list[onnx.ModelProto]:
     """Returns one ONNX model per segment.
 
     Args:
         model: a MultiExitClassifier or a MultiModelSet.
         params: parameters of the model.
-        precision: one of `PRECISIONS`.
+        ranges: of each segment, from `measure_ranges`: products are in int8. None: in
+            float32.
+        gives_inputs: whether the inputs of products are outputs as well, named by the
+            products' paths after `INPUT`.
 
     Raises:
         ValueError: the family cannot be written as ONNX.
     """
     if isinstance(model, MultiModelSet):
-        return [
-            make_segment_model(member, params[f"member_{i}"], 0, precision)
-            for i, member in enumerate(model.member)
+        parts = [
+            (member, params[f"member_{i}"], 0) for i, member in enumerate(model.member)
         ]
-    assert isinstance(model, MultiExitClassifier)
+    else:
+        assert isinstance(model, MultiExitClassifier)
+        parts = [(model, params, i) for i in range(model.num_segments)]
     return [
-        make_segment_model(model, params, i, precision)
-        for i in range(model.num_segments)
+        make_segment_model(*part, None if ranges is None else ranges[i], gives_inputs)
+        for i, part in enumerate(parts)
     ]
 
 
 def make_segment_model(
-    model: MultiExitClassifier, params: Params, segment: int, precision: str
+    model: MultiExitClassifier,
+    params: Params,
+    segment: int,
+    ranges: Ranges | None,
+    gives_inputs: bool,
 ) -> onnx.ModelProto:
     """Returns the ONNX model of one segment, embeddings and exit included."""
     encoder = model.encoder
     family = _find_family(encoder)
-    graph = Graph(flatten_paths(params), precision)
+    graph = Graph(flatten_paths(params), ranges)
     state: Spec = ("float32", (*_BatchLength, model.features))
     inputs: dict[str, Spec] = {"mask": ("int32", _BatchLength)}
     if segment:
@@ -123,6 +131,11 @@ def make_segment_model(
     outputs["logits"] = ("float32", ("rows", model.num_classes))
     if model.settings.learn_to_exit:
         outputs["lte"] = ("float32", ("rows", 1))
+    if gives_inputs:
+        for path, value in graph.multiplied.items():
+            graph.name_output(INPUT + path, value)
+            outputs[INPUT + path] = ("float32", None)
+    precision = "float32" if ranges is None else "int8"
     metadata = {"precision": precision, **graph.count_products(model.features)}
     return graph.make_model(inputs, outputs, metadata)
 
@@ -143,9 +156,7 @@ def _add_layers(
     """Returns the state after layers first, ..., stop - 1."""
     # The copy of the shared tables that the layers read is the latest that began.
     number = sum(start <= first for start in encoder.table_starts) - 1
-    shared = family.add_shared(
-        graph, encoder.config, f"encoder/shared_{number}", add_mask_bias(graph, "mask")
-    )
+    shared = family.add_shared(graph, encoder.config, f"encoder/shared_{number}")
     for i in range(first, stop):
         path, described = f"encoder/layer_{i}", encoder.describe_layer(i)
         x = family.add_layer(graph, encoder.config, path, x, *shared, **described)

@@ -62,6 +62,7 @@ def export_onnx(model: Path, out: Path, precision: str) -> str:
     check_packages("onnx", "onnxruntime")
     # Imported here: the packages are an extra.
     from sweet_jax.engine.onnx_backend import OnnxSegments
+    from sweet_jax.onnx_graphs.ranges import measure_ranges
     from sweet_jax.onnx_graphs.segments import make_segment_models
 
     if out.exists():
@@ -70,17 +71,21 @@ def export_onnx(model: Path, out: Path, precision: str) -> str:
     settings, splits = _read_rows(model, classifier)
     d = classifier.description
     configure_jax(d.matmul_precision)
+    used = classifier.engine.shapes
+    shapes = Shapes(used.batch_size, used.lengths, used.pad_id, are_fixed=False)
+    ranges = None
+    if precision == "int8":
+        # Part 1 tests promises, so nothing is fitted on it.
+        fitted = splits.calibration.select(np.flatnonzero(splits.part != 1))
+        batches = shapes.make_batches(classifier.tokenize(fitted))
+        ranges = measure_ranges(
+            classifier.model, classifier.params, (batch for batch, _ in batches)
+        )
     segments = [
         segment.SerializeToString()
-        for segment in make_segment_models(
-            classifier.model, classifier.params, precision
-        )
+        for segment in make_segment_models(classifier.model, classifier.params, ranges)
     ]
-    shapes = classifier.engine.shapes
-    backend = OnnxSegments(segments, len(d.label_names))
-    engine = Engine(
-        backend, Shapes(shapes.batch_size, shapes.lengths, shapes.pad_id, False)
-    )
+    engine = Engine(OnnxSegments(segments, len(d.label_names)), shapes)
 
     def collect(rows: Examples, part: np.ndarray | None = None) -> LogitBank:
         return engine.collect(classifier.tokenize(rows), part)

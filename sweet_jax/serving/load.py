@@ -37,8 +37,7 @@ def load(
 
     Args:
         path: the folder.
-        batch_size: inputs per batch; predictions do not depend on it, except in int8,
-            where a batch shares the scales of its states.
+        batch_size: inputs per batch; predictions do not depend on it.
         backend: computes the segments: `jax`, `onnx`, or a registered backend. None:
             `onnx` for a folder that `sweet-jax export --onnx` wrote, else `jax`.
         precision: precision of backend `onnx`: `float32` or `int8`. None: that of the

@@ -22,7 +22,7 @@ CONTRIB, CONTRIB_OPERATORS = "com.microsoft", frozenset({"MatMulIntegerToFloat"}
 # No operator has a body, reads a file or calls a plugin.
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "Cast", "Concat", "Conv", "Div", "DynamicQuantizeLinear"),
+        *("Abs", "Add", "Cast", "Concat", "Conv", "Div", "QuantizeLinear"),
         *("Gather", "Gelu", "Gemm", "Identity", "LayerNormalization", "LessOrEqual"),
         *("MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Range", "ReduceSum", "Relu"),
         *("Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_folders import measure_tiny_ranges
 from tiny_models import write_model_folder
 
 import sweet_jax
@@ -125,7 +126,8 @@ def test_precision_must_be_that_of_the_calibration(tiny_model, tiny_encoder, tmp
 def test_int8_is_refused_where_its_products_overflow(
     jax_classifier, tmp_path, monkeypatch
 ):
-    models = make_segment_models(jax_classifier.model, jax_classifier.params, "int8")
+    ranges = measure_tiny_ranges(jax_classifier)
+    models = make_segment_models(jax_classifier.model, jax_classifier.params, ranges)
     segments = [model.SerializeToString() for model in models]
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for flags, refused in (("avx2 fma", True), ("avx2 avx_vnni", False)):

@@ -27,6 +27,6 @@ def test_distances_read_the_rows_of_their_length():
     rows = [0, 1, 2, 3, 4, 5, 5]
     for number, expected in ((2, rows[::-1]), (3, rows)):
         graph = Graph({})
-        places = add_tables(graph, config, "table", "mask_bias")[number]
+        places = add_tables(graph, config, "table")[number]
         found = compute(graph, graph.add("Cast", places, to=1), mask=mask)
         np.testing.assert_array_equal(found, expected)

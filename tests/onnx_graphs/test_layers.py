@@ -36,6 +36,19 @@ def test_kernels_are_rounded_by_at_most_half_a_step_per_output(rng):
     assert (np.abs(values * scales - kernel) <= scales * 0.501).all()
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-1.0, 3.0), (0.5, 2.0), (-7.0, -0.1), (0.0, 0.0), (-1e-9, 1e9)],
+)
+def test_ranges_are_rounded_by_at_most_half_a_step_and_zero_stays_zero(low, high):
+    scale, zero = layers.quantize_range(low, high)
+    x = np.linspace(low, high, 999)
+    steps = np.clip(np.rint(x / scale) + float(zero), 0, 255)
+    # The zero is a whole number, which may cost another half at one end.
+    assert (np.abs((steps - float(zero)) * scale - x) <= scale * 1.001).all()
+    assert zero.dtype == np.uint8
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_dense_layers_of_one_input(rng, precision):
     params = {
@@ -45,7 +58,8 @@ def test_dense_layers_of_one_input(rng, precision):
     }
     del params["b/bias"]
     x = rng.normal(size=(2, 3, 32)).astype(np.float32)
-    graph = Graph(params, precision)
+    ranges = {"a": (float(x.min()), float(x.max()))} if precision == "int8" else None
+    graph = Graph(params, ranges)
     a, b = layers.add_dense(graph, "x", "a", "b", scale=0.5)
     found = compute(graph, graph.add("Concat", a, b, axis=-1), x=x)
     first = (x @ params["a/kernel"] + params["a/bias"]) / 2
@@ -62,7 +76,7 @@ def test_attention_reads_readable_keys(rng):
     graph = Graph({})
     scores = layers.add_scores(graph, "query", "key", 2)
     scores = graph.add("Add", scores, layers.add_mask_bias(graph, "mask"))
-    context = layers.add_context(graph, scores, "value", 2)
+    context = layers.join_heads(graph, layers.add_context(graph, scores, "value", 2))
     found = compute(graph, context, query=query, key=key, value=value, mask=mask)
     q, k, v = (x.reshape(2, 5, 2, 4).swapaxes(1, 2) for x in (query, key, value))
     odds = np.exp(q @ k.swapaxes(2, 3)) * mask[:, None, None]

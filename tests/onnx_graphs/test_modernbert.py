@@ -26,12 +26,11 @@ def test_heads_are_rotated_by_their_position(rng):
 
 def test_local_layers_read_half_the_window_on_each_side():
     graph = Graph({})
-    mask_bias = np.zeros((2, 1, 1, 7), np.float32)
-    mask_bias[0, ..., 5:] = np.finfo(np.float32).min
-    everywhere, nearby = add_biases(graph, CONFIG, "", "mask_bias")
-    assert everywhere == "mask_bias"
-    found = compute(graph, nearby, mask=MASK, mask_bias=mask_bias)
+    mask = MASK.copy()
+    mask[0, 5:] = 0
+    _, nearby = add_biases(graph, CONFIG, "")
+    found = compute(graph, nearby, mask=mask)
     places = np.arange(7)
     near = np.abs(places[:, None] - places) <= 2
-    np.testing.assert_array_equal(found == 0, near & (mask_bias == 0))
+    np.testing.assert_array_equal(found == 0, near & (mask[:, None, None] == 1))
     assert np.isfinite(found).all()

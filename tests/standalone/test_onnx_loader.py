@@ -63,12 +63,20 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_answers_are_those_of_the_classifier(folder, rule):
     texts = make_texts(70)
-    # In int8 a row depends on the others of its batch: so the batches are the same.
     loader = OnnxClassifier(folder, batch_size=4)
     ours = loader(texts, **rule)
     check_same(ours, sweet_jax.load(folder, batch_size=4).predict(texts, **rule))
     if rule.get("threshold", 0) < 1 and rule:
         assert len({a.exit for a in ours}) == 2
+
+
+def test_answers_do_not_depend_on_the_batch(folder):
+    texts = make_texts(40)
+    alone, together = (
+        [a.probabilities for a in OnnxClassifier(folder, batch_size=size)(texts)]
+        for size in (1, 40)
+    )
+    np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
 @pytest.mark.slow
