@@ -88,8 +88,16 @@ class Embeddings(nn.Module):
         token_ids: Int[Array, "B L"],
         type_ids: Int[Array, "B L"],
         train: bool,
+        positions: Int[Array, "B L"] | None = None,
     ) -> jax.Array:
-        """Returns [B, L, D]."""
+        """Returns [B, L, D].
+
+        Args:
+            token_ids: token ids.
+            type_ids: segment ids.
+            train: whether dropout is on.
+            positions: position of each token; None: 0, 1, ... in every row.
+        """
         config = self.config
         length = token_ids.shape[1]
         size, std = config.hidden_size, config.initializer_range
@@ -101,9 +109,12 @@ class Embeddings(nn.Module):
             x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
         if config.has_position_table:
             table = make_embed(config.num_positions, size, std, "position").embedding
-            # Positions increase by 1 from the offset, so a slice replaces a gather.
             first = config.position_offset
-            x_BLD = x_BLD + table[None, first : first + length]
+            if positions is None:
+                # They increase by 1 from the offset, so a slice replaces a gather.
+                x_BLD = x_BLD + table[None, first : first + length]
+            else:
+                x_BLD = x_BLD + jnp.take(table, first + positions, axis=0, mode="clip")
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
 
