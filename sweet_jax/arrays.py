@@ -33,6 +33,8 @@ from sweet_jax.system.files import (
 
 Array: TypeAlias = jax.Array | np.ndarray
 Params: TypeAlias = dict[str, Any]  # nested dict of arrays, leaves at "/"-paths
+# Packed texts have at least this many tokens on average.
+_TOKENS_PER_TEXT = 8
 # The part of calibration rows whose labels are not read.
 UNLABELLED = 2
 # The size of an axis: an int or, during export, a symbol (`length`) of a class that is
@@ -45,10 +47,13 @@ class Batch(NamedTuple):
 
     Rows of weight 0 are padding: no loss and no metric counts them.
 
+    In a packed batch a row holds several texts, one after the other (`data.packing`).
+
     Attributes:
         token_ids: token ids, padded to the bucket's length.
         type_ids: segment (token type) ids; zeros where the family has none.
-        mask: 1 at real tokens, 0 at padding.
+        mask: 1 at real tokens, 0 at padding; in a packed batch, the position of a real
+            token in its text, counted from 1.
         labels: class indices; 0 where the label is unknown.
         weights: 1 for a real row, 0 for a padding row.
         row_ids: position of the row in its published split; -1 for padding rows.
@@ -60,6 +65,11 @@ class Batch(NamedTuple):
     labels: Int[Array, " B"]
     weights: Float[Array, " B"]
     row_ids: Int[Array, " B"]
+
+
+def count_texts(width: int) -> int:
+    """Returns the most texts of a packed row, for which exits give outputs."""
+    return -(-width // _TOKENS_PER_TEXT)
 
 
 class ExitOutput(NamedTuple):

@@ -53,7 +53,9 @@ class WordTable(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, token_ids: Any, type_ids: Any, train: bool) -> jax.Array:
+    def __call__(
+        self, token_ids: Any, type_ids: Any, train: bool, positions: Any = None
+    ) -> jax.Array:
         """Returns a state per token."""
         return nn.Embed(VOCABULARY, WIDTH, name="words")(token_ids)
 

@@ -47,6 +47,16 @@ class Backend(Protocol):
     has_fixed_shapes: bool
 
     @property
+    def packed(self) -> "Backend | None":
+        """A backend for the same segments on packed rows (see `Batch`), or None.
+
+        Its answers are those of `count_texts(width)` texts for each row, used or not.
+        It takes and puts tokens, counted over all rows, instead of rows: an index past
+        the last token takes zeros, and `indices` has the shape of rows.
+        """
+        ...
+
+    @property
     def num_programs(self) -> int:
         """Number of programs compiled so far, over all shapes."""
         ...
@@ -59,12 +69,12 @@ class Backend(Protocol):
         """Runs a later segment on the rows of the segment before it."""
         ...
 
-    def take(self, rows: Rows, indices_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the rows at `indices_R`."""
+    def take(self, rows: Rows, indices: Int[np.ndarray, " ..."]) -> Rows:
+        """Returns the rows at `indices`."""
         ...
 
-    def put(self, queue: Rows, rows: Rows, slots_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the queue with row r at slots_R[r]; drops slots past its end.
+    def put(self, queue: Rows, rows: Rows, slots: Int[np.ndarray, " S"]) -> Rows:
+        """Returns the queue with row r at slots[r]; drops slots past its end.
 
         The caller does not use the given queue again.
         """

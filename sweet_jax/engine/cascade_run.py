@@ -4,12 +4,14 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int64
 
-from sweet_jax.arrays import Batch
+from sweet_jax.arrays import Batch, count_texts
+from sweet_jax.data.packing import Packing
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.engine.backend import Backend, Rows, SegmentOutput
 from sweet_jax.engine.shapes import Shapes
@@ -57,28 +59,34 @@ class Answer:
 
 
 @dataclasses.dataclass
-class _Group:
+class Group:
     """Host data of rows that move together, one entry per row.
+
+    A row is a text also where packed rows hold several.
 
     Attributes:
         index: position of the row in the stream.
+        lengths: number of its tokens.
         entered: time of entering the engine, in seconds of `perf_counter`.
         answers: outputs of the exits run so far; zeros for the other exits.
     """
 
     index: Int64[np.ndarray, " n"]
+    lengths: Int64[np.ndarray, " n"]
     entered: Float[np.ndarray, " n"]
     answers: Float[np.ndarray, "n E C_or_more"]
 
-    def select(self, chosen: np.ndarray) -> "_Group":
-        return _Group(self.index[chosen], self.entered[chosen], self.answers[chosen])
+    def select(self, chosen: np.ndarray) -> "Group":
+        """Returns some of the rows."""
+        return Group(*(values[chosen] for values in self._columns()))
 
-    def join(self, other: "_Group") -> "_Group":
-        return _Group(
-            np.concatenate([self.index, other.index]),
-            np.concatenate([self.entered, other.entered]),
-            np.concatenate([self.answers, other.answers]),
-        )
+    def join(self, other: "Group") -> "Group":
+        """Returns these rows, then the other ones."""
+        pairs = zip(self._columns(), other._columns(), strict=True)
+        return Group(*(np.concatenate(pair) for pair in pairs))
+
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        return self.index, self.lengths, self.entered, self.answers
 
 
 @dataclasses.dataclass
@@ -93,20 +101,27 @@ class _Queue:
     """
 
     rows: Rows
-    group: _Group
+    group: Group
     since_rows: int
     since: float
 
 
 @dataclasses.dataclass
-class _Running:
-    """A segment that is running on the device."""
+class Running:
+    """A segment that is running on the device.
+
+    Attributes:
+        places: place of each row of the group in the answers.
+        packing: where the texts of a packed batch are; None: text i is row i.
+    """
 
     segment: int
     length: int
     output: SegmentOutput
     scores: jax.Array | np.ndarray | None
-    group: _Group
+    group: Group
+    places: np.ndarray
+    packing: Packing | None
 
 
 class CascadeRun:
@@ -135,16 +150,18 @@ class CascadeRun:
         """
         self._segments, self._shapes = segments, shapes
         self._rule, self._pooling, self._stats = rule, pooling, stats
-        self._queues: dict[tuple[int, int], _Queue] = {}
-        self._running: deque[_Running] = deque()
+        self._queues: dict[tuple[int, int], Any] = {}
+        self._running: deque[Running] = deque()
         self._num_entered = 0
 
     def iterate(self, chunks: Iterable[Tokenized]) -> Iterator[list[Answer]]:
         """Yields predictions as soon as they are ready."""
         first = 0
         for chunk in chunks:
-            for batch, positions in self._shapes.make_batches(chunk):
-                self._start(batch, first + positions)
+            lengths_N = chunk.lengths
+            for batch, positions, packing in self._make_batches(chunk):
+                index = first + positions
+                self._start(batch, index, lengths_N[positions], packing)
                 while len(self._running) > AHEAD:
                     yield self._finish()
                 self._start_overdue()
@@ -156,44 +173,81 @@ class CascadeRun:
             if self._queues:
                 self._start_queue(min(self._queues))
 
-    def _start(self, batch: Batch, index: np.ndarray) -> None:
+    def _make_batches(
+        self, chunk: Tokenized
+    ) -> Iterator[tuple[Batch, np.ndarray, Packing | None]]:
+        """Yields batches, the positions of their rows in the chunk, and a packing."""
+        for batch, positions in self._shapes.make_batches(chunk):
+            yield batch, positions, None
+
+    def _start(
+        self,
+        batch: Batch,
+        index: np.ndarray,
+        lengths: np.ndarray,
+        packing: Packing | None,
+    ) -> None:
         """Starts segment 0 on a batch."""
         num_rows, length = batch.token_ids.shape
         count, num_exits = len(index), self._rule.num_exits
         width = self._segments.num_classes + self._rule.reads_lte
         answers = np.zeros((count, num_exits, width), np.float32)
-        group = _Group(index, np.full(count, time.perf_counter()), answers)
+        now = np.full(count, time.perf_counter())
+        group = Group(index, lengths, now, answers)
         self._num_entered += count
-        self._stats.tokens_run += int(batch.mask.sum())
+        self._stats.tokens_run += int(lengths.sum())
         self._stats.tokens_padded += num_rows * length
-        self._start_scoring(0, length, self._segments.start(batch), group)
+        self._start_scoring(0, length, self._segments.start(batch), group, packing)
 
-    def _run(self, segment: int, length: int, rows: Rows, group: _Group) -> None:
+    def _run(
+        self,
+        segment: int,
+        length: int,
+        rows: Rows,
+        group: Group,
+        packing: Packing | None = None,
+    ) -> None:
         """Starts a later segment on rows that fill a bucket."""
         output = self._segments.run(segment, rows, length)
-        self._start_scoring(segment, length, output, group)
+        self._start_scoring(segment, length, output, group, packing)
 
     def _start_scoring(
-        self, segment: int, length: int, output: SegmentOutput, group: _Group
+        self,
+        segment: int,
+        length: int,
+        output: SegmentOutput,
+        group: Group,
+        packing: Packing | None,
     ) -> None:
         """Counts a started segment and starts the scores of its exit."""
-        count, num_rows = len(group.index), len(output.answers)
+        count, num_answers = len(group.index), len(output.answers)
+        if packing is None:
+            places = np.arange(count)
+            num_rows = computed = num_answers
+        else:
+            places = packing.find_answers(length)
+            num_rows = num_answers // count_texts(length)
+            # In texts of the same mean length.
+            computed = round(count * num_rows * length / group.lengths.sum())
         self._stats.rows_run[segment] += count
-        self._stats.rows_padded[segment] += num_rows
+        self._stats.rows_padded[segment] += computed
         self._stats.flops += self._segments.count_flops(segment, num_rows, length)
         history = group.answers
-        if count < num_rows:
-            history = np.pad(history, [(0, num_rows - count), (0, 0), (0, 0)])
+        if packing is not None or count < num_answers:
+            history = np.zeros((num_answers, *history.shape[1:]), np.float32)
+            history[places] = group.answers
         # Queued before the next segment, otherwise the scores would wait for it.
         scores = self._rule.score(segment, history, output.answers)
-        self._running.append(_Running(segment, length, output, scores, group))
+        self._running.append(
+            Running(segment, length, output, scores, group, places, packing)
+        )
 
     def _finish(self) -> list[Answer]:
         """Reads the oldest running segment; returns predictions of rows that leave."""
         run = self._running.popleft()
-        segment, group, count = run.segment, run.group, len(run.group.index)
-        answers = np.asarray(run.output.answers)[:count]
-        scores = None if run.scores is None else np.asarray(run.scores)[:count]
+        segment, group = run.segment, run.group
+        answers = np.asarray(run.output.answers)[run.places]
+        scores = None if run.scores is None else np.asarray(run.scores)[run.places]
         group.answers[:, segment] = answers[:, : group.answers.shape[2]]
         leaves = self._rule.decide(segment, scores, answers)
         survivors = np.flatnonzero(~leaves)
@@ -211,7 +265,7 @@ class CascadeRun:
             )
         ]
 
-    def _continue(self, run: _Running, survivors: np.ndarray) -> None:
+    def _continue(self, run: Running, survivors: np.ndarray) -> None:
         """Passes rows that did not leave to the next segment, or to its queue."""
         segment = run.segment + 1
         group = run.group.select(survivors)
@@ -228,7 +282,7 @@ class CascadeRun:
             self._run_selected(key, run.output.rows, survivors, group)
 
     def _run_selected(
-        self, key: tuple[int, int], rows: Rows, places: np.ndarray, group: _Group
+        self, key: tuple[int, int], rows: Rows, places: np.ndarray, group: Group
     ) -> None:
         """Starts a segment on some of the rows, in buckets with little padding."""
         first = 0
@@ -247,7 +301,7 @@ class CascadeRun:
         key: tuple[int, int],
         rows: Rows,
         survivors: np.ndarray,
-        group: _Group,
+        group: Group,
     ) -> None:
         """Puts rows into a queue; starts the segment when the queue is full."""
         capacity = self._shapes.batch_size

@@ -7,7 +7,9 @@ row's wait is bounded in rows and in milliseconds. All shapes are static: each (
 row bucket, length) compiles once.
 """
 
+import functools
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
@@ -19,8 +21,9 @@ from sweet_jax.arrays import LogitBank, Params
 from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.engine.backend import Backend, BackendFn
 from sweet_jax.engine.cascade_run import NO_POOLING, Answer, CascadeRun, Pooling
+from sweet_jax.engine.packed_run import PackedRun
 from sweet_jax.engine.segments import Segments
-from sweet_jax.engine.shapes import Shapes
+from sweet_jax.engine.shapes import PackedShapes, Shapes
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.settings.registries import BACKENDS
@@ -45,6 +48,7 @@ class Engine:
     def __init__(self, segments: Backend, shapes: Shapes) -> None:
         """Stores both; nothing is compiled yet."""
         self.segments, self.shapes = segments, shapes
+        self._packed_shapes = PackedShapes(shapes)
 
     def run(
         self,
@@ -69,15 +73,29 @@ class Engine:
         rule.check(self.segments.num_classes)
         if stats is None:
             stats = EngineStats.make(rule.num_exits)
-        run = CascadeRun(self.segments, self.shapes, rule, pooling, stats)
+        chunks = iter(chunks)
+        start = list(itertools.islice(chunks, 1))
+        run = self._choose_run(start)(rule, pooling, stats)
         waiting: dict[int, Answer] = {}
         next_index = 0
-        for answers in run.iterate(chunks):
+        for answers in run.iterate(itertools.chain(start, chunks)):
             waiting.update((answer.index, answer) for answer in answers)
             while next_index in waiting:
                 yield waiting.pop(next_index)
                 next_index += 1
         assert not waiting, "every row gets an answer"
+
+    def _choose_run(self, start: list[Tokenized]) -> Callable[..., CascadeRun]:
+        """Returns how a stream is run, of which `start` has the first chunk, if any.
+
+        Single texts and small lists run without the padding of a wide row, as does all
+        that is to be computed one by one.
+        """
+        packed, shapes = self.segments.packed, self._packed_shapes
+        are_many = self.shapes.batch_size > 1 and any(map(shapes.are_filled_by, start))
+        if packed is not None and are_many:
+            return functools.partial(PackedRun, packed, shapes)
+        return functools.partial(CascadeRun, self.segments, self.shapes)
 
     def collect(
         self, rows: Tokenized, part: Int[np.ndarray, " N"] | None = None
@@ -118,6 +136,9 @@ class Engine:
     def warm_up(self) -> None:
         """Compiles every segment for every shape."""
         self.segments.warm_up(self.shapes.row_buckets, self.shapes.lengths)
+        if self.segments.packed is not None:
+            shapes = self._packed_shapes
+            self.segments.packed.warm_up(shapes.row_buckets, shapes.lengths)
 
 
 def make_onnx_backend(

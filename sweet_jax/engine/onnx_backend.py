@@ -32,6 +32,7 @@ class OnnxSegments:
     """
 
     has_fixed_shapes = False
+    packed = None  # Batches as long as their longest row have little padding.
 
     def __init__(
         self, models: Sequence[bytes], num_classes: int, threads: int | None = None
@@ -94,15 +95,15 @@ class OnnxSegments:
         """Runs a later segment on the rows of the segment before it."""
         return self._run(segment, rows)
 
-    def take(self, rows: Rows, indices_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the rows at `indices_R`."""
-        return {name: x[indices_R] for name, x in rows.items()}
+    def take(self, rows: Rows, indices: Int[np.ndarray, " R"]) -> Rows:
+        """Returns the rows at `indices`."""
+        return {name: x[indices] for name, x in rows.items()}
 
-    def put(self, queue: Rows, rows: Rows, slots_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the queue with row r at slots_R[r]; drops slots past its end."""
-        kept = slots_R < len(queue["mask"])
+    def put(self, queue: Rows, rows: Rows, slots: Int[np.ndarray, " R"]) -> Rows:
+        """Returns the queue with row r at slots[r]; drops slots past its end."""
+        kept = slots < len(queue["mask"])
         for name, x in rows.items():
-            queue[name][slots_R[kept]] = x[kept]
+            queue[name][slots[kept]] = x[kept]
         return queue
 
     def make_example(self, num_rows: int, length: int) -> Batch:

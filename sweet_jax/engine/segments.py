@@ -19,6 +19,7 @@ from jaxtyping import Int
 from sweet_jax.arrays import Batch, ExitOutput, Params
 from sweet_jax.devices import Programs, Shape, compile_together
 from sweet_jax.engine.backend import Rows, SegmentOutput
+from sweet_jax.models.multi_exit import pack_model
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,11 @@ class Segments:
     Attributes:
         num_segments: number of segments E.
         num_classes: number of classes C.
+        packed: the same segments for packed rows; None if the model cannot pack.
     """
 
     has_fixed_shapes = True
+    packed: "PackedSegments | None" = None
 
     def __init__(
         self,
@@ -64,20 +67,26 @@ class Segments:
         self._first = functions[0]
         self._programs = [Programs(jax.jit(function)) for function in functions]
         # The new queue reuses the memory of the old one.
-        self._put = jax.jit(_put_rows, donate_argnums=0)
-        self._take = jax.jit(_take_rows)
+        self._put = jax.jit(self._put_rows, donate_argnums=0)
+        self._take = jax.jit(self._take_rows)
         self._shared: dict[int, Shared] = {}
         self._lock = threading.Lock()
+        twin = pack_model(model)
+        self.packed = twin and PackedSegments(
+            twin, self._params, num_segments, num_classes, matmul_precision
+        )
 
     @property
     def num_programs(self) -> int:
-        """Number of segments compiled so far, over all shapes."""
-        return sum(len(programs.by_shape) for programs in self._programs)
+        """Number of segments compiled so far, over all shapes, packed ones included."""
+        own = sum(len(programs.by_shape) for programs in self._programs)
+        return own + (self.packed.num_programs if self.packed else 0)
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds spent compiling segments."""
-        return sum(programs.seconds for programs in self._programs)
+        """Seconds spent compiling segments, packed ones included."""
+        own = sum(programs.seconds for programs in self._programs)
+        return own + (self.packed.compile_seconds if self.packed else 0)
 
     def count_flops(self, segment: int, num_rows: int, length: int) -> float:
         """Returns the FLOPs of a compiled segment, by XLA's analysis."""
@@ -100,19 +109,21 @@ class Segments:
         rows, _, answers = program(self._params, rows, shared)
         return SegmentOutput(rows, answers)
 
-    def take(self, rows: Rows, indices_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the rows at `indices_R`."""
-        return self._take(rows, indices_R)
+    def take(self, rows: Rows, indices: Int[np.ndarray, " ..."]) -> Rows:
+        """Returns the rows at `indices`; see `backend.Backend`."""
+        return self._take(rows, indices)
 
-    def put(self, queue: Rows, rows: Rows, slots_R: Int[np.ndarray, " R"]) -> Rows:
-        """Returns the queue with row r at slots_R[r]; drops slots past its end."""
-        return self._put(queue, rows, slots_R)
+    def put(self, queue: Rows, rows: Rows, slots: Int[np.ndarray, " S"]) -> Rows:
+        """Returns the queue with row r at slots[r]; see `backend.Backend`."""
+        return self._put(queue, rows, slots)
 
     def compile_lengths(self, num_rows: int, lengths: Sequence[int]) -> None:
         """Compiles every segment for these shapes, one per core at a time."""
         work: dict[tuple[Programs, Shape], tuple[Any, ...]] = {}
         first, *later = self._programs
         for length in lengths:
+            if all((num_rows, length) in p.by_shape for p in self._programs):
+                continue
             batch = self.make_example(num_rows, length)
             work[first, (num_rows, length)] = (self._params, batch, None)
             # The output of segment 0 has the input shapes of all later segments.
@@ -137,6 +148,14 @@ class Segments:
         # Real tokens only: some encoders fail on rows without any.
         return Batch(ids, ids, ids + 1, row, row.astype(np.float32), row)
 
+    @staticmethod
+    def _put_rows(queue: Rows, rows: Rows, slots: jax.Array) -> Rows:
+        return jax.tree.map(lambda q, x: q.at[slots].set(x, mode="drop"), queue, rows)
+
+    @staticmethod
+    def _take_rows(rows: Rows, indices: jax.Array) -> Rows:
+        return jax.tree.map(lambda x: x[indices], rows)
+
     def _find_program(
         self, segment: int, shape: tuple[int, int], rows: Any, shared: Any
     ) -> Any:
@@ -146,6 +165,41 @@ class Segments:
             with self._lock:
                 programs.compile(shape, self._params, rows, shared)
         return programs.by_shape[shape].call
+
+
+class PackedSegments(Segments):
+    """The segments on packed rows; what moves between batches is tokens.
+
+    Answers come per text: `count_texts(width)` for each row.
+    """
+
+    def make_example(self, num_rows: int, length: int) -> Batch:
+        """Returns a batch of this shape, with one text in each row."""
+        batch = super().make_example(num_rows, length)
+        positions_BL = np.broadcast_to(np.arange(1, length + 1), batch.mask.shape)
+        return batch._replace(mask=positions_BL.astype(np.int32))
+
+    @staticmethod
+    def _put_rows(queue: Rows, rows: Rows, slots: jax.Array) -> Rows:
+        """Puts token s of all rows at slots[s] of all tokens of the queue."""
+
+        def put(queue: jax.Array, x: jax.Array) -> jax.Array:
+            flat = _join_rows(queue).at[slots].set(_join_rows(x), mode="drop")
+            return flat.reshape(queue.shape)
+
+        return jax.tree.map(put, queue, rows)
+
+    @staticmethod
+    def _take_rows(rows: Rows, indices: jax.Array) -> Rows:
+        """Returns rows of these tokens; an index past them takes zeros: padding."""
+        return jax.tree.map(
+            lambda x: _join_rows(x).at[indices].get(mode="fill", fill_value=0), rows
+        )
+
+
+def _join_rows(x: jax.Array) -> jax.Array:
+    """Returns the tokens of all rows along one axis."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def make_segment(model: nn.Module, segment: int) -> SegmentFn:
@@ -191,11 +245,3 @@ def _stack_answers(output: ExitOutput) -> jax.Array:
     if output.lte_B is None:
         return jnp.asarray(output.logits_BC)
     return jnp.concatenate([output.logits_BC, output.lte_B[:, None]], axis=1)
-
-
-def _put_rows(queue: Rows, rows: Rows, slots_R: jax.Array) -> Rows:
-    return jax.tree.map(lambda q, x: q.at[slots_R].set(x, mode="drop"), queue, rows)
-
-
-def _take_rows(rows: Rows, indices_R: jax.Array) -> Rows:
-    return jax.tree.map(lambda x: x[indices_R], rows)

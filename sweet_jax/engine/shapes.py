@@ -12,10 +12,16 @@ from jaxtyping import Int
 
 from sweet_jax.arrays import Batch
 from sweet_jax.data.batches import BatchPlan, make_batch, plan_evaluation
+from sweet_jax.data.packing import Packing, make_packed_batch, pack_texts
 from sweet_jax.data.tokenize import Tokenized
 
 # Largest share of a bucket that may be padding.
 MOST_FILLING = 0.25
+# Tokens of a packed row, unless a text is longer. Texts of 27 tokens on average take
+# 5 % less time in rows of 64 than in rows of 96 (attention) or of 48 (padding).
+PACKED_WIDTH = 64
+# A packed batch has a row for this many rows of an ordinary one.
+TEXTS_PER_ROW = 2
 
 
 class Shapes:
@@ -72,7 +78,7 @@ class Shapes:
         """
         sizes = []
         while num_rows:
-            bucket = self.find_row_bucket(num_rows)
+            bucket = self.find_row_bucket(min(num_rows, self.batch_size))
             if num_rows < bucket * (1 - MOST_FILLING):
                 bucket = max(b for b in self.row_buckets if b <= num_rows)
             sizes.append(min(bucket, num_rows))
@@ -92,11 +98,7 @@ class Shapes:
     def _plan(self, lengths_N: Int[np.ndarray, " N"]) -> list[BatchPlan]:
         if self.are_fixed:
             return plan_evaluation(lengths_N, self.batch_size, self.lengths)
-        if (longest := lengths_N.max(initial=0)) > self.lengths[-1]:
-            raise ValueError(
-                f"a row of {longest} tokens exceeds the limit of {self.lengths[-1]}:"
-                " tokenise to that length"
-            )
+        check_lengths(lengths_N, self.lengths[-1])
         order = np.argsort(lengths_N, kind="stable")
         return [
             BatchPlan(int(lengths_N[rows[-1]]), rows)
@@ -105,7 +107,71 @@ class Shapes:
         ]
 
 
-def make_row_buckets(batch_size: int) -> tuple[int, ...]:
-    """Returns the powers of 2 below the batch size, and the batch size."""
-    powers = [2**k for k in range(batch_size.bit_length()) if 2**k < batch_size]
-    return (*powers, batch_size)
+class PackedShapes(Shapes):
+    """Rows for several texts each; see `data.packing`.
+
+    Attributes:
+        lengths: widths of rows, ascending; the first may be longer than the encoder's
+            longest text.
+        most_tokens: tokens of the longest text allowed.
+    """
+
+    def __init__(self, shapes: Shapes, width: int = PACKED_WIDTH) -> None:
+        """Sets the shapes that correspond to those of single texts.
+
+        Args:
+            shapes: those of single texts.
+            width: width of a row of texts that are not longer.
+        """
+        longer = (length for length in shapes.lengths if length > width)
+        num_rows = max(shapes.batch_size // TEXTS_PER_ROW, 1)
+        super().__init__(num_rows, (width, *longer), shapes.pad_id)
+        # Few rows are left over, and packed rows of any number are full.
+        self.row_buckets = make_row_buckets(self.batch_size, 4)
+        self.most_tokens = shapes.lengths[-1]
+
+    def are_filled_by(self, chunk: Tokenized) -> bool:
+        """Whether the texts fill a batch, with several texts in a row."""
+        num_tokens = len(chunk.token_ids)
+        fills = num_tokens >= self.batch_size * self.lengths[0]
+        return fills and chunk.num_rows > self.batch_size
+
+    def make_packed_batches(
+        self, chunk: Tokenized
+    ) -> Iterator[tuple[Batch, np.ndarray, Packing]]:
+        """Yields batches, the positions of their texts in the chunk, and their places.
+
+        Raises:
+            ValueError: a text is longer than allowed.
+        """
+        check_lengths(chunk.lengths, self.most_tokens)
+        packing = pack_texts(chunk.lengths, self.lengths)
+        for width in np.unique(packing.widths):
+            rows = np.flatnonzero(packing.widths == width)
+            for part in self.cut_rows(rows):
+                texts, places = packing.choose_rows(part)
+                num_rows = self.find_row_bucket(len(part))
+                batch = make_packed_batch(chunk, texts, places, num_rows, self.pad_id)
+                yield batch, texts, places
+
+    def cut_rows(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the rows in parts that fill their buckets."""
+        first = 0
+        for size in self.split_rows(len(rows)):
+            yield rows[first : first + size]
+            first += size
+
+
+def check_lengths(lengths_N: Int[np.ndarray, " N"], most_tokens: int) -> None:
+    """Raises ValueError if a row is longer than the limit."""
+    if (longest := lengths_N.max(initial=0)) > most_tokens:
+        raise ValueError(
+            f"a row of {longest} tokens exceeds the limit of {most_tokens}:"
+            " tokenise to that length"
+        )
+
+
+def make_row_buckets(batch_size: int, base: int = 2) -> tuple[int, ...]:
+    """Returns the powers of `base` below the batch size, and the batch size."""
+    powers = (base**k for k in range(batch_size.bit_length()))
+    return (*(power for power in powers if power < batch_size), batch_size)

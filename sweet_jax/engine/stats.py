@@ -15,7 +15,8 @@ class EngineStats:
     Attributes:
         exit_counts: number of rows that left at each exit.
         rows_run: number of rows that each segment ran on.
-        rows_padded: the same, padding rows included.
+        rows_padded: the same, padding rows included; of packed rows, all tokens of a
+            batch divided by the mean length of its texts.
         tokens_run: number of tokens in segment 0, without padding.
         tokens_padded: the same, padding included.
         flops: FLOPs of all segments that ran, by XLA's analysis.

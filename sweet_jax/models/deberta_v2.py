@@ -152,7 +152,7 @@ class DebertaV2Layer(PostNormLayer):
     def __call__(
         self,
         x_BLD: Float[jax.Array, "B L D"],
-        mask: Bool[jax.Array, "B 1 1 L"],
+        mask: Bool[jax.Array, "B 1 #L L"],
         train: bool,
         *shared: jax.Array,
     ) -> jax.Array:
@@ -174,6 +174,11 @@ class DebertaV2Encoder(Encoder):
     embeddings_class = Embeddings
     layer_class = DebertaV2Layer
     tables_class = DistanceTable
+
+    @property
+    def can_pack(self) -> bool:
+        """False with the convolution, which would read tokens of other texts."""
+        return super().can_pack and self.config.conv_kernel_size == 0
 
     def describe_layer(self, i: int) -> dict[str, Any]:
         """Returns whether the convolution follows layer i."""

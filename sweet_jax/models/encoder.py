@@ -7,10 +7,12 @@ the shared tables are implemented here.
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Int
 
-from sweet_jax.arrays import Batch
+from sweet_jax.arrays import Array, Batch
 from sweet_jax.models.constant_attention import ConstantHeads
 from sweet_jax.models.masked_softmax import AttentionFn, compute_masked_softmax
 
@@ -59,6 +61,15 @@ class EncoderConfig(Protocol):
         ...
 
 
+def number_texts(mask_BL: Int[Array, "B L"]) -> Int[jax.Array, "B L"]:
+    """Returns the number of each token's text in its packed row, 1 and up; 0: padding.
+
+    Args:
+        mask_BL: the mask of a packed batch: a text starts wherever it is 1.
+    """
+    return jnp.where(mask_BL > 0, jnp.cumsum(mask_BL == 1, axis=1), 0)
+
+
 class Encoder(nn.Module):
     """Embeddings and the first `num_layers` layers of a checkpoint.
 
@@ -74,9 +85,12 @@ class Encoder(nn.Module):
             the layer's constant heads; None: masked softmax everywhere.
         table_starts: the layers at which each copy of the shared tables begins to be
             read, increasing from 0.
+        is_packed: whether batches are packed (see `Batch`). Then a query reads the
+            keys of its own text only, and positions count from the start of the text.
     """
 
-    # Made from (config, dtype); maps token_ids, type_ids, train to x_BLD.
+    # Made from (config, dtype); maps token_ids, type_ids, train, positions to x_BLD;
+    # positions count from 0, and are None if each row is one text.
     embeddings_class: ClassVar[Callable[..., nn.Module]]
     # Made from (config, dtype, attention_fn); maps x_BLD, mask, train, *shared to
     # x_BLD.
@@ -94,6 +108,7 @@ class Encoder(nn.Module):
     remat: bool = False
     attention_fns: tuple[AttentionFn | ConstantHeads, ...] | None = None
     table_starts: tuple[int, ...] = (0,)
+    is_packed: bool = False
 
     def setup(self) -> None:
         """Builds the parts at `embeddings/...`, `layer_0/...`, `shared_0/...`."""
@@ -128,6 +143,15 @@ class Encoder(nn.Module):
         """
         return {}
 
+    @property
+    def can_pack(self) -> bool:
+        """Whether a text of a packed row gets the states that it gets alone.
+
+        Families with a layer that is neither attention nor computed token by token
+        override it. Attention that does not read the mask cannot be packed either.
+        """
+        return self.attention_fns is None and not self.is_packed
+
     @nn.nowrap
     def make_final_norm(self) -> nn.Module | None:
         """Returns the norm that checkpoints have after their last layer, or None.
@@ -144,25 +168,32 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the input has more tokens than the encoder has positions.
         """
-        length = batch.token_ids.shape[1]
-        if length > self.config.max_positions:
+        length, mask_BL = batch.token_ids.shape[1], jnp.asarray(batch.mask)
+        positions_BL = None
+        if self.is_packed:  # Longer than any text of it: the host has checked texts.
+            positions_BL = jnp.maximum(mask_BL, 1) - 1
+        elif length > self.config.max_positions:
             raise ValueError(
                 f"inputs of {length} tokens are longer than the encoder's"
                 f" {self.config.max_positions} positions: lower data.max_length"
             )
-        x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train)
-        return {"x_BLD": x_BLD, "mask_BL": jnp.asarray(batch.mask), "shared": ()}
+        x_BLD = self.embeddings(batch.token_ids, batch.type_ids, train, positions_BL)
+        return {"x_BLD": x_BLD, "mask_BL": mask_BL, "shared": ()}
 
     def run_layers(self, carry: Carry, start: int, stop: int, train: bool) -> Carry:
         """Returns the carry after layers start, ..., stop - 1."""
         x_BLD, shared = carry["x_BLD"], carry["shared"]
-        # Every query reads the same keys: those of real tokens.
-        mask_B11L = carry["mask_BL"][:, None, None, :] != 0
+        if self.is_packed:
+            text_BL = number_texts(carry["mask_BL"])
+            # Padding reads padding, so that no query is without a key.
+            mask = text_BL[:, None, :, None] == text_BL[:, None, None, :]
+        else:  # Every query reads the same keys: those of real tokens.
+            mask = carry["mask_BL"][:, None, None, :] != 0
         for i in range(start, stop):
             if self.tables and i in self.table_starts:
                 # Replaces the arrays that came through the seam.
                 shared = self.tables[self.table_starts.index(i)](x_BLD.shape[1])
-            x_BLD = self.layers[i](x_BLD, mask_B11L, train, *shared)
+            x_BLD = self.layers[i](x_BLD, mask, train, *shared)
         return {**carry, "x_BLD": x_BLD, "shared": shared}
 
     def __call__(self, batch: Batch, train: bool = False) -> Carry:

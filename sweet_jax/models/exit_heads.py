@@ -7,9 +7,10 @@ before the pooler: a shared norm would pass what one exit learns to the others.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sweet_jax.arrays import Array, ExitOutput
 from sweet_jax.models.layers import ACTIVATIONS
@@ -28,6 +29,34 @@ def pool_states(
     states_BLD = jnp.where(mask_BL[:, :, None] > 0, x_BLD, 0).astype(jnp.float32)
     count_B = jnp.maximum(mask_BL.sum(axis=1), 1)
     return states_BLD.sum(axis=1) / count_B[:, None]
+
+
+def pool_texts(
+    x_BLD: Float[Array, "B L D"], tokens_BSL: Bool[Array, "B S L"], pooling: str
+) -> Float[Array, "N D"]:
+    """Returns the CLS or mean state of each text of packed rows, N = B S, in float32.
+
+    Args:
+        x_BLD: the states.
+        tokens_BSL: True at the tokens of text s of row b; a text without tokens (an
+            unused place) has a state without meaning.
+        pooling: `cls` or `mean`.
+    """
+    if pooling == "cls":
+        first_BS = tokens_BSL.argmax(axis=2)
+        pooled_BSD = jnp.take_along_axis(x_BLD, first_BS[:, :, None], axis=1)
+        pooled_BSD = pooled_BSD.astype(jnp.float32)
+    else:
+        sums_BSD = jnp.einsum(
+            "BSL,BLD->BSD",
+            tokens_BSL.astype(x_BLD.dtype),
+            x_BLD,
+            precision=jax.lax.Precision.HIGHEST,  # A sum, not a product.
+            preferred_element_type=jnp.float32,
+        )
+        count_BS = jnp.maximum(tokens_BSL.sum(axis=2), 1)
+        pooled_BSD = sums_BSD / count_BS[:, :, None]
+    return pooled_BSD.reshape(-1, x_BLD.shape[-1])
 
 
 class Exit(nn.Module):
@@ -84,15 +113,23 @@ class Exit(nn.Module):
     def __call__(
         self,
         x_BLD: Float[Array, "B L D"],
-        mask_BL: Int[Array, "B L"],
+        mask: Int[Array, "B L"] | Bool[Array, "B S L"],
         train: bool,
         shared_pooler: nn.Module | None = None,
     ) -> ExitOutput:
-        """Returns the exit's logits, its LTE score, and in training what it pooled."""
+        """Returns the exit's logits, its LTE score, and in training what it pooled.
+
+        Args:
+            x_BLD: the states.
+            mask: not 0 at real tokens; of packed rows, see `pool_texts`.
+            train: whether dropout is on.
+            shared_pooler: a pooler instead of the exit's own.
+        """
         pooler = self.pooler if shared_pooler is None else shared_pooler
         if self.norm is not None:
             x_BLD = self.norm(x_BLD)
-        pooled_BD = pooler(pool_states(x_BLD, mask_BL, self.pooling))
+        pool = pool_texts if mask.ndim == 3 else pool_states
+        pooled_BD = pooler(pool(x_BLD, mask, self.pooling))
         pooled_BD = ACTIVATIONS[self.activation](pooled_BD)
         kept_BD = pooled_BD if train else None
         pooled_BD = self.drop(pooled_BD, deterministic=not train)
@@ -152,12 +189,12 @@ class Exits(nn.Module):
         self,
         index: int,
         x_BLD: Float[Array, "B L D"],
-        mask_BL: Int[Array, "B L"],
+        mask: Int[Array, "B L"] | Bool[Array, "B S L"],
         train: bool,
     ) -> ExitOutput:
         """Returns the output of the exit at position `index` of `numbers`."""
         pooler = self.pooler if self.shared_pooler else None
-        return self.exit[str(self.numbers[index])](x_BLD, mask_BL, train, pooler)
+        return self.exit[str(self.numbers[index])](x_BLD, mask, train, pooler)
 
 
 def pooler_paths(numbers: Sequence[int], shared_pooler: bool) -> tuple[str, ...]:

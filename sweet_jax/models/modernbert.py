@@ -103,8 +103,9 @@ class ModernbertEmbeddings(nn.Module):
         token_ids: Int[Array, "B L"],
         type_ids: Int[Array, "B L"],
         train: bool,
+        positions: Int[Array, "B L"] | None = None,
     ) -> jax.Array:
-        """Returns [B, L, D]."""
+        """Returns [B, L, D]; rotary scores need no positions that restart per text."""
         config = self.config
         words = make_embed(
             config.vocab_size, config.hidden_size, config.initializer_range, "word"

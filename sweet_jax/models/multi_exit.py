@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sweet_jax.arrays import Batch, ExitOutput
-from sweet_jax.models.encoder import Encoder
+from sweet_jax.arrays import Batch, ExitOutput, count_texts
+from sweet_jax.models.encoder import Encoder, number_texts
 from sweet_jax.models.exit_heads import Exits
 from sweet_jax.models.shared_tables import compute_table_starts
 from sweet_jax.settings.fields import ExitSettings
+
+_TOKENS = ("token_ids", "type_ids", "mask")
 
 
 def scale_seam(carry: dict[str, Any], scale: float) -> dict[str, Any]:
@@ -107,8 +109,15 @@ class MultiExitClassifier(nn.Module):
     def exit_outputs(
         self, i: int, carry: dict[str, Any], train: bool = False
     ) -> ExitOutput:
-        """Returns the output of exit i on the carry after segment i."""
-        return self.exits(i, carry["x_BLD"], carry["mask_BL"], train)
+        """Returns the output of exit i on the carry after segment i.
+
+        On packed rows it has `count_texts(L)` entries for each row.
+        """
+        mask = carry["mask_BL"]
+        if self.encoder.is_packed:
+            numbers_S = jnp.arange(1, 1 + count_texts(mask.shape[1]))
+            mask = number_texts(mask)[:, None, :] == numbers_S[None, :, None]
+        return self.exits(i, carry["x_BLD"], mask, train)
 
     @nn.nowrap
     def split_carry(self, carry: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -199,12 +208,15 @@ class MultiModelSet(nn.Module):
     @nn.nowrap
     def split_carry(self, carry: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """Returns the tokens, from which the next member starts; nothing is shared."""
-        return {"batch": carry["batch"]}, ()
+        return {name: getattr(carry["batch"], name) for name in _TOKENS}, ()
 
     @nn.nowrap
     def join_carry(self, rows: dict[str, Any], shared: Any) -> dict[str, Any]:
-        """Returns the carry: the tokens of the rows."""
-        return rows
+        """Returns the carry: the tokens of the rows, without labels."""
+        empty_B = jnp.zeros(rows["mask"].shape[0], jnp.int32)
+        weights_B = empty_B.astype(jnp.float32)
+        batch = Batch(**rows, labels=empty_B, weights=weights_B, row_ids=empty_B)
+        return {"batch": batch}
 
     def __call__(self, batch: Batch, train: bool = False) -> tuple[ExitOutput, ...]:
         """Returns the outputs of all members."""
@@ -247,6 +259,17 @@ def join_models(
 ) -> MultiExitClassifier | MultiModelSet:
     """Returns the model for evaluation and serving; several become a set."""
     return models[0] if len(models) == 1 else MultiModelSet(tuple(models))
+
+
+def pack_model(model: nn.Module) -> MultiExitClassifier | MultiModelSet | None:
+    """Returns the same model for packed batches; None if there is no such model."""
+    if isinstance(model, MultiModelSet):
+        members = [pack_model(member) for member in model.member]
+        packed = tuple(m for m in members if isinstance(m, MultiExitClassifier))
+        return model.clone(member=packed) if len(packed) == len(members) else None
+    if isinstance(model, MultiExitClassifier) and model.encoder.can_pack:
+        return model.clone(encoder=model.encoder.clone(is_packed=True))
+    return None
 
 
 def find_segment(path: str, exit_layers: Sequence[int]) -> int:

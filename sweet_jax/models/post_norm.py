@@ -86,8 +86,16 @@ class Embeddings(nn.Module):
         token_ids: Int[Array, "B L"],
         type_ids: Int[Array, "B L"],
         train: bool,
+        positions: Int[Array, "B L"] | None = None,
     ) -> jax.Array:
-        """Returns [B, L, D]."""
+        """Returns [B, L, D].
+
+        Args:
+            token_ids: token ids.
+            type_ids: segment ids.
+            train: whether dropout is on.
+            positions: position of each token; None: 0, 1, ... in every row.
+        """
         config = self.config
         size, std = config.hidden_size, config.initializer_range
         x_BLD = make_embed(config.vocab_size, size, std, "word")(token_ids)
@@ -98,14 +106,18 @@ class Embeddings(nn.Module):
             x_BLD = x_BLD + (types.embedding[None] if one else types(type_ids))
         if config.has_position_table:
             table = make_embed(config.num_positions, size, std, "position").embedding
-            x_BLD = x_BLD + self.select_positions(table, token_ids)
+            if positions is None:
+                x_BLD = x_BLD + self.select_positions(table, token_ids)
+            else:
+                first = config.position_offset
+                x_BLD = x_BLD + jnp.take(table, first + positions, axis=0, mode="clip")
         x_BLD = make_norm(config.norm_epsilon, self.dtype, "norm")(x_BLD)
         return Dropout(config.hidden_dropout, name="dropout")(x_BLD, train)
 
     def select_positions(
         self, table_RD: Float[Array, "R D"], token_ids: Int[Array, "B L"]
     ) -> Float[Array, "#B L D"]:
-        """Returns the rows of the position table that are added to the tokens."""
+        """Returns the rows of the position table for rows of one text."""
         # Positions increase by 1 from the offset, so a slice replaces a gather.
         first = self.config.position_offset
         return table_RD[None, first : first + token_ids.shape[1]]

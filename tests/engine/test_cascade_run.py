@@ -1,6 +1,5 @@
 """Real early exit answers as the cascade does, whatever leaves where."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -9,13 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_configs import TINY_CONFIGS
+from served_engines import (
+    BATCH,
+    BUCKETS,
+    CLASSES,
+    KINDS,
+    LTE_RANGES,
+    PACKED_KINDS,
+    TEMPERATURES,
+    cut,
+    make_rows,
+    serve,
+)
 
-from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.engine.cascade_run import AHEAD, NO_POOLING, Pooling
 from sweet_jax.engine.engine import Engine
-from sweet_jax.engine.segments import Segments
-from sweet_jax.engine.shapes import Shapes, make_row_buckets
+from sweet_jax.engine.shapes import make_row_buckets
 from sweet_jax.engine.stats import EngineStats
 from sweet_jax.evaluation.cascade import choose_exits
 from sweet_jax.evaluation.collect import Collector
@@ -23,96 +31,17 @@ from sweet_jax.exits.criteria import compute_scores, register_criterion
 from sweet_jax.exits.exit_rule import ExitRule
 from sweet_jax.exits.learned import scale_lte
 from sweet_jax.exits.temperatures import apply_temperatures
-from sweet_jax.huggingface.config import make_encoder, parse_config
-from sweet_jax.models.init import make_example_batch
-from sweet_jax.models.multi_exit import MultiExitClassifier, join_models, split_model
 from sweet_jax.settings import registries
-from sweet_jax.settings.fields import ExitSettings
-
-LAYERS, CLASSES, BATCH, BUCKETS = (0, 1, 3), 3, 4, (8, 16)
-TEMPERATURES = np.array([0.5, 1.5, 1.0], np.float32)
-LTE_RANGES = np.array([[0.3, 0.7], [0.2, 0.8], [0.4, 0.6]], np.float32)
 
 
-def make_model(kind: str) -> tuple[Any, Any]:
-    """Returns a model whose exits disagree, and its parameters."""
-    family, _, method = kind.partition(" ")
-    config = parse_config(TINY_CONFIGS[family])
-    model = MultiExitClassifier(
-        encoder=make_encoder(config, 4, jnp.float32),
-        exit_layers=LAYERS,
-        exit_numbers=(0, 1, 2),
-        num_classes=CLASSES,
-        features=config.hidden_size,
-        settings=ExitSettings(pooling="mean", dropout=0.1, learn_to_exit=True),
-        init_scale=1.0,
-    )
-    members = ((0,), (1,), (2,)) if method == "multi_model" else ((0, 1, 2),)
-    joined = join_models(split_model(model, members, method == "sweet"))
-    params = jax.jit(joined.init)(jax.random.key(0), make_example_batch())["params"]
-    return joined, params
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "bert sweet",
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in (
-                "bert multi_model",
-                "mpnet early_exit",
-                "deberta-v2 sweet",
-                "modernbert sweet",
-            )
-        ),
-    ],
-)
+@pytest.fixture(params=[*KINDS, *PACKED_KINDS], scope="module")
 def served(request) -> tuple[Engine, Collector, Any]:
-    """An engine, a collector and parameters; programs are shared by all examples."""
-    model, params = make_model(request.param)
-    segments = Segments(model, params, len(LAYERS), CLASSES)
-    collector = Collector(model, 8, BUCKETS, 0)
-    return Engine(segments, Shapes(BATCH, BUCKETS, 0)), collector, params
+    return serve(request.param)
 
 
-def make_rows(lengths: list[int], seed: int, repeat: bool = False) -> Tokenized:
-    rng = np.random.default_rng(seed)
-    texts = [rng.integers(4, 30, 4 if repeat else n) for n in lengths]
-    if repeat:
-        texts = [texts[0]] * len(texts)
-    offsets = np.cumsum([0, *map(len, texts)])
-    return Tokenized(
-        token_ids=np.concatenate([np.zeros(0, np.int64), *texts]).astype(np.int32),
-        type_ids=np.zeros(offsets[-1], np.int32),
-        offsets=offsets,
-        labels=np.zeros(len(texts), np.int32),
-        row_ids=np.arange(len(texts), dtype=np.int64),
-        truncated_rows=0,
-    )
-
-
-def cut(rows: Tokenized, sizes: list[int]) -> list[Tokenized]:
-    """Returns the rows as a stream of chunks, the last as large as it must be."""
-    single = list(rows.cut(1))
-    bounds = np.minimum(np.cumsum([0, *sizes, rows.num_rows]), rows.num_rows)
-    return [
-        join(single[first:stop])
-        for first, stop in itertools.pairwise(bounds)
-        if first < stop
-    ]
-
-
-def join(parts: list[Tokenized]) -> Tokenized:
-    """Returns rows of several as one."""
-    return Tokenized(
-        np.concatenate([part.token_ids for part in parts]),
-        np.concatenate([part.type_ids for part in parts]),
-        np.cumsum([0, *(part.lengths.sum() for part in parts)]),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.row_ids for part in parts]),
-        0,
-    )
+@pytest.fixture(params=KINDS, scope="module")
+def unpacked(request) -> tuple[Engine, Collector, Any]:
+    return serve(request.param)
 
 
 def score(criterion: str, logits_NEC: np.ndarray, lte_NE: np.ndarray) -> np.ndarray:
@@ -245,14 +174,17 @@ def test_compiled_programs_are_bounded_and_shared(served):
     engine, *_ = served
     engine.warm_up()
     bound = 3 * len(make_row_buckets(BATCH)) * len(BUCKETS)
+    if engine.segments.packed is not None:
+        shapes = engine._packed_shapes
+        bound += 3 * len(shapes.row_buckets) * len(shapes.lengths)
     assert engine.segments.num_programs == bound
     rule = ExitRule("confidence", np.full(3, 0.6, np.float32), TEMPERATURES)
     list(engine.run([make_rows(list(range(1, 17)), 2)], rule, Pooling()))
     assert engine.segments.num_programs == bound
 
 
-def test_pooled_segments_run_full_batches(served):
-    engine, *_ = served
+def test_pooled_segments_run_full_batches(unpacked):
+    engine, *_ = unpacked
     rows = make_rows([6] * 40, 3)
     # Exit 0 lets none go: every row waits before segment 1.
     rule = ExitRule(

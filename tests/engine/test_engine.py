@@ -36,6 +36,7 @@ class Knowing:
 
     num_segments, num_classes, num_programs = EXITS, 2, 0
     has_fixed_shapes = True
+    packed = None
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -209,7 +210,7 @@ def test_what_makes_no_backend_is_refused():
     register_backend("half", Half)
     with pytest.raises(
         ValueError,
-        match="backend 'half' makes a Half without has_fixed_shapes, num_programs, run",
+        match="'half' makes a Half without has_fixed_shapes, packed, num_programs, run",
     ):
         make_backend("half", *ARGUMENTS)
     with pytest.raises(ValueError, match="backend 'three' is a int: register a class"):

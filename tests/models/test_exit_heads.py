@@ -13,6 +13,7 @@ from sweet_jax.models.exit_heads import (
     Exits,
     norm_paths,
     pool_states,
+    pool_texts,
     pooler_paths,
 )
 from sweet_jax.models.layers import make_norm
@@ -96,6 +97,27 @@ def test_states_of_half_precision_are_summed_in_float32(pooling):
     pooled_BD = pool_states(ones_BLD, jnp.ones((1, 512), jnp.int32), pooling)
     assert pooled_BD.dtype == jnp.float32
     np.testing.assert_array_equal(pooled_BD, 1)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_texts_of_a_packed_row_are_pooled_as_they_are_alone(rng, pooling, dtype):
+    """Two texts in row 0, one in row 1; two places are not used."""
+    x_BLD = jnp.asarray(rng.normal(size=(2, 400, WIDTH)), dtype)
+    bounds = {(0, 0): (0, 300), (0, 1): (300, 390), (1, 0): (0, 7)}
+    tokens_BSL = np.zeros((2, 3, 400), bool)
+    for (row, place), (start, stop) in bounds.items():
+        tokens_BSL[row, place, start:stop] = True
+    pooled_ND = pool_texts(x_BLD, jnp.asarray(tokens_BSL), pooling)
+    assert pooled_ND.shape == (6, WIDTH)
+    assert np.isfinite(pooled_ND).all()
+    for (row, place), (start, stop) in bounds.items():
+        alone_BLD = x_BLD[row : row + 1, start:stop]
+        mask_BL = jnp.ones(alone_BLD.shape[:2], jnp.int32)
+        expected_BD = pool_states(alone_BLD, mask_BL, pooling)
+        np.testing.assert_allclose(
+            pooled_ND[3 * row + place], expected_BD[0], rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(

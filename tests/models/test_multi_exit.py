@@ -1,5 +1,6 @@
 """Who trains what: the claims of the methods, as properties of gradients."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +14,22 @@ from tiny_configs import TINY_CONFIGS
 from tiny_models import make_padded_batch
 
 from sweet_jax.arrays import Batch, Params
+from sweet_jax.data.batches import BatchPlan, make_batch
+from sweet_jax.data.packing import make_packed_batch, pack_texts
+from sweet_jax.data.tokenize import Tokenized
 from sweet_jax.exits.learned import compute_lte_losses
 from sweet_jax.huggingface.config import make_encoder, parse_config
+from sweet_jax.models.attention import compute_masked_softmax
 from sweet_jax.models.init import init_params, make_example_batch
 from sweet_jax.models.multi_exit import (
     MultiExitClassifier,
     find_segment,
     join_models,
+    pack_model,
     scale_seam,
     split_model,
 )
-from sweet_jax.settings.fields import Settings
+from sweet_jax.settings.fields import ExitSettings, Settings
 from sweet_jax.settings.from_config import from_config_dict
 from sweet_jax.settings.resolve import resolve_released_exits
 from sweet_jax.training.losses import compute_exit_losses
@@ -435,3 +441,91 @@ def test_a_row_without_tokens_gives_finite_outputs_and_gradients(config, batch):
     empty = batch._replace(mask=np.zeros_like(batch.mask))
     for gradient in compute_gradients(models[0], members[0], params[0], empty):
         assert all(np.isfinite(g).all() for g in gradient.values())
+
+
+def test_packed_texts_have_the_answers_that_they_have_alone(any_config, rng):
+    config = any_config
+    if any_config.family == "deberta-v2":
+        config = dataclasses.replace(config, conv_kernel_size=0)
+    model = make_packable(config)
+    packed = pack_model(model)
+    assert packed is not None
+    params = jax.jit(model.init)(jax.random.key(0), make_example_batch())["params"]
+    # Rows of 40 are longer than the 32 positions, and longer than local windows.
+    lengths_N = rng.integers(2, 30, 12)
+    alone, rows = make_texts(lengths_N, rng)
+    packing = pack_texts(lengths_N, (40,))
+    batch = make_packed_batch(rows, np.arange(12), packing, len(packing.widths) + 1, 0)
+    assert len(packing.widths) < 8
+    for one, several in zip(
+        jax.jit(model.apply)({"params": params}, alone),
+        jax.jit(packed.apply)({"params": params}, batch),
+        strict=True,
+    ):
+        logits_NC = np.asarray(several.logits_BC)[packing.find_answers(40)]
+        np.testing.assert_allclose(logits_NC, one.logits_BC, rtol=0, atol=1e-5)
+        assert np.isfinite(several.logits_BC).all()
+
+
+def test_a_text_of_a_packed_row_reads_no_other(any_config, rng):
+    """What another text of its row says makes no difference, to the last bit."""
+    config = any_config
+    if any_config.family == "deberta-v2":
+        config = dataclasses.replace(config, conv_kernel_size=0)
+    packed = pack_model(make_packable(config))
+    assert packed is not None
+    params = jax.jit(packed.init)(jax.random.key(0), make_example_batch())["params"]
+    _, rows = make_texts(np.array([9, 8]), rng)
+    packing = pack_texts(rows.lengths, (24,))
+    batch = make_packed_batch(rows, np.arange(2), packing, 1, 0)
+    other = batch._replace(token_ids=batch.token_ids.copy())
+    other.token_ids[0, 9:17] = 5
+    compute = jax.jit(lambda batch: packed.apply({"params": params}, batch)[-1])
+    before, after = (np.asarray(compute(b).logits_BC) for b in (batch, other))
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any()
+
+
+def test_what_cannot_be_packed_has_no_packed_model():
+    """A convolution reads other texts; replaced attention may not read the mask."""
+    convolved = parse_config(TINY_CONFIGS["deberta-v2"])
+    model = make_packable(convolved)
+    assert pack_model(model) is None
+    assert pack_model(join_models(split_model(model, [[0], [1]], False))) is None
+    model = make_packable(parse_config(TINY_CONFIGS["bert"]))
+    replaced = model.clone(
+        encoder=model.encoder.clone(attention_fns=(compute_masked_softmax,) * 2)
+    )
+    assert pack_model(replaced) is None
+    packed = pack_model(model)
+    assert packed is not None
+    assert pack_model(packed) is None
+
+
+def make_packable(config: Any) -> MultiExitClassifier:
+    """Returns two layers with an exit after each."""
+    return MultiExitClassifier(
+        encoder=make_encoder(config, 2, jnp.float32),
+        exit_layers=(0, 1),
+        exit_numbers=(0, 1),
+        num_classes=3,
+        features=config.hidden_size,
+        settings=ExitSettings(pooling="mean", dropout=0.1),
+        init_scale=0.5,
+    )
+
+
+def make_texts(lengths_N: np.ndarray, rng: Any) -> tuple[Batch, Tokenized]:
+    """Returns random texts, as one text a row and as tokens."""
+    count = len(lengths_N)
+    offsets = np.cumsum([0, *lengths_N])
+    rows = Tokenized(
+        token_ids=rng.integers(4, 60, offsets[-1]).astype(np.int32),
+        type_ids=np.zeros(offsets[-1], np.int32),
+        offsets=offsets,
+        labels=np.zeros(count, np.int32),
+        row_ids=np.arange(count),
+        truncated_rows=0,
+    )
+    plan = BatchPlan(int(lengths_N.max()), np.arange(count))
+    return make_batch(rows, plan, count, 0), rows

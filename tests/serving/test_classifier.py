@@ -89,8 +89,9 @@ def test_a_generator_is_read_as_answers_are_taken(classifier, texts):
     for _ in range(200):
         next(answers)
     answers.close()
-    # What one look ahead holds, and rows that wait for others.
-    assert next(read) <= 200 + 2 * CHUNK_BATCHES * BATCH
+    # What one look ahead holds, and texts that wait for others: three packed rows of
+    # them before each segment.
+    assert next(read) <= 200 + 3 * CHUNK_BATCHES * BATCH
 
 
 def test_threads_get_the_same_answers(classifier, texts):
