@@ -7,7 +7,7 @@ from jaxtyping import Int, Int32
 
 from sweet_jax.data.examples import Examples, RawTask
 from sweet_jax.data.hold_out import FIXED_SEED, hold_out, order_stratified
-from sweet_jax.settings.fields import AUTO, DataSettings
+from sweet_jax.settings.fields import AUTO, Settings
 
 # At most this share of the training rows is held out for calibration.
 _HELD_OUT_SHARE = 5
@@ -36,7 +36,7 @@ def take_labelled(
     raw: RawTask,
     pool: Examples,
     validation: Examples | None,
-    settings: DataSettings,
+    settings: Settings,
     notes: list[str],
     origin: dict[str, str],
 ) -> tuple[Examples, Examples | None]:
@@ -46,16 +46,17 @@ def take_labelled(
         raw: the task's rows as published.
         pool: the training rows without test rows.
         validation: validation rows that are not the test rows, or None.
-        settings: the number of calibration rows.
+        settings: the number of calibration rows; whether training reads them.
         notes: receives what a reader must know.
         origin: receives where the rows come from.
     """
-    asked = settings.calibration_examples
+    asked = settings.data.calibration_examples
     share = len(pool) // _HELD_OUT_SHARE
     if asked == AUTO:
         asked = USUAL_CALIBRATION
         needed = max(_LEAST_CALIBRATION, _LEAST_PER_CLASS * len(raw.label_names))
-        if validation is None and share < needed:
+        reads_labels = settings.train.select == "best"
+        if validation is None and share < needed and not reads_labels:
             notes.append(
                 f"all {len(pool)} training rows may be trained on: a fifth of them,"
                 f" {share}, would be too few to calibrate on ({needed} are needed by"

@@ -108,7 +108,7 @@ def make_splits(raw: RawTask, settings: Settings) -> Splits:
             pool, _ = hold_out_calibration(raw, pool, asked, [])
     else:
         pool, calibration = take_labelled(
-            raw, pool, validation, settings.data, notes, origin
+            raw, pool, validation, settings, notes, origin
         )
     train = _choose_train(pool, raw.label_names, settings, notes)
     origin["train"] = f"{len(train)} of a pool of {len(pool)} training rows"

@@ -112,7 +112,8 @@ class DataSettings:
     metric: Annotated[str, OneOf("auto", registry=METRICS)] = "auto"
     # Labelled rows held out for calibration, half for each part; 0: none, so that
     # temperatures are 1 and thresholds follow from cost, which needs no labels; -1:
-    # 1,000, but 0 with data.shots and where training rows are few (docs/few-shot.md).
+    # 1,000, but 0 with data.shots, and where training rows are few (docs/few-shot.md),
+    # unless train.select=best reads them.
     calibration_examples: Annotated[int, Range(0)] = AUTO
     # Longest input in tokens; longer ones are cut (and counted); -1: 128
     # (faithful_release: 256).

@@ -106,6 +106,10 @@ def test_few_rows_are_all_trained_on_unless_calibration_is_asked_for():
     assert "a fifth of them, 8, would be too few to calibrate on" in splits.notes[0]
     asked = from_config_dict({"data": {"calibration_examples": 1000}})
     assert len(make_splits(make_raw(train=40, test=30), asked).calibration) == 8
+    best = from_config_dict({"train": {"select": "best"}})  # Reads their labels.
+    splits = make_splits(make_raw(train=40, test=30), best)
+    assert splits.reads_calibration_labels
+    assert len(splits.calibration) == 8
     none = from_config_dict({"data": {"calibration_examples": 0}})
     splits = make_splits(make_raw(train=600, validation=80, test=30), none)
     assert splits.origin["calibration"] == "validation split, no labels"
