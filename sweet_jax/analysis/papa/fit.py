@@ -197,6 +197,7 @@ class Fit:
             loss, gradient = jax.value_and_grad(loss_fn)(
                 params, data, weights, batch, key
             )
+            updates: Any
             updates, moments = optimizer.update(gradient, moments)
             params = {
                 name: jax.tree.map(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, PRNGKeyArray
 
@@ -87,9 +88,9 @@ class Frozen:
         self, weights: dict[str, Any], batch: Batch
     ) -> Float[Array, "I B H L M"]:
         """Returns the encoder's own attention probabilities of every layer."""
-        seen: list[Array] = []
+        seen: list[jax.Array] = []
 
-        def look(scores_BHLM: Array, mask: Array) -> Array:
+        def look(scores_BHLM: jax.Array, mask: jax.Array) -> jax.Array:
             seen.append(compute_masked_softmax(scores_BHLM, mask))
             return seen[-1]
 
