@@ -92,6 +92,7 @@ def test_the_released_form_knows_its_families_and_their_dropout(
         prepare(make_tiny_encoder("mpnet"), tiny_task, faithful_release=True)
 
 
+@pytest.mark.slow
 def test_released_positions_close_the_gap(make_tiny_encoder):
     frozen = load_frozen(make_tiny_encoder("roberta"))
     batch = make_rows(2).take(np.arange(2), 2)

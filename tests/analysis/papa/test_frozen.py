@@ -103,6 +103,7 @@ def test_a_layer_of_constant_heads_is_affine_in_its_input(tiny_encoder):
     )
 
 
+@pytest.mark.slow
 def test_the_last_state_of_a_pre_norm_encoder_is_normed(make_tiny_encoder):
     frozen, rows = load_frozen(make_tiny_encoder("modernbert")), make_rows(2)
     states = frozen.compute_states(frozen.weights, rows.take(np.arange(2), 2))

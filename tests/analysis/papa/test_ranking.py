@@ -36,6 +36,7 @@ def test_a_head_of_one_attention_has_no_distance(frozen):
     np.testing.assert_array_equal(other["entropy"], scores["entropy"])
 
 
+@pytest.mark.slow
 def test_entropy_is_that_of_real_queries_whatever_the_batches(frozen):
     order = np.arange(5)
     seen = []
