@@ -64,12 +64,11 @@ KINDS = [
     "bert sweet",
     *(
         pytest.param(kind, marks=pytest.mark.slow)
-        for kind in (
-            "bert multi_model",
-            "mpnet early_exit",
-            "deberta-v2 sweet",
-            "modernbert sweet",
-        )
+        for kind in ("bert multi_model", "modernbert sweet")
+    ),
+    *(
+        pytest.param(kind, marks=pytest.mark.long)
+        for kind in ("mpnet early_exit", "deberta-v2 sweet")
     ),
 ]
 PACKED_KINDS = [
